@@ -1,0 +1,66 @@
+# Every target only calls hatch or a script under tools/; continuous integration calls the same ones.
+PYTHON ?= python3
+# uv reads the system's certificates, as pip does.
+export UV_SYSTEM_CERTS ?= 1
+# Each is set to use another than what the demo ships with: make demo INPUT=events.jsonl EVENT=module:Class BROKER=memory://
+INPUT ?=
+EVENT ?=
+BROKER ?=
+# What `make test` passes on to pytest: make test ARGS="packages/commons-events-core -k producer"
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test coverage lint format types wheels bench docs services clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(READY) ## make .venv with every package editable and all tools
+
+$(READY): pyproject.toml $(wildcard packages/*/pyproject.toml) tools/install.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "$(PYTHON) can't make environments: install its venv module (Debian: apt-get install python3-venv)"; exit 1; }
+	@echo "Setting up $(VENV) (half a minute the first time) …"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+	@$(BIN)/python -m tools.install
+	@touch $(READY)
+
+demo: $(READY) ## run a small real scenario (INPUT= your JSON lines, EVENT= their class, BROKER= its URL)
+	@$(BIN)/commons-events demo $(if $(INPUT),--input "$(INPUT)") $(if $(EVENT),--event "$(EVENT)") $(if $(BROKER),--broker "$(BROKER)")
+
+test: $(READY) ## run every test that this machine can run; the last lines say what was left out
+	@$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(READY) ## run the packages' tests and report the lines that none reaches
+	@$(BIN)/coverage run -m pytest packages && $(BIN)/coverage report
+
+lint: $(READY) ## check style, imports and generated lists
+	@$(BIN)/python -m tools.lint
+
+format: $(READY) ## format the code and sort its imports
+	@$(BIN)/ruff check --quiet --fix --exit-zero && $(BIN)/ruff format
+
+types: $(READY) ## check types as a user of the wheels and as a developer sees them
+	@$(BIN)/python -m tools.check_types
+
+wheels: $(READY) ## build every wheel and sdist into dist/ and check them
+	@$(BIN)/python -m tools.wheels
+
+bench: $(READY) ## measure, with ratios, side by side
+	@$(BIN)/python tools/bench
+
+docs: $(READY) ## build the site into site/
+	@$(BIN)/python -m tools.docs
+
+services: ## install the servers that tests can use (asks apt, as root)
+	@$(PYTHON) -m tools.services
+
+clean: ## remove what these targets made
+	rm -rf $(VENV) .build dist site .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

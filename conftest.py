@@ -1,0 +1,27 @@
+"""What every test run of this repository shares: its last lines say which tests were left out, and why."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import pytest
+
+SHOWN = 5
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if not skipped:
+        return
+    by_reason: dict[str, Counter[str]] = defaultdict(Counter)
+    for report in skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        # The cases of one test count under its name.
+        by_reason[reason.removeprefix("Skipped: ")][report.nodeid.partition("[")[0]] += 1
+    terminalreporter.section(f"{len(skipped)} left out")
+    for reason, tests in sorted(by_reason.items()):
+        terminalreporter.line(f"{tests.total()} for: {reason}")
+        for name, count in list(tests.items())[:SHOWN]:
+            terminalreporter.line(f"    {name}" + (f" ({count} cases)" if count > 1 else ""))
+        if len(tests) > SHOWN:
+            terminalreporter.line(f"    and {len(tests) - SHOWN} more")

@@ -1,0 +1,387 @@
+"""`EventConsumer`: messages from any broker, at least once. All that is not the broker's own is decided here, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from itertools import groupby
+from sys import exception
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from commons_events.config import ClientConfig, open_transport
+from commons_events.dead_letters import dead_letter
+from commons_events.errors import (
+    CapabilityError,
+    ClosedError,
+    ConfigurationError,
+    TransportError,
+    WrongEventLoopError,
+)
+from commons_events.log import logger
+from commons_events.message import Receipt
+from commons_events.runtime import current_runtime
+from commons_events.telemetry import Telemetry
+from commons_events.transport import (
+    DONE,
+    Delivery,
+    Outcome,
+    Pausable,
+    Seekable,
+    SeekTarget,
+    Settlement,
+    SubscribeRequest,
+    Subscription,
+    TopicPartition,
+    Transport,
+)
+
+__all__ = ["ConsumerConfig", "EventConsumer"]
+
+
+class ConsumerConfig(ClientConfig):
+    """Settings of an `EventConsumer`; see `ClientConfig` for where they come from."""
+
+    role: ClassVar[str] = "consumer"
+
+    topics: tuple[str, ...] = Field(min_length=1)
+    """What to receive."""
+    group_id: str | None = Field(default=None, min_length=1)
+    """The group that shares the messages; None for a group of its own, which ends with the consumer."""
+    start: Literal["earliest", "latest"] = "earliest"
+    """Where a group begins that the broker has never seen."""
+    batch_size: int = Field(default=500, gt=0)
+    """The most messages that are fetched at once."""
+    max_unsettled: int = Field(default=50_000, gt=0)
+    """The most messages that are out and unsettled; fetching pauses there, with a warning."""
+    retry_delay: float = Field(default=0.1, ge=0)
+    """Seconds until a message that was nacked without a delay comes again; doubled with each attempt."""
+    max_retry_delay: float = Field(default=60.0, gt=0)
+    """The most seconds that doubling leads to."""
+    dead_letter_topic: str | None = Field(default=None, min_length=1)
+    """Where `Delivery.reject` keeps a message."""
+
+    @field_validator("topics", mode="before")
+    @classmethod
+    def _one_topic_is_a_list_too(cls, topics: Any) -> Any:
+        return (topics,) if isinstance(topics, str) else topics
+
+    @model_validator(mode="after")
+    def _dead_letters_stay_dead(self) -> Self:
+        if self.dead_letter_topic in self.topics:
+            raise ValueError(
+                f"the dead_letter_topic {self.dead_letter_topic!r} is among the topics: it would feed itself"
+            )
+        return self
+
+
+class EventConsumer:
+    """Receives messages of some topics, as a member of a group, at least once.
+
+    Nothing is acknowledged before ``message.ack()`` or ``commit(message)``. Leaving ``async with``, also by an
+    exception or a cancellation, settles what is settled, gives back what is not, and closes. Belongs to the event
+    loop of its first use. ``async for`` may be left and taken up again.
+
+    Args:
+        config: a `ConsumerConfig`, or keyword arguments that make one (``broker="memory"``, ``topics=[…]``).
+        transport: use this one, which stays its maker's to close, instead of opening the configured one.
+
+    Raises:
+        UnknownBrokerError: no installed transport has the broker's name.
+        ConfigurationError: a setting is unknown or wrong.
+    """
+
+    def __init__(
+        self, config: ConsumerConfig | None = None, /, *, transport: Transport | None = None, **settings: Any
+    ) -> None:
+        if config is not None and settings:
+            raise ConfigurationError(f"EventConsumer: give a config or settings, not both: {', '.join(settings)}.")
+        self.config = config or ConsumerConfig(**settings)
+        self._owned = transport is None
+        self._transport = transport or open_transport(self.config)
+        for topic in (*self.config.topics, *filter(None, [self.config.dead_letter_topic])):
+            self._transport.check_topic(topic)
+        self.header_prefix = self._transport.header_prefix
+        self._telemetry = Telemetry(self._transport.name, self.config.client_id, self.config.group_id)
+        self._runtime = current_runtime()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._subscription: Subscription | None = None
+        self._buffer: deque[Delivery] = deque()
+        self._unsettled: dict[Delivery, None] = {}
+        self._fetching = asyncio.Lock()
+        self._handing_over: asyncio.Future[None] | None = None
+        self._closed = False
+        self._warned = False
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Delivery:
+        """The next message, when there is one; ends once the consumer is closed."""
+        buffer = self._buffer
+        while not buffer:
+            if not await self._fetch():
+                raise StopAsyncIteration
+        delivery = buffer.popleft()
+        self._unsettled[delivery] = None
+        return delivery
+
+    async def start(self) -> None:
+        """Join the group, if that has not happened: what is published from then on is received.
+
+        Raises:
+            TransportError: the broker refused; ConnectionLostError where it is out of reach.
+        """
+        self._check_usable()
+        if self._subscription is None:
+            self._subscription = await self._transport.subscribe(
+                SubscribeRequest(
+                    topics=self.config.topics,
+                    group_id=self.config.group_id,
+                    start=self.config.start,
+                    max_unsettled=self.config.max_unsettled,
+                    on_revoke=self._give_back,
+                )
+            )
+
+    async def receive(self, limit: int, timeout: float | None = None) -> list[Delivery]:
+        """From 1 to ``limit`` messages; fewer or none only where ``timeout`` seconds have passed, or it was closed.
+
+        Cancelling it loses nothing.
+        """
+        if limit < 1:
+            raise ValueError(f"receive: limit has to be 1 or more, not {limit}.")
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._buffer and await self._fetch():
+                    pass
+        except TimeoutError:
+            return []
+        taken = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
+        self._unsettled.update(dict.fromkeys(taken))
+        return taken
+
+    def commit(self, delivery: Delivery | None = None, *, wait: bool = False) -> Awaitable[None]:
+        """Finish one message, or all that were handed out so far.
+
+        Args:
+            delivery: the message; None for all so far.
+            wait: whether to return only once the broker has it (a log commits coalesced, a little later).
+
+        Raises:
+            ValueError: the message came from another consumer.
+            ClosedError: the consumer is closed; what was unsettled then comes again.
+        """
+        subscription = self._subscribed()
+        if delivery is not None:
+            if delivery.settler is not self:
+                raise ValueError(f"commit: {delivery!r} was received by another consumer; commit it there.")
+            settled = delivery.ack()
+        else:
+            settled = self._settle_all(subscription, list(self._unsettled), Outcome.ACK)
+            self._unsettled.clear()
+        return _after(settled, subscription) if wait else settled
+
+    def pause(self) -> None:
+        """Fetch nothing until `resume`; the group keeps this member. What was fetched is still handed out."""
+        self._pausable().pause()
+
+    def resume(self) -> None:
+        """Fetch again."""
+        self._pausable().resume()
+
+    async def seek(self, target: SeekTarget, *, topic: str | None = None, partition: int | None = None) -> None:
+        """Go on at an offset, a time, the ``"beginning"`` or the ``"end"`` in the partitions this member has.
+
+        Messages of these partitions that are out are forgotten: settling them does nothing.
+
+        Raises:
+            CapabilityError: the broker has no such thing.
+        """
+        subscription = self._subscribed()
+        if not isinstance(subscription, Seekable):
+            raise CapabilityError(f"The broker {self._transport.name!r} cannot seek.")
+        await subscription.seek(target, topic=topic, partition=partition)
+        for delivery in [*self._buffer, *self._unsettled]:
+            if topic in (None, delivery.topic) and partition in (None, delivery.partition):
+                self._unsettled.pop(delivery, None)
+                if delivery in self._buffer:
+                    self._buffer.remove(delivery)
+
+    async def close(self) -> None:
+        """Give back what is unsettled, leave the group, disconnect; harmless twice. A waiting ``async for`` ends."""
+        if self._closed:
+            return
+        self._check_loop()
+        self._closed = True
+        buffered = list(self._buffer)
+        self._buffer.clear()
+        self._unsettled.clear()
+        try:
+            if self._subscription is not None:
+                if buffered:
+                    await self._settle_all(self._subscription, buffered, Outcome.RELEASE)
+                async with asyncio.timeout(self.config.close_timeout):
+                    await self._subscription.close()
+        finally:
+            if self._owned:
+                await self._transport.close()
+
+    # --- what deliveries ask for -------------------------------------------------------------------------------
+
+    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
+        """See `Settler`; a nack without a delay backs off by the attempt, so that it is no hot loop."""
+        subscription = self._subscribed()
+        self._unsettled.pop(delivery, None)
+        if outcome is Outcome.NACK and delay is None:
+            delay = self._backoff(delivery.attempt)
+        return subscription.settle((Settlement(delivery, outcome, delay or 0.0),))
+
+    def reject_delivery(self, delivery: Delivery, reason: str, error: BaseException | None) -> Awaitable[None]:
+        """See `Settler`: keep the message in the dead-letter topic, and only when it is confirmed there, finish it."""
+        subscription = self._subscribed()
+        topic = self.config.dead_letter_topic
+        if topic is None:
+            raise ConfigurationError(
+                f"reject({reason!r}): this consumer has no dead_letter_topic; configure one, or ack() to discard."
+            )
+        letter = dead_letter(delivery, topic, reason, error or exception())
+        published = self._transport.publish([letter])
+        delivery.outcome = Outcome.ACK
+
+        async def finish() -> None:
+            try:
+                (result,) = await published
+                if not isinstance(result, Receipt):
+                    raise result
+            except BaseException:
+                delivery.outcome = None  # it is still unsettled, and comes again if nothing else happens
+                raise
+            self._unsettled.pop(delivery, None)
+            await subscription.settle((Settlement(delivery, Outcome.ACK),))
+
+        return asyncio.ensure_future(finish())
+
+    def _backoff(self, attempt: int) -> float:
+        longest = min(self.config.retry_delay * 2.0 ** min(attempt - 1, 60), self.config.max_retry_delay)
+        return longest * (0.5 + self._runtime.random() / 2)  # jitter, so that many do not come at once
+
+    def _settle_all(
+        self, subscription: Subscription, deliveries: Sequence[Delivery], outcome: Outcome
+    ) -> Awaitable[None]:
+        settlements = []
+        for delivery in deliveries:
+            if delivery.outcome is None:
+                delivery.outcome = outcome
+                settlements.append(Settlement(delivery, outcome))
+        return subscription.settle(settlements) if settlements else DONE
+
+    # --- fetching ----------------------------------------------------------------------------------------------
+
+    async def _fetch(self) -> bool:
+        """Fill the buffer; False once the consumer is closed."""
+        if self._closed:
+            return False
+        await self.start()
+        async with self._fetching:
+            if self._buffer:
+                return True
+            if self._closed:
+                return False
+            self._warn_if_stalled()
+            batch = await self._receive_batch(self._subscribed())
+            for delivery in batch:
+                delivery.settler = self
+            if self._closed:
+                return False
+            self._buffer.extend(batch)
+        for topic, group in groupby(batch, lambda delivery: delivery.topic):
+            self._telemetry.received(topic, [delivery.message for delivery in group])
+        return bool(batch)
+
+    async def _receive_batch(self, subscription: Subscription) -> Sequence[Delivery]:
+        failures = 0
+        while True:
+            try:
+                return await subscription.receive(self.config.batch_size)
+            except TransportError as error:
+                if not error.retriable:
+                    raise
+                failures += 1
+                delay = self._backoff(failures)
+                logger().warning("receive failed, trying again", error=str(error), seconds=round(delay, 3))
+                await self._runtime.sleep(delay)
+
+    def _give_back(self, revoked: frozenset[TopicPartition]) -> None:
+        """Partitions are about to go to another member: what was fetched of them and not handed out goes with them."""
+        mine = [d for d in self._buffer if d.partition is not None and (d.topic, d.partition) in revoked]
+        if mine and self._subscription is not None and not self._closed:
+            gone = set(mine)
+            self._buffer = deque(delivery for delivery in self._buffer if delivery not in gone)
+            released = self._settle_all(self._subscription, mine, Outcome.RELEASE)
+            self._handing_over = asyncio.ensure_future(_finished(released))
+
+    def _warn_if_stalled(self) -> None:
+        if len(self._unsettled) < self.config.max_unsettled:
+            self._warned = False
+        elif not self._warned:
+            self._warned = True
+            oldest = next(iter(self._unsettled))
+            logger().warning(
+                "fetching pauses: too many messages are unsettled",
+                unsettled=len(self._unsettled),
+                max_unsettled=self.config.max_unsettled,
+                oldest=f"{oldest.topic}/{oldest.partition}/{oldest.offset}",
+            )
+
+    # --- use at the right time and place -----------------------------------------------------------------------
+
+    def _pausable(self) -> Pausable:
+        subscription = self._subscribed()
+        if not isinstance(subscription, Pausable):
+            raise CapabilityError(f"The broker {self._transport.name!r} cannot pause.")
+        return subscription
+
+    def _subscribed(self) -> Subscription:
+        self._check_usable()
+        if self._subscription is None:
+            raise ClosedError("This EventConsumer has not started; use it in async with, or await start().")
+        return self._subscription
+
+    def _check_usable(self) -> None:
+        self._check_loop()
+        if self._closed:
+            raise ClosedError("This EventConsumer is closed; what it had not settled is delivered again elsewhere.")
+
+    def _check_loop(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise WrongEventLoopError("An EventConsumer is used inside a running event loop (asyncio.run).") from error
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise WrongEventLoopError(
+                    "This EventConsumer belongs to another event loop, that of its first use; make one here."
+                )
+            self._loop = loop
+
+
+async def _finished(settled: Awaitable[None]) -> None:
+    await settled
+
+
+async def _after(settled: Awaitable[None], subscription: Subscription) -> None:
+    await settled
+    await subscription.flush()

@@ -1,0 +1,181 @@
+"""Every error that Commons Events raises, in one tree.
+
+A message says what was wrong, where, and what to do about it. Where a built-in exception already names the
+kind of mistake (``ValueError``, ``LookupError`` …), the error is one of those too, so that ``except ValueError``
+catches bytes that do not decode. ``retriable`` tells whether the same call may succeed later, unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from commons_events.message import PublishResult
+
+__all__ = [
+    "BatchError",
+    "CapabilityError",
+    "ClosedError",
+    "CommonsEventsError",
+    "ConfigurationError",
+    "ConnectionLostError",
+    "DeserializationError",
+    "DuplicateEventTypeError",
+    "DuplicatePluginError",
+    "EventDefinitionError",
+    "FrozenEventError",
+    "InvalidTopicError",
+    "MessageTooLargeError",
+    "MissingDistributionError",
+    "PluginError",
+    "PluginLoadError",
+    "PublishError",
+    "PublishTimeoutError",
+    "SerializationError",
+    "TopicFullError",
+    "TransactionError",
+    "TransportError",
+    "UnknownBrokerError",
+    "UnknownEventTypeError",
+    "UnknownTopicError",
+    "WrongEventLoopError",
+]
+
+
+class CommonsEventsError(Exception):
+    """Root of the tree: ``except CommonsEventsError`` catches whatever the framework raises by itself."""
+
+    retriable: ClassVar[bool] = False
+
+
+# --- what the program says -------------------------------------------------------------------------------------
+
+
+class ConfigurationError(CommonsEventsError, ValueError):
+    """A setting is missing, unknown or does not fit."""
+
+
+class UnknownBrokerError(ConfigurationError, LookupError):
+    """No installed transport has this ``broker=`` name or URL scheme."""
+
+
+class CapabilityError(CommonsEventsError):
+    """The broker cannot do what was asked of it, see `Capabilities`."""
+
+
+class ClosedError(CommonsEventsError, RuntimeError):
+    """A producer, consumer, subscription or transport was used after it was closed."""
+
+
+class WrongEventLoopError(CommonsEventsError, RuntimeError):
+    """A client was used outside the event loop that it belongs to."""
+
+
+# --- plugins ---------------------------------------------------------------------------------------------------
+
+
+class PluginError(CommonsEventsError):
+    """A plugin could not be found or used."""
+
+
+class DuplicatePluginError(PluginError):
+    """Two distributions offer a plugin of the same group and name."""
+
+
+class PluginLoadError(PluginError, ImportError):
+    """A plugin is installed, but importing it failed; the cause is chained."""
+
+
+class MissingDistributionError(PluginError, ImportError):
+    """The class or codec lives in a distribution that is not installed; the message has the line to type."""
+
+
+# --- events and their bytes ------------------------------------------------------------------------------------
+
+
+class EventDefinitionError(CommonsEventsError, TypeError):
+    """An event class cannot keep what the framework promises; raised when the class is created."""
+
+
+class DuplicateEventTypeError(EventDefinitionError):
+    """Another class already has this event type and version."""
+
+
+class FrozenEventError(CommonsEventsError, AttributeError):
+    """An event is a fact: once made, it does not change."""
+
+
+class SerializationError(CommonsEventsError, ValueError):
+    """An event holds a value that its format cannot carry exactly."""
+
+
+class DeserializationError(CommonsEventsError, ValueError):
+    """Bytes are not the event that they were read as; the reason is in the message, its cause is chained."""
+
+
+class UnknownEventTypeError(DeserializationError, LookupError):
+    """No class is known for the event type and version that the bytes or headers name."""
+
+
+# --- brokers ---------------------------------------------------------------------------------------------------
+
+
+class TransportError(CommonsEventsError):
+    """A broker refused or failed."""
+
+
+class ConnectionLostError(TransportError):
+    """The broker is out of reach, or the connection to it broke."""
+
+    retriable = True
+
+
+class InvalidTopicError(TransportError, ValueError):
+    """A topic name that the broker does not take."""
+
+
+class UnknownTopicError(TransportError, LookupError):
+    """The topic does not exist, and the broker does not make it by itself."""
+
+
+class PublishError(TransportError):
+    """The broker did not take a message."""
+
+
+class PublishTimeoutError(PublishError, TimeoutError):
+    """The broker did not confirm a message in time; it may have it all the same."""
+
+    retriable = True
+
+
+class MessageTooLargeError(PublishError, ValueError):
+    """A message is larger than the broker or the configuration allows."""
+
+
+class TopicFullError(PublishError):
+    """A bounded topic has no room, and none came in time."""
+
+    retriable = True
+
+
+class TransactionError(TransportError):
+    """A transaction was used after its end, or could not be committed."""
+
+
+class BatchError(PublishError):
+    """Some messages of a batch were not confirmed.
+
+    ``results`` has one entry a message in the order of the batch: the `Receipt` of a confirmed message or the
+    error of a failed one; ``failed`` has the positions of the failed ones. Confirmed messages stay sent.
+    """
+
+    def __init__(self, results: Sequence[PublishResult]) -> None:
+        self.results = tuple(results)
+        self.failed = tuple(i for i, result in enumerate(results) if isinstance(result, Exception))
+        shown = "; ".join(f"[{i}] {results[i]}" for i in self.failed[:5])
+        more = f"; and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
+        super().__init__(
+            f"{len(self.failed)} of {len(results)} messages were not confirmed: {shown}{more}. "
+            "Send those again that `failed` lists; the others are confirmed."
+        )

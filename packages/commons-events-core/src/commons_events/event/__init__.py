@@ -1,0 +1,9 @@
+"""Typed events: a pydantic model with CloudEvents' attributes, registered by type and version, frozen once made."""
+
+from commons_events.event._event import Event
+from commons_events.event._json import describe
+from commons_events.event._metadata import EventMetadata
+from commons_events.event._registry import EventRegistry, registry
+from commons_events.event._schema import EventSchema, SchemaInfo
+
+__all__ = ["Event", "EventMetadata", "EventRegistry", "EventSchema", "SchemaInfo", "describe", "registry"]

@@ -1,0 +1,349 @@
+"""`Event`: a fact, typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from inspect import get_annotations
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
+
+from commons_events.errors import DeserializationError, EventDefinitionError, FrozenEventError
+from commons_events.event import _json
+from commons_events.event._envelope import accepted_names, check_envelope
+from commons_events.event._exact import exact_schema, unsealed
+from commons_events.event._metadata import MetadataField
+from commons_events.event._registry import registry
+from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
+from commons_events.plugins import serializer
+from commons_events.runtime import current_runtime
+
+__all__ = ["Event"]
+
+E = TypeVar("E", bound="Event")
+
+
+def _new_id() -> str:
+    return current_runtime().new_id()
+
+
+def _now() -> datetime:
+    return current_runtime().now()
+
+
+_BEING_MADE, _MADE = "being made", "made"
+
+
+def _finish(event: E) -> E:
+    _set_life(event, _BEING_MADE)
+    event.__post_init__()
+    _set_life(event, _MADE)
+    return event
+
+
+def _seal(event: Event) -> Event:
+    """Finish an event that pydantic made, inside another model for instance; one that was given is finished."""
+    try:
+        _get_life(event)
+    except AttributeError:
+        _finish(event)
+    return event
+
+
+class _NoFiller:
+    """In the place of `Event.filler`: no event is of that very class."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise EventDefinitionError("Event is the base class; make a subclass that says what happened.")
+
+
+class _SchemaText:
+    """``SomeEvent.schema``: the schema in the form its registry takes."""
+
+    def __get__(self, event: Event | None, owner: type[Event]) -> str:
+        return serializer(owner.schema_info().schema_type).schema(owner)
+
+
+class Event(BaseModel):
+    """A fact that happened, typed: subclass it and declare fields as in any pydantic model.
+
+    The envelope follows CloudEvents 1.0: ``event_type`` is its ``type``, ``event_id`` its ``id``, ``timestamp`` its
+    ``time``; ``version``, ``correlation_id`` and ``causation_id`` travel as extensions. ``source`` is None until the
+    event is sent; then the producer's own stands in the bytes and headers.
+
+    ``__post_init__`` runs after every construction, decoding, copying and unpickling, and may assign to fields.
+    After it the event does not change any more. An event equals its own round trip in every format.
+
+    Class attributes:
+        event_type: the type; by default the class's name.
+
+    Raises:
+        pydantic.ValidationError: (a ValueError) fields are missing, unknown or wrong; the message names all of them.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore",  # for bytes of a newer writer; a program's own unknown fields are refused in __init__
+        ser_json_inf_nan="constants",  # so that NaN shows in the bytes and can be refused, instead of becoming null
+        validate_by_name=True,
+        validate_by_alias=True,
+        protected_namespaces=(),
+    )
+    __slots__ = ("_life",)
+
+    event_type: ClassVar[str]
+    version: str = "1.0.0"
+    event_id: str = Field(default_factory=_new_id)
+    source: str | None = None
+    timestamp: datetime = Field(default_factory=_now)
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    if TYPE_CHECKING:
+        metadata: Mapping[str, Any] = {}  # pydantic gives every event its own
+        schema: ClassVar[str]  # type: ignore[assignment]  # pydantic's deprecated method gives way to the attribute
+    else:
+        metadata: dict[str, Any] = Field(default_factory=dict)
+        schema: ClassVar[_SchemaText] = _SchemaText()
+
+    filler: ClassVar[SchemaValidator]
+    """Fills a bare event, for serializers; pydantic's own validator also finishes what it makes."""
+    _read_json: ClassVar[Callable[[bytes | bytearray | str], Any]]
+    _schema_info: ClassVar[SchemaInfo] = SchemaInfo()
+    _pydantic_schema: ClassVar[core_schema.CoreSchema]
+    _names: ClassVar[frozenset[str]] = frozenset()
+    _states_type: ClassVar[bool] = False
+
+    def __init__(self, /, **data: Any) -> None:
+        _set_life(self, _BEING_MADE)
+        if not data.keys() <= self._names:
+            # the validator would pass over unknown fields; told to forbid them, it names these and all else
+            self.filler.validate_python(data, self_instance=self, extra="forbid")
+        self.filler.validate_python(data, self_instance=self)
+        self.__post_init__()
+        _set_life(self, _MADE)
+
+    # pydantic calls a custom __init__ when decoding, too; ours is for programs alone
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def __post_init__(self) -> None:
+        """Check and complete the event; override it, and call ``super().__post_init__()`` first.
+
+        A ValueError raised here reaches whoever constructs the event as it is; in decoding it is the cause of a
+        `DeserializationError`.
+        """
+
+    # --- bytes -----------------------------------------------------------------------------------------------
+
+    def to_json(self) -> bytes:
+        """The whole event, envelope included, as one flat JSON object (RFC 8259) in UTF-8.
+
+        Raises:
+            SerializationError: a value that JSON cannot hold, such as NaN; the message says where.
+        """
+        return _json.write(self)
+
+    @classmethod
+    def from_json(cls, data: bytes | bytearray | str) -> Self:
+        """The event in ``data``. On `Event` itself, or another base, the class is found by the type in the bytes.
+
+        Raises:
+            DeserializationError: (a ValueError) the bytes are not such an event; the message says why.
+            UnknownEventTypeError: no class is known for the type that the bytes name.
+        """
+        return cls._read_json(data)
+
+    def serialize(self) -> bytes:
+        """The whole event in the format of its ``schema_type``.
+
+        Raises:
+            SerializationError: a value that the format cannot hold.
+            MissingDistributionError: the format's package is not installed.
+        """
+        return serializer(self._schema_info.schema_type).encode(self)
+
+    @classmethod
+    def deserialize(cls, data: bytes) -> Self:
+        """The event in ``data``, which is in the format of the class's ``schema_type``.
+
+        Raises:
+            DeserializationError: (a ValueError) the bytes are not such an event; the message says why.
+            MissingDistributionError: the format's package is not installed.
+        """
+        return serializer(cls._schema_info.schema_type).decode(data, cls)
+
+    def being_made(self) -> Self:
+        """This event, which is bare (``cls.__new__(cls)``), for a serializer to fill and then call `finished`.
+
+        It is filled by the class's ``filler``, with ``self_instance=``.
+        """
+        _set_life(self, _BEING_MADE)
+        return self
+
+    def finished(self) -> Self:
+        """The event that a serializer has filled, after ``__post_init__``: from now on a fact.
+
+        Raises:
+            DeserializationError: ``__post_init__`` refused the event; what it raised is the cause.
+        """
+        try:
+            self.__post_init__()
+        except Exception as error:  # a user's code, and whatever it raises refuses these bytes
+            raise DeserializationError(
+                f"{type(self).__qualname__} {self.event_type!r} {self.version}: __post_init__ refused the event "
+                f"{self.event_id!r} that was read: {type(error).__name__}: {error}"
+            ) from error
+        _set_life(self, _MADE)
+        return self
+
+    # --- copies ----------------------------------------------------------------------------------------------
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy; with ``update``, a new event that has these fields instead, validated like any other.
+
+        Raises:
+            pydantic.ValidationError: (a ValueError) a field in ``update`` is unknown or wrong.
+        """
+        if not update:
+            return self.__deepcopy__() if deep else self.__copy__()
+        same = {name: value for name, value in self.__dict__.items() if name in self.model_fields_set | _IDENTITY}
+        same.pop("event_type", None)
+        event = type(self)(**{**same, **update})
+        if self.__pydantic_extra__:
+            event.__pydantic_extra__ = dict(self.__pydantic_extra__)
+        return event
+
+    def with_source(self, source: str) -> Self:
+        """The same fact with its ``source`` stated, as a producer sends it."""
+        event = super().__copy__()
+        vars(event)["source"] = source
+        event.__pydantic_fields_set__.add("source")
+        _set_life(event, _MADE)
+        return event
+
+    def __copy__(self) -> Self:
+        return _finish(super().__copy__())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return _finish(super().__deepcopy__(memo))
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        _finish(self)
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+        """An event of values that are known to be valid; ``__post_init__`` runs all the same."""
+        event = super().model_construct(_fields_set, **values)
+        vars(event).setdefault("event_type", cls.event_type)
+        return _finish(event)
+
+    # --- a fact ----------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name[0] == "_":
+            super().__setattr__(name, value)
+        elif _get_life(self) is _MADE:
+            raise FrozenEventError(
+                f"{type(self).__qualname__} {self.event_id!r} is a fact and does not change: {name!r} cannot be "
+                f"assigned. Make a new event: event.model_copy(update={{{name!r}: …}}); or assign in __post_init__."
+            )
+        elif type(value) is str and name in _PLAIN_TEXT and name in self.__pydantic_fields__:
+            vars(self)[name] = value
+            self.__pydantic_fields_set__.add(name)
+        elif name in self.__pydantic_fields__ or name == "event_type":
+            self.filler.validate_assignment(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name[0] != "_":
+            raise FrozenEventError(
+                f"{type(self).__qualname__} is a fact and does not change: {name!r} cannot be deleted."
+            )
+        super().__delattr__(name)
+
+    def __hash__(self) -> int:
+        return hash(self.event_id)
+
+    # --- the class -------------------------------------------------------------------------------------------
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # as for Event's own
+        own_annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063  # itself, not a copy
+        own_annotations.pop("event_type", None)  # annotated or not, it is the class's and no field
+        cls._states_type = "event_type" in cls.__dict__
+        if cls._states_type:
+            check_event_type(cls.event_type, f"{cls.__qualname__}.event_type")
+        else:
+            cls.event_type = cls.__name__
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if not cls.__pydantic_generic_metadata__["origin"]:
+            registry.register(cls, provisional=decorator_is_pending())
+
+    @classmethod
+    def __pydantic_on_complete__(cls) -> None:
+        if "event_type" not in cls.__dict__:
+            return  # Event itself
+        check_envelope(cls)
+        version = cls.__pydantic_fields__["version"]
+        if "_schema_info" not in cls.__dict__:  # else this is a rebuild, and the decorator has spoken
+            if "version" not in get_annotations(cls):
+                version.default = "1.0.0"  # a version is not inherited
+            check_version(version.default, f"{cls.__qualname__}.version")
+            cls._schema_info = SchemaInfo(version=version.default, schema_type=cls._schema_info.schema_type)
+        cls._pydantic_schema = cls.__pydantic_core_schema__
+        cls._build()
+
+    @classmethod
+    def _build(cls) -> None:
+        """Make the validator and serializer that keep the promises of `_exact`."""
+        schema = exact_schema(
+            cls._pydantic_schema,
+            cls,
+            event_type=cls.event_type,
+            version=cls._schema_info.version,
+            seal=_seal,
+            trusted_factories=frozenset((_new_id, _now, dict, list)),
+        )
+        cls.__pydantic_core_schema__ = schema
+        config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
+        cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
+        cls.filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)
+        cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
+        cls._read_json = staticmethod(_json.reader(cls))
+        cls._names = accepted_names(cls)
+
+    @classmethod
+    def schema_info(cls) -> SchemaInfo:
+        """Version, format and description of the class's schema."""
+        return cls._schema_info
+
+    @classmethod
+    def restate(cls, event_type: str, info: SchemaInfo) -> None:
+        """Give the class another type, version and format: what `EventSchema` does."""
+        if cls._states_type and event_type != cls.event_type:
+            raise EventDefinitionError(
+                f"{cls.__qualname__} has event_type = {cls.event_type!r} in its body and {event_type!r} in "
+                "@EventSchema; say it once."
+            )
+        cls.event_type = event_type
+        cls._schema_info = info
+        cls.__pydantic_fields__["version"].default = info.version
+        if cls.__pydantic_complete__:
+            cls._build()
+
+
+_PLAIN_TEXT = frozenset({"event_id", "source", "correlation_id", "causation_id"})
+_IDENTITY = {"event_id", "timestamp"}
+
+_get_life: Callable[[Event], str] = Event._life.__get__  # type: ignore[attr-defined]  # the slot, without a look-up
+_set_life: Callable[[Event, str], None] = Event._life.__set__  # type: ignore[attr-defined]
+type.__setattr__(Event, "metadata", MetadataField())
+Event.filler = _NoFiller()  # type: ignore[assignment]
+Event._read_json = staticmethod(lambda data: _json.read_any(data, Event))

@@ -1,0 +1,511 @@
+"""What makes an event equal to its own round trip: pydantic's core schema, made exact.
+
+Pydantic builds the core schema of an event class; `exact_schema` returns a copy of it in which
+
+- ``Any`` takes just what every format can hold exactly,
+- a naive datetime becomes aware, in UTC,
+- bytes are base64 (RFC 4648, section 4) in JSON,
+- the envelope's ``event_type`` and ``version`` have the class's values and no other,
+- an event that was made, by whatever way, is sealed.
+
+Members of a union that JSON cannot tell apart are refused here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, time, timedelta, timezone
+from typing import Any, cast
+
+from pydantic_core import PydanticCustomError, TzInfo, core_schema
+
+from commons_events.errors import EventDefinitionError
+
+__all__ = ["MAX_DEPTH", "MAX_DIGITS", "exact_schema", "exact_value", "unsealed"]
+
+MAX_DEPTH = 100
+"""Levels of lists and dicts inside ``Any``; JSON parsers stop at a few more."""
+MAX_DIGITS = 4300
+"""Digits of an int; Python itself reads no longer ones from text by default."""
+
+Schema = dict[str, Any]
+_MARK = "commons_events"
+_SKIPPED = frozenset(
+    {"metadata", "config", "default", "default_factory", "serialization", "cls", "function", "expected"}
+)
+_WRAPPERS = frozenset({"function-after", "function-before", "function-wrap", "default", "nullable"})
+_INT_LIMIT = 10**MAX_DIGITS
+_CONSTANTS = frozenset({bool, float, type(None)})
+
+
+# --- values ----------------------------------------------------------------------------------------------------
+
+
+def exact_value(value: Any, path: str = "", depth: int = 0) -> Any:
+    """A copy of ``value``, which is None, bool, int, float, str, list, or dict with str keys, all the way down.
+
+    Raises:
+        PydanticCustomError: it is something else; the message says what and where.
+    """
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() else _encodable(value, path)
+    if kind is bool or value is None or kind is float:
+        return value
+    if kind is int:
+        if -_INT_LIMIT < value < _INT_LIMIT:
+            return value
+        raise _refusal(path, f"an int of more than {MAX_DIGITS} digits")
+    if depth >= MAX_DEPTH and kind in (list, dict):
+        raise _refusal(path[:40] + "…", f"nested deeper than {MAX_DEPTH} levels")
+    if kind is list:
+        return [exact_value(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    if kind is dict:
+        return {_exact_key(key, path): exact_value(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+    raise _refusal(path, f"a {kind.__qualname__}")
+
+
+def exact_values(values: dict[Any, Any]) -> dict[Any, Any]:
+    """The same for a dict that pydantic has just made: only what needs a copy or a complaint costs more than a look."""
+    for key, value in values.items():
+        kind = type(value)
+        if kind is str:
+            if value.isascii():
+                continue
+        elif kind in _CONSTANTS or (kind is int and -_INT_LIMIT < value < _INT_LIMIT):
+            continue
+        values[key] = exact_value(value, f".{key}", 1)
+    return values
+
+
+def _exact_keys_and_values(values: dict[Any, Any]) -> dict[Any, Any]:
+    for key in values:
+        _exact_key(key, "")
+    return exact_values(values)
+
+
+def _exact_items(values: list[Any]) -> list[Any]:
+    return [exact_value(value, f"[{index}]", 1) for index, value in enumerate(values)]
+
+
+def _exact_sequence(values: Sequence[Any]) -> list[Any]:
+    if isinstance(values, str | bytes | bytearray):
+        raise _refusal("", f"a {type(values).__qualname__}")
+    return _exact_items(list(values))
+
+
+def _exact_key(key: object, path: str) -> str:
+    if type(key) is not str:
+        raise _refusal(path, f"a dict with the key {key!r}, which is not a str")
+    return key if key.isascii() else _encodable(key, path)
+
+
+def _encodable(text: str, path: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _refusal(path, "a str with a lone surrogate, which UTF-8 cannot hold") from error
+    return text
+
+
+def _refusal(path: str, what: str) -> PydanticCustomError:
+    return PydanticCustomError(
+        "exact_value",
+        "Inside Any only None, bool, int, float, str, list and dict with str keys hold exactly; "
+        "{place} {what}. Give the field a type, or convert the value",
+        {"place": f"at {path.lstrip('.')} is" if path else "this is", "what": what},
+    )
+
+
+def aware(value: datetime) -> datetime:
+    """A datetime with a fixed offset: a naive one means UTC (reading it otherwise would depend on the machine).
+
+    A time zone with rules becomes the offset in force, since that is what bytes carry; an offset that is not whole
+    minutes, which RFC 3339 cannot write, becomes UTC.
+    """
+    zone = value.tzinfo
+    if zone is UTC or type(zone) is TzInfo:  # pydantic's own, which has whole minutes
+        return value
+    offset = value.utcoffset()
+    if offset is None:
+        return value.replace(tzinfo=UTC)
+    if not offset % _MINUTE:
+        return value if type(zone) is timezone else value.replace(tzinfo=timezone(offset), fold=0)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise PydanticCustomError(
+            "datetime_offset", "{value} has an offset of seconds, and is out of range in UTC", {"value": str(value)}
+        ) from error
+
+
+def whole_minutes(value: time) -> time:
+    """A time whose offset, if it has one, RFC 3339 can write; a zone that has none without a date is no offset."""
+    if value.tzinfo is None or type(value.tzinfo) is TzInfo:
+        return value
+    offset = value.utcoffset()
+    if offset is None:
+        return value.replace(tzinfo=None)
+    if offset % _MINUTE:
+        raise PydanticCustomError(
+            "time_offset",
+            "{value} has an offset that is not whole minutes, which text cannot hold",
+            {"value": str(value)},
+        )
+    return value
+
+
+_MINUTE = timedelta(minutes=1)
+
+
+def _decode_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise PydanticCustomError(
+            "base64", "Bytes are base64 (RFC 4648, section 4) in JSON: {why}", {"why": str(error)}
+        ) from error
+
+
+def _encode_base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+# --- the schema ------------------------------------------------------------------------------------------------
+
+
+def exact_schema(
+    schema: core_schema.CoreSchema,
+    event_class: type,
+    *,
+    event_type: str,
+    version: str,
+    seal: Callable[[Any], Any],
+    trusted_factories: frozenset[object],
+) -> core_schema.CoreSchema:
+    """A copy of an event class's core schema that keeps the promises of this module.
+
+    Args:
+        schema: as pydantic made it, complete.
+        event_class: the class it belongs to.
+        event_type: the class's event type.
+        version: the class's version.
+        seal: called with every event of this class that validation has made.
+        trusted_factories: default factories whose values need no validation.
+
+    Raises:
+        EventDefinitionError: a field's type cannot hold exactly.
+    """
+    rewriter = _Rewriter(event_class, event_type, version, seal, trusted_factories)
+    return cast(core_schema.CoreSchema, rewriter.rewrite(cast(Schema, schema), ""))
+
+
+def unsealed(schema: core_schema.CoreSchema) -> core_schema.CoreSchema:
+    """An exact schema whose outermost event is left for the caller to finish; those inside it are sealed."""
+    node = cast(Schema, schema)
+    if node["type"] != "definitions":
+        return cast(core_schema.CoreSchema, node["schema"])
+    root = node["schema"]
+    if root["type"] == "definition-ref":
+        root = next(d for d in node["definitions"] if d["ref"] == root["schema_ref"])
+    return cast(core_schema.CoreSchema, {**node, "schema": root["schema"]})
+
+
+class _Rewriter:
+    def __init__(
+        self,
+        event_class: type,
+        event_type: str,
+        version: str,
+        seal: Callable[[Any], Any],
+        trusted_factories: frozenset[object],
+    ) -> None:
+        self._class = event_class
+        self._envelope = {"event_type": event_type, "version": version}
+        self._seal = seal
+        self._trusted = trusted_factories
+
+    def rewrite(self, node: Schema, path: str) -> Schema:
+        mark = (node.get("metadata") or {}).get(_MARK)
+        if mark == "event" and _model(node)["cls"] is not self._class:
+            return _strict_where_made(node)
+        if mark is not None:
+            return node
+        model = _model(node)
+        if model is not None and model["cls"] is self._class:
+            return self._event(node, model)
+        handler = _REWRITES.get(node["type"])
+        if handler is not None:
+            return handler(self, node, path)
+        return self.children(node, path)
+
+    def children(self, node: Schema, path: str) -> Schema:
+        """The node with every schema below it rewritten."""
+        return {key: value if key in _SKIPPED else self._below(value, path) for key, value in node.items()}
+
+    def _below(self, value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            if isinstance(value.get("type"), str):
+                return self.rewrite(value, path)
+            return {key: self._below(item, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._below(item, path) for item in value]
+        if isinstance(value, tuple):  # a union's choice with its label
+            return tuple(self._below(item, path) for item in value)
+        return value
+
+    def _event(self, node: Schema, model: Schema) -> Schema:
+        sealed = self.children(node, "")
+        fields = _fields(_model(sealed))
+        envelope = {
+            name: core_schema.model_field(
+                core_schema.with_default_schema(core_schema.literal_schema([value]), default=value)
+            )
+            for name, value in self._envelope.items()
+        }
+        rest = {name: field for name, field in fields.items() if name not in envelope}
+        fields.clear()
+        fields.update(envelope | rest)
+        ref = sealed.pop("ref", None)
+        return cast(
+            Schema,
+            core_schema.no_info_after_validator_function(
+                self._seal, cast(core_schema.CoreSchema, sealed), ref=ref, metadata={_MARK: "event"}
+            ),
+        )
+
+    def any(self, node: Schema, path: str) -> Schema:
+        return _either(node, _plain(exact_value))
+
+    def dict(self, node: Schema, path: str) -> Schema:
+        if not _is_any(node.get("values_schema")):
+            return self.children(node, path)
+        if _is_any(node.get("keys_schema")):
+            return _either(node, _after(_exact_keys_and_values, node))
+        inner = {**node, "keys_schema": self.rewrite(node["keys_schema"], path)}
+        return _either(inner, _after(exact_values, inner))
+
+    def list(self, node: Schema, path: str) -> Schema:
+        if not _is_any(node.get("items_schema")):
+            return self.children(node, path)
+        return _either(node, _after(_exact_items, node))
+
+    def json_or_python(self, node: Schema, path: str) -> Schema:
+        """``Sequence[Any]``, of which pydantic looks at nothing but the outside."""
+        exact = self.children(node, path)
+        if node["json_schema"]["type"] == "list" and node["python_schema"]["type"] == "is-instance":
+            exact["python_schema"] = _after(_exact_sequence, node["python_schema"])
+        return exact
+
+    def datetime(self, node: Schema, path: str) -> Schema:
+        return _after(aware, node)
+
+    def float(self, node: Schema, path: str) -> Schema:
+        """A program may hold NaN; JSON has none, not even by a number beyond the range."""
+        return _either({**node, "allow_inf_nan": False}, node)
+
+    def time(self, node: Schema, path: str) -> Schema:
+        return _after(whole_minutes, node)
+
+    def bytes(self, node: Schema, path: str) -> Schema:
+        text = core_schema.no_info_after_validator_function(_decode_base64, core_schema.str_schema())
+        plain = {key: value for key, value in node.items() if key != "ref"}
+        return {
+            **core_schema.json_or_python_schema(
+                core_schema.chain_schema([text, cast(core_schema.CoreSchema, plain)]),
+                cast(core_schema.CoreSchema, plain),
+                serialization=core_schema.plain_serializer_function_ser_schema(
+                    _encode_base64, return_schema=core_schema.str_schema(), when_used="json"
+                ),
+                metadata={_MARK: True, "pydantic_js_updates": {"type": "string", "contentEncoding": "base64"}},
+            )
+        }
+
+    def model(self, node: Schema, path: str) -> Schema:
+        """A model inside an event, which is as exact: NaN must not become null, and instances are looked through."""
+        exact = self.children(node, path)
+        exact["config"] = {**(node.get("config") or {}), "ser_json_inf_nan": "constants"}
+        exact["revalidate_instances"] = "always"
+        return exact
+
+    def dataclass(self, node: Schema, path: str) -> Schema:
+        return {**self.children(node, path), "revalidate_instances": "always"}
+
+    def default(self, node: Schema, path: str) -> Schema:
+        """Values that come from a default are as exact as others: they are validated where that could change them."""
+        exact = self.children(node, path)
+        changed = exact["schema"] != node["schema"]
+        if (
+            changed
+            and node.get("default_factory") not in self._trusted
+            and node.get("default", 0) not in ({}, [], None)
+        ):
+            exact["validate_default"] = True
+        return exact
+
+    def union(self, node: Schema, path: str) -> Schema:
+        if not (node.get("metadata") or {}).get("pydantic_internal_union_discriminator"):
+            choices = [choice[0] if isinstance(choice, tuple) else choice for choice in node["choices"]]
+            for index, one in enumerate(choices):
+                for other in choices[index + 1 :]:
+                    if _alike(one, other):
+                        raise EventDefinitionError(
+                            f"{self._class.__qualname__}: field {path!r} is a union of {_word(one)} and "
+                            f"{_word(other)}, which look alike in JSON, so that reading would have to guess. Give the "
+                            "union a discriminator (pydantic's Field(discriminator=…)), or use one of the types."
+                        )
+        return self.children(node, path)
+
+
+_REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
+    "any": _Rewriter.any,
+    "dict": _Rewriter.dict,
+    "list": _Rewriter.list,
+    "json-or-python": _Rewriter.json_or_python,
+    "datetime": _Rewriter.datetime,
+    "time": _Rewriter.time,
+    "float": _Rewriter.float,
+    "bytes": _Rewriter.bytes,
+    "model": _Rewriter.model,
+    "dataclass": _Rewriter.dataclass,
+    "default": _Rewriter.default,
+    "union": _Rewriter.union,
+}
+
+
+def _model(node: Schema | None) -> Any:
+    """The model that a node validates, below validators around it; None where it is something else."""
+    while node is not None and node["type"] in ("function-after", "function-before", "function-wrap"):
+        node = node.get("schema")
+    return node if node is not None and node["type"] == "model" else None
+
+
+def _fields(model: Schema) -> dict[str, Any]:
+    node = model["schema"]
+    while node["type"] != "model-fields":
+        node = node["schema"]
+    return cast(dict[str, Any], node["fields"])
+
+
+def _strict_where_made(node: Schema) -> Schema:
+    """An event inside another one: unknown fields are refused where a program gives them, not where bytes do."""
+    lenient = {key: value for key, value in node.items() if key != "ref"}
+    return cast(
+        Schema,
+        core_schema.json_or_python_schema(
+            cast(core_schema.CoreSchema, lenient),
+            cast(core_schema.CoreSchema, _forbid_extra(lenient)),
+            ref=node.get("ref"),
+            metadata={_MARK: True},
+        ),
+    )
+
+
+def _forbid_extra(node: Schema) -> Schema:
+    if node["type"] == "model-fields":
+        return {**node, "extra_behavior": "forbid"}
+    copy = {**node, "schema": _forbid_extra(node["schema"])}
+    copy.pop("ref", None)
+    return copy
+
+
+def _is_any(node: Schema | None) -> bool:
+    return node is None or node["type"] == "any"
+
+
+def _plain(function: Callable[[Any], Any]) -> Schema:
+    return cast(Schema, core_schema.no_info_plain_validator_function(function))
+
+
+def _after(function: Callable[[Any], Any], node: Schema) -> Schema:
+    inner = {key: value for key, value in node.items() if key != "ref"}
+    return cast(
+        Schema,
+        core_schema.no_info_after_validator_function(
+            function, cast(core_schema.CoreSchema, inner), ref=node.get("ref"), metadata={_MARK: True}
+        ),
+    )
+
+
+def _either(json: Schema, python: Schema) -> Schema:
+    """Bytes need no check that a program's values need: JSON holds nothing but what is exact already."""
+    inner = {key: value for key, value in json.items() if key != "ref"}
+    return cast(
+        Schema,
+        core_schema.json_or_python_schema(
+            cast(core_schema.CoreSchema, inner),
+            cast(core_schema.CoreSchema, {k: v for k, v in python.items() if k != "ref"}),
+            ref=json.get("ref"),
+            metadata={_MARK: True, **(json.get("metadata") or {})},
+        ),
+    )
+
+
+# --- unions ----------------------------------------------------------------------------------------------------
+
+_TEXT = frozenset(
+    {"datetime", "date", "time", "timedelta", "uuid", "decimal", "bytes", "url", "multi-host-url", "complex"}
+)
+_ARRAYS = frozenset({"list", "set", "frozenset", "tuple", "generator"})
+_OBJECTS = frozenset({"dict", "model", "typed-dict", "dataclass", "model-fields", "dataclass-args"})
+
+
+def _alike(one: Schema, other: Schema) -> bool:
+    """Whether some value of one may be read as the other from JSON, and not be equal then."""
+    one, other = _bare(one), _bare(other)
+    kinds = {_kind(one), _kind(other)}
+    if len(kinds) > 1:
+        return "any" in kinds and kinds != {"any", "null"}
+    kind = kinds.pop()
+    if kind == "text":
+        return not (_plain_text(one) and _plain_text(other))
+    if kind == "array":
+        if one["type"] != other["type"] or one["type"] == "tuple":
+            return True
+        return _alike(one.get("items_schema") or {"type": "any"}, other.get("items_schema") or {"type": "any"})
+    if kind == "object":
+        if one["type"] == other["type"] == "dict":
+            return _alike(one.get("values_schema") or {"type": "any"}, other.get("values_schema") or {"type": "any"})
+        return True
+    return kind in ("union", "unknown") or "enum" in (one["type"], other["type"])
+
+
+def _bare(node: Schema) -> Schema:
+    while node["type"] in _WRAPPERS and "schema" in node:
+        node = node["schema"]
+    if node["type"] == "json-or-python":
+        return _bare(node["json_schema"])
+    return node
+
+
+def _kind(node: Schema) -> str:
+    type_ = node["type"]
+    if type_ in ("str", *_TEXT):
+        return "text"
+    if type_ in ("literal", "enum"):
+        values = node["expected"] if type_ == "literal" else [member.value for member in node["members"]]
+        types = {type(value) for value in values}
+        return _VALUE_KINDS.get(types.pop(), "unknown") if len(types) == 1 else "unknown"
+    if type_ in _ARRAYS:
+        return "array"
+    if type_ in _OBJECTS or type_ == "definition-ref":
+        return "object"
+    if type_ in ("union", "tagged-union"):
+        return "union"
+    return {"int": "int", "float": "float", "bool": "bool", "none": "null", "any": "any"}.get(type_, "unknown")
+
+
+_VALUE_KINDS: dict[type, str] = {str: "text", int: "int", bool: "bool", float: "float", type(None): "null"}
+
+
+def _plain_text(node: Schema) -> bool:
+    """Whether a value is just the str that JSON holds."""
+    return node["type"] == "str" or (node["type"] == "literal" and all(type(v) is str for v in node["expected"]))
+
+
+def _word(node: Schema) -> str:
+    node = _bare(node)
+    name = getattr(node.get("cls"), "__qualname__", None)
+    return str(name or node["type"])

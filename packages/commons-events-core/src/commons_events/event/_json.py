@@ -1,0 +1,230 @@
+"""Events as JSON (RFC 8259): exact, or refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from commons_events.errors import DeserializationError, SerializationError, UnknownEventTypeError
+from commons_events.event._exact import MAX_DIGITS
+from commons_events.event._registry import registry, same_major
+
+if TYPE_CHECKING:
+    from commons_events.event._event import Event
+
+__all__ = ["describe", "identify", "read_any", "reader", "write"]
+
+E = TypeVar("E", bound="Event")
+
+_DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
+_N, _I = b"NI"
+"""The first bytes of NaN and Infinity: one byte is searched for many times as fast as a word."""
+_TOO_MANY_DIGITS = b"0" * (MAX_DIGITS + 1)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------
+
+
+def write(event: Event) -> bytes:
+    """See `Event.to_json`."""
+    try:
+        data = event.__pydantic_serializer__.to_json(event, warnings="error")
+    except PydanticSerializationError as error:
+        raise SerializationError(f"{_name(event)} cannot be written as JSON: {error}.") from error
+    if (_N in data or _I in data) and (b"NaN" in data or b"Infinity" in data):
+        _refuse_non_finite(event, data)
+    if len(data) > MAX_DIGITS and _TOO_MANY_DIGITS in data.translate(_DIGITS):
+        _refuse_long_ints(event, data)
+    return data
+
+
+def _refuse_non_finite(event: Event, data: bytes) -> None:
+    """Raise where NaN or infinity stands in ``data`` as a number; inside a text it is just a word."""
+    found = _path(json.loads(data, parse_int=str, parse_float=str, parse_constant=_Constant), _Constant)
+    if found is not None:
+        raise SerializationError(
+            f"{_name(event)} cannot be written as JSON: {found[0]} is {found[1].name}, which JSON does not have (RFC "
+            "8259, section 6). Use None, or a format that has it."
+        )
+
+
+def _refuse_long_ints(event: Event, data: bytes) -> None:
+    found = _path(json.loads(data, parse_int=_long, parse_float=str), _LongInt)
+    if found is not None:
+        raise SerializationError(
+            f"{_name(event)} cannot be written as JSON: {found[0]} is an int of more than {MAX_DIGITS} digits, which "
+            "readers refuse. Use a str."
+        )
+
+
+class _Constant:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _LongInt:
+    pass
+
+
+def _long(digits: str) -> object:
+    return _LongInt() if len(digits.lstrip("-")) > MAX_DIGITS else digits
+
+
+def _path(value: Any, kind: type[Any], path: str = "") -> tuple[str, Any] | None:
+    """Where in parsed JSON the first value of ``kind`` stands."""
+    if isinstance(value, kind):
+        return path.lstrip("."), value
+    items = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    for key, item in items:
+        found = _path(item, kind, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}")
+        if found is not None:
+            return found
+    return None
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def reader(event_class: type[E]) -> Callable[[bytes | bytearray | str], E]:
+    """What reads this class's events from JSON; made once a class, since looking things up costs as much as parsing."""
+    validate = event_class.filler.validate_json
+    new = partial(event_class.__new__, event_class)
+
+    def read(data: bytes | bytearray | str) -> E:
+        if type(data) is not bytes:
+            data = _as_bytes(data, event_class)
+        if _N in data or _I in data:
+            _refuse_constants(data, event_class)
+        event = new().being_made()
+        try:
+            validate(data, self_instance=event)
+        except ValidationError as error:
+            return _read_other(data, event_class, error)
+        return event.finished()
+
+    return read
+
+
+def read_any(data: bytes | bytearray | str, event_class: type[E]) -> E:
+    """The event in ``data``, by the type that stands in it; of a class that is an ``event_class``."""
+    data = _as_bytes(data, event_class)
+    _refuse_constants(data, event_class)
+    fields = _parse(data, event_class)
+    event_type = fields.get("event_type")
+    if not isinstance(event_type, str):
+        raise UnknownEventTypeError(
+            f"{event_class.__qualname__}: the bytes have no event_type, so their class is not known; read them with "
+            "the class itself."
+        )
+    found = registry.find(event_type, _text(fields.get("version")))
+    if not issubclass(found, event_class):
+        raise DeserializationError(
+            f"{event_class.__qualname__}: the bytes are an event of type {event_type!r}, which is {found.__qualname__}."
+        )
+    return found.from_json(data)
+
+
+def _as_bytes(data: object, event_class: type[Event]) -> bytes:
+    if isinstance(data, bytes | bytearray):
+        return bytes(data)
+    if not isinstance(data, str):
+        raise TypeError(f"from_json takes bytes, bytearray or str, not {type(data).__name__}.")
+    try:
+        return data.encode()
+    except UnicodeEncodeError as error:
+        raise DeserializationError(f"{event_class.__qualname__}: not JSON: the text is not UTF-8: {error}.") from error
+
+
+def _refuse_constants(data: bytes, event_class: type[Event]) -> None:
+    """Raise where NaN or infinity stands in ``data`` as a number, which pydantic would take."""
+    if b"NaN" not in data and b"Infinity" not in data:
+        return
+    try:
+        parsed = json.loads(data, parse_int=str, parse_float=str, parse_constant=_Constant)
+    except (ValueError, RecursionError):
+        return  # not JSON at all: the parser proper says why and where
+    constant = _path(parsed, _Constant)
+    if constant is not None:
+        raise DeserializationError(
+            f"{event_class.__qualname__}: not JSON: {constant[0]} is {constant[1].name} (RFC 8259, section 6)."
+        )
+
+
+def _read_other(data: bytes, event_class: type[E], error: ValidationError) -> E:
+    """What did not fit: it may be of a subclass, or of another version that this class may read all the same."""
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    if not any(problem["loc"] in (("event_type",), ("version",)) for problem in problems):
+        raise DeserializationError(_complaint(event_class, error)) from error
+    fields = _parse(data, event_class)
+    event_type, version = fields.get("event_type", event_class.event_type), _text(fields.get("version"))
+    if event_type != event_class.event_type:
+        sub = registry.get(event_type, version) if isinstance(event_type, str) else None
+        if sub is not None and sub is not event_class and issubclass(sub, event_class):
+            return sub.from_json(data)
+        raise DeserializationError(
+            f"{event_class.__qualname__}: the bytes are an event of type {event_type!r}, not "
+            f"{event_class.event_type!r}."
+        ) from error
+    own = event_class.schema_info().version
+    if version is None or version == own:
+        raise DeserializationError(_complaint(event_class, error)) from error
+    if not same_major(version, own):
+        raise DeserializationError(
+            f"{event_class.__qualname__} is version {own} of {event_type!r}, and the bytes are version {version}: "
+            "another major version may mean something else by the same fields. Read them with that version's class."
+        ) from error
+    return event_class.from_json(to_json({**fields, "version": own}))
+
+
+def identify(data: bytes | bytearray | str) -> tuple[str, str | None] | None:
+    """The event type and version that JSON bytes state, or None where they state no type."""
+    try:
+        fields = from_json(data)
+    except ValueError:
+        return None
+    if not isinstance(fields, dict) or not isinstance(fields.get("event_type"), str):
+        return None
+    return fields["event_type"], _text(fields.get("version"))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _parse(data: bytes, event_class: type[Event]) -> dict[str, Any]:
+    try:
+        fields = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise DeserializationError(f"{event_class.__qualname__}: not JSON: {error}.") from error
+    if not isinstance(fields, dict):
+        raise DeserializationError(f"{event_class.__qualname__}: a JSON object is needed, not {type(fields).__name__}.")
+    return fields
+
+
+def describe(error: ValidationError) -> str:
+    """The problems of a ValidationError on one line: where, and what."""
+    problems: list[str] = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_PROBLEMS]:
+        place = ".".join(str(part) for part in problem["loc"])
+        problems.append(f"{place}: {problem['msg']}" if place else problem["msg"])
+    if error.error_count() > _MOST_PROBLEMS:
+        problems.append(f"and {error.error_count() - _MOST_PROBLEMS:,} more")
+    return "; ".join(problems)
+
+
+_MOST_PROBLEMS = 20
+"""A message that names them travels to logs and dead letters."""
+
+
+def _complaint(event_class: type[Event], error: ValidationError) -> str:
+    identity = f"{event_class.event_type!r} {event_class.schema_info().version}"
+    return f"{event_class.__qualname__} {identity} cannot be read from JSON: {describe(error)}."
+
+
+def _name(event: Event) -> str:
+    return f"{type(event).__qualname__} {event.event_id!r}"

@@ -1,0 +1,148 @@
+"""Which class stands for which event type and version."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from threading import RLock
+from typing import TYPE_CHECKING
+
+from commons_events.errors import DuplicateEventTypeError, UnknownEventTypeError
+
+if TYPE_CHECKING:
+    from commons_events.event._event import Event
+
+__all__ = ["EventRegistry", "registry"]
+
+
+class EventRegistry:
+    """Event classes by (type, version). Every concrete `Event` subclass enters the process's `registry` by itself."""
+
+    def __init__(self) -> None:
+        self._classes: dict[tuple[str, str], type[Event]] = {}
+        self._contested: dict[tuple[str, str], type[Event]] = {}
+        """Classes that want a place which another one has, and whose decorator may yet give them their own."""
+        self._lock = RLock()
+
+    def register(self, event_class: type[Event], *, provisional: bool = False) -> None:
+        """Let ``event_class`` stand for its type and version.
+
+        The same module and qualified name again (a rerun cell, a reload) replaces the class from before.
+
+        Args:
+            event_class: the class.
+            provisional: a decorator may yet give it another type or version, so that a clash need not be one.
+
+        Raises:
+            DuplicateEventTypeError: another class has this type and version.
+        """
+        key = (event_class.event_type, event_class.schema_info().version)
+        with self._lock:
+            present = self._classes.get(key)
+            if present is None or _identity(present) == _identity(event_class):
+                self._classes[key] = event_class
+            elif provisional:
+                self._contested[key] = event_class
+            else:
+                raise _clash(event_class, present)
+
+    def refuse_contested(self) -> None:
+        """Raise `DuplicateEventTypeError` where a provisional clash has turned out to be one."""
+        with self._lock:
+            for key, event_class in self._contested.items():
+                raise _clash(event_class, self._classes[key])
+
+    def unregister(self, event_class: type[Event]) -> None:
+        """Take ``event_class`` out again, under whatever type and version it is registered."""
+        with self._lock:
+            for classes in (self._classes, self._contested):
+                for key in [key for key, present in classes.items() if present is event_class]:
+                    del classes[key]
+
+    def get(self, event_type: str, version: str | None = None) -> type[Event] | None:
+        """As `find`, but None where there is no class."""
+        try:
+            return self.find(event_type, version)
+        except UnknownEventTypeError:
+            return None
+
+    def find(self, event_type: str, version: str | None = None) -> type[Event]:
+        """The class for an event type.
+
+        Args:
+            event_type: CloudEvents' ``type``.
+            version: as the bytes or headers state it; None for the latest. Where just this version has no class,
+                the latest one of the same major version reads it.
+
+        Raises:
+            UnknownEventTypeError: there is none; the message says which there are.
+        """
+        if self._contested:
+            self.refuse_contested()
+        if version is not None:
+            exact = self._classes.get((event_type, version))
+            if exact is not None:
+                return exact
+        with self._lock:
+            versions = {known: cls for (type_, known), cls in self._classes.items() if type_ == event_type}
+        if not versions:
+            raise UnknownEventTypeError(
+                f"No event class is known for the type {event_type!r}. Import the module that defines it, or define "
+                f"one with event_type = {event_type!r}."
+            )
+        fitting = [known for known in versions if version is None or _major(known) == _major(version)]
+        if not fitting:
+            raise UnknownEventTypeError(
+                f"No class is known for version {version!r} of {event_type!r}; there are: "
+                f"{', '.join(sorted(versions))}. Another major version may mean something else by the same fields; "
+                "define a class for this one."
+            )
+        return versions[max(fitting, key=_order)]
+
+    def classes(self) -> dict[tuple[str, str], type[Event]]:
+        """All classes by (type, version)."""
+        with self._lock:
+            return dict(self._classes)
+
+    @contextmanager
+    def isolated(self) -> Generator[None]:
+        """Forget, at the end of the block, what was registered inside it: for tests that define events."""
+        before = self.classes()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._classes, self._contested = before, {}
+
+
+registry = EventRegistry()
+"""The process's event classes."""
+
+
+def same_major(one: str, other: str) -> bool:
+    """Whether two versions share their major number, so that one's class may read the other's bytes."""
+    return _major(one) == _major(other)
+
+
+def _clash(event_class: type[Event], present: type[Event]) -> DuplicateEventTypeError:
+    return DuplicateEventTypeError(
+        f"{_name(event_class)} has the event type {event_class.event_type!r} and version "
+        f"{event_class.schema_info().version!r}, which {_name(present)} has already. Give one of them another type "
+        "(event_type = …, or @EventSchema(name=…)) or another version (@EventSchema(version=…))."
+    )
+
+
+def _identity(event_class: type[Event]) -> tuple[str, str]:
+    return event_class.__module__, event_class.__qualname__
+
+
+def _name(event_class: type[Event]) -> str:
+    return f"{event_class.__module__}.{event_class.__qualname__}"
+
+
+def _major(version: str) -> str:
+    return version.split(".", 1)[0]
+
+
+def _order(version: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in version.split(".")]

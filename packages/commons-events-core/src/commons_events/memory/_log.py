@@ -1,0 +1,149 @@
+"""What a topic keeps: a log a partition, appended at one end and reclaimed at the other."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from commons_events.memory._loops import complete
+from commons_events.message import Message, PublishResult, Receipt
+from commons_events.runtime import Runtime
+from commons_events.transport import TopicPartition
+
+if TYPE_CHECKING:
+    from commons_events.memory._group import PartitionState
+
+__all__ = ["Partition", "PendingBatch", "Topic"]
+
+
+class Partition:
+    """Messages in offset order; the first stored one has offset ``base``."""
+
+    __slots__ = ("base", "group_states", "id", "messages", "sequence")
+
+    def __init__(self, id: TopicPartition) -> None:
+        self.id = id
+        self.base = 0
+        self.messages: list[Message] = []
+        self.sequence = array("Q")
+        """For each message its place among all of the topic, so that who reads several partitions can merge them."""
+        self.group_states: list[PartitionState] = []
+        """Where each group stands in this partition."""
+
+    @property
+    def end(self) -> int:
+        """The offset that the next message will get."""
+        return self.base + len(self.messages)
+
+    def finished_by_all(self) -> int:
+        """How many of the stored messages, from the first on, every group has finished; 0 where there is no group."""
+        if not self.group_states:
+            return 0
+        return max(0, min(state.tracker.committed for state in self.group_states) - self.base)
+
+    def drop(self, count: int) -> int:
+        """Forget the first ``count`` messages; returns the bytes that were freed."""
+        freed = sum(payload_size(message) for message in self.messages[:count])
+        del self.messages[:count]
+        del self.sequence[:count]
+        self.base += count
+        return freed
+
+    def offset_at(self, time: datetime) -> int:
+        """The offset of the first message with a timestamp at or after ``time``, else the end."""
+        for index, message in enumerate(self.messages):
+            if message.timestamp is not None and message.timestamp >= time:
+                return self.base + index
+        return self.end
+
+
+class PendingBatch:
+    """A publish call that is not confirmed yet: results fill in as its messages find room."""
+
+    __slots__ = ("_missing", "_results", "future")
+
+    def __init__(self, size: int, future: asyncio.Future[Sequence[PublishResult]]) -> None:
+        self._results: list[PublishResult] = [_UNKNOWN] * size
+        self._missing = size
+        self.future = future
+
+    def confirm(self, index: int, result: PublishResult) -> None:
+        """Note the result of one message."""
+        self._results[index] = result
+        self._missing -= 1
+
+    def complete(self) -> None:
+        """Hand the results over once they are all there."""
+        if self._missing == 0:
+            complete(self.future, self._results)
+
+
+_UNKNOWN = Receipt("")
+
+
+class Topic:
+    """Partitions, their bounds, and the publishers that wait for room."""
+
+    __slots__ = ("bytes", "count", "name", "partitions", "reclaim_at", "reserved", "round_robin", "sequence", "waiting")
+
+    def __init__(self, name: str, partitions: int) -> None:
+        self.name = name
+        self.partitions = [Partition(TopicPartition(name, index)) for index in range(partitions)]
+        self.count = 0
+        self.bytes = 0
+        self.reserved = 0
+        """Delayed messages that are confirmed but not visible yet; they have their room already."""
+        self.sequence = 0
+        self.round_robin = 0
+        self.reclaim_at = 0
+        """The count at which finished messages are looked for again."""
+        self.waiting: deque[tuple[PendingBatch, int, Message, float | None]] = deque()
+        """What found no room, in order: its batch and place there, the message, and when it is due if delayed."""
+
+    def fits(self, max_messages: int, max_bytes: int) -> bool:
+        """Whether the topic holds no more than this."""
+        return self.count + self.reserved <= max_messages and self.bytes <= max_bytes
+
+    def partition_for(self, message: Message) -> Partition:
+        """The partition that was asked for, else the key's, else the next in turn."""
+        count = len(self.partitions)
+        if message.partition is not None:
+            return self.partitions[message.partition]
+        if message.key is not None:
+            return self.partitions[crc32(message.key) % count]
+        self.round_robin = turn = (self.round_robin + 1) % count
+        return self.partitions[turn]
+
+    def append(self, message: Message, runtime: Runtime) -> Receipt:
+        """Store a message at the end of its partition."""
+        partition = self.partition_for(message)
+        if message.timestamp is None:
+            message = message._replace(timestamp=runtime.now())
+        offset = partition.base + len(partition.messages)
+        partition.messages.append(message)
+        self.sequence = sequence = self.sequence + 1
+        partition.sequence.append(sequence)
+        self.count += 1
+        self.bytes += payload_size(message)
+        return Receipt(self.name, partition.id.partition, offset)
+
+    def reclaim(self, keep: int) -> None:
+        """Forget finished messages, all but about ``keep`` of them."""
+        finished = [partition.finished_by_all() for partition in self.partitions]
+        excess = sum(finished) - keep
+        for partition, count in zip(self.partitions, finished, strict=True):
+            if excess <= 0:
+                break
+            dropped = min(count, -(-excess * count // sum(finished)))
+            self.bytes -= partition.drop(dropped)
+            self.count -= dropped
+
+
+def payload_size(message: Message) -> int:
+    """The bytes that count towards a topic's bound: those of value and key."""
+    return len(message.value or b"") + len(message.key or b"")

@@ -1,0 +1,206 @@
+"""Finding what is installed: transports, serializers, producers, consumers and commands, by their entry points.
+
+Nothing is scanned or imported before it is asked for. A distribution takes part by an entry point in its metadata,
+whose name is what users type and whose value is one class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from commons_events.errors import DuplicatePluginError, MissingDistributionError, PluginLoadError
+
+if TYPE_CHECKING:
+    from commons_events.serialization import Serializer
+
+__all__ = [
+    "COMMANDS",
+    "CONSUMERS",
+    "PRODUCERS",
+    "SERIALIZERS",
+    "TRANSPORTS",
+    "PluginInfo",
+    "import_class",
+    "install_hint",
+    "installed",
+    "load",
+    "names",
+    "register",
+    "serializer",
+    "unregister",
+]
+
+TRANSPORTS = "commons_events.transports"
+"""Name: the ``broker=`` value and URL scheme. Loads a `Transport`."""
+SERIALIZERS = "commons_events.serializers"
+"""Name: the ``schema_type``. Loads a `Serializer`."""
+PRODUCERS = "commons_events.producers"
+"""Name: the class's own, as imported from ``commons_events.producers``."""
+CONSUMERS = "commons_events.consumers"
+"""Name: the class's own, as imported from ``commons_events.consumers``."""
+COMMANDS = "commons_events.commands"
+"""Name: the sub-command of ``commons-events``. Loads a typer app or a function."""
+
+GROUPS = (TRANSPORTS, SERIALIZERS, PRODUCERS, CONSUMERS, COMMANDS)
+
+_KNOWN: dict[tuple[str, str], str] = {
+    (TRANSPORTS, "memory"): "commons-events-core",
+    (TRANSPORTS, "kafka"): "commons-events-kafka",
+    (TRANSPORTS, "amqp"): "commons-events-rabbitmq",
+    (TRANSPORTS, "amqps"): "commons-events-rabbitmq",
+    (TRANSPORTS, "rabbitmq"): "commons-events-rabbitmq",
+    (TRANSPORTS, "pubsub"): "commons-events-pubsub",
+    (TRANSPORTS, "sns"): "commons-events-aws",
+    (TRANSPORTS, "sqs"): "commons-events-aws",
+    (TRANSPORTS, "aws"): "commons-events-aws",
+    (SERIALIZERS, "json"): "commons-events-core",
+    (SERIALIZERS, "avro"): "commons-events-core[avro]",
+    (SERIALIZERS, "protobuf"): "commons-events-core[protobuf]",
+    (PRODUCERS, "KafkaProducer"): "commons-events-kafka",
+    (CONSUMERS, "KafkaConsumer"): "commons-events-kafka",
+    (PRODUCERS, "RabbitMQProducer"): "commons-events-rabbitmq",
+    (CONSUMERS, "RabbitMQConsumer"): "commons-events-rabbitmq",
+    (PRODUCERS, "PubSubProducer"): "commons-events-pubsub",
+    (CONSUMERS, "PubSubConsumer"): "commons-events-pubsub",
+    (PRODUCERS, "SNSProducer"): "commons-events-aws",
+    (PRODUCERS, "SQSProducer"): "commons-events-aws",
+    (CONSUMERS, "SQSConsumer"): "commons-events-aws",
+}
+"""Where our own plugins live, for the hint when one is missing."""
+
+_registered: dict[tuple[str, str], Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """One installed plugin, for a listing."""
+
+    group: str
+    name: str
+    target: str
+    distribution: str
+    version: str
+    problem: str | None
+    """Why it does not load, or None."""
+
+
+def register(group: str, name: str, plugin: Any) -> None:
+    """Offer ``plugin`` under a name without an installed entry point: for tests and scripts.
+
+    Raises:
+        DuplicatePluginError: there is one of this group and name.
+    """
+    if (group, name) in _registered or name in _by_name(group):
+        raise DuplicatePluginError(
+            f"There is a plugin {name!r} in {group} already; unregister it, or choose another name."
+        )
+    _registered[group, name] = plugin
+    load.cache_clear()
+
+
+def unregister(group: str, name: str) -> None:
+    """Take back what `register` offered."""
+    _registered.pop((group, name), None)
+    load.cache_clear()
+
+
+def names(group: str) -> list[str]:
+    """The names of a group's plugins, sorted."""
+    return sorted({*_by_name(group), *(name for g, name in _registered if g == group)})
+
+
+@cache
+def load(group: str, name: str) -> Any:
+    """The plugin of this group and name, imported now.
+
+    Raises:
+        MissingDistributionError: there is none; the message names the line that brings it, or those there are.
+        DuplicatePluginError: two distributions offer it.
+        PluginLoadError: importing it failed; the cause is chained.
+    """
+    if (group, name) in _registered:
+        return _registered[group, name]
+    found = _by_name(group).get(name)
+    if found is None:
+        known = ", ".join(names(group)) or "none"
+        raise MissingDistributionError(
+            f"No plugin {name!r} in {group}; installed: {known}. {install_hint(group, name)}".rstrip()
+        )
+    try:
+        return found.load()
+    except (ImportError, AttributeError) as error:
+        raise PluginLoadError(
+            f"The plugin {name!r} in {group} is installed, by {_distribution(found)}, but {found.value} does not "
+            f"load: {error}."
+        ) from error
+
+
+def import_class(group: str, name: str, module: str) -> Any:
+    """A plugin class for ``from module import name``, as a module's ``__getattr__`` answers.
+
+    Raises:
+        AttributeError: ``name`` is no plugin, nor one that we know of.
+        MissingDistributionError: (an ImportError) it is one of ours that is not installed; with the line to type.
+    """
+    if name not in names(group):
+        hint = install_hint(group, name)
+        if not hint:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        raise MissingDistributionError(f"{name} is not installed. {hint}", name=name)
+    return load(group, name)
+
+
+@cache
+def serializer(name: str) -> Serializer:
+    """The serializer of a ``schema_type``.
+
+    Raises:
+        MissingDistributionError: none of this name is installed; the message has the line that brings it.
+    """
+    made: Serializer = load(SERIALIZERS, name)()
+    return made
+
+
+def install_hint(group: str, name: str) -> str:
+    """The line that brings a plugin of ours, or an empty string."""
+    distribution = _KNOWN.get((group, name))
+    return f'Type: pip install "{distribution}"' if distribution else ""
+
+
+def installed() -> list[PluginInfo]:
+    """Every installed plugin; each is imported to see whether it loads."""
+    infos = []
+    for group in GROUPS:
+        for point in sorted(entry_points(group=group), key=lambda point: point.name):
+            problem: str | None = None
+            try:
+                point.load()
+            except Exception as error:  # noqa: BLE001  # a listing shows what is broken, whatever it raises
+                problem = f"{type(error).__name__}: {error}"
+            dist = point.dist
+            infos.append(
+                PluginInfo(
+                    group, point.name, point.value, dist.name if dist else "?", dist.version if dist else "?", problem
+                )
+            )
+    return infos
+
+
+@cache
+def _by_name(group: str) -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=group):
+        present = found.setdefault(point.name, point)
+        if present.value != point.value:
+            raise DuplicatePluginError(
+                f"Two plugins are called {point.name!r} in {group}: {present.value} of {_distribution(present)} and "
+                f"{point.value} of {_distribution(point)}. Uninstall one of them."
+            )
+    return found
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"

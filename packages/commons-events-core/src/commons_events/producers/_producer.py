@@ -1,0 +1,348 @@
+"""`EventProducer`: typed events to any broker. All that is not the broker's own is decided here, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from commons_events.binding import BinaryBinding, Binding, StructuredBinding
+from commons_events.config import ClientConfig, open_transport
+from commons_events.errors import (
+    BatchError,
+    ClosedError,
+    ConfigurationError,
+    MessageTooLargeError,
+    PublishError,
+    PublishTimeoutError,
+    SerializationError,
+    TransportError,
+    WrongEventLoopError,
+)
+from commons_events.event import Event
+from commons_events.message import Headers, Message, PublishResult, Receipt
+from commons_events.runtime import current_runtime
+from commons_events.telemetry import Telemetry
+from commons_events.transport import Transport
+
+__all__ = ["EventProducer", "ProducerConfig"]
+
+Key = str | bytes | None
+_CHUNK = 500
+"""Events of a batch that are handed over before other tasks get a turn."""
+
+
+class ProducerConfig(ClientConfig):
+    """Settings of an `EventProducer`; see `ClientConfig` for where they come from."""
+
+    role: ClassVar[str] = "producer"
+
+    source: str | None = Field(default=None, min_length=1)
+    """CloudEvents' ``source`` (a URI reference) of events that state none; ``urn:commons-events:<client_id>``
+    where this is None."""
+    binding: Literal["binary", "structured"] = "binary"
+    """CloudEvents' content mode."""
+    delivery_timeout: float = Field(default=120.0, gt=0)
+    """Seconds until a message that the broker has not confirmed is reported as failed."""
+
+
+class EventProducer:
+    """Sends events to a broker, and tells when the broker has them.
+
+    Connects on the first send. Belongs to the event loop of its first use.
+
+    Args:
+        config: a `ProducerConfig`, or keyword arguments that make one (``broker="memory"``, ``url="kafka://…"``).
+        transport: use this one, which stays its maker's to close, instead of opening the configured one.
+
+    Raises:
+        UnknownBrokerError: no installed transport has the broker's name.
+        ConfigurationError: a setting is unknown or wrong.
+    """
+
+    def __init__(
+        self, config: ProducerConfig | None = None, /, *, transport: Transport | None = None, **settings: Any
+    ) -> None:
+        if config is not None and settings:
+            raise ConfigurationError(f"EventProducer: give a config or settings, not both: {', '.join(settings)}.")
+        self.config = config or ProducerConfig(**settings)
+        self._owned = transport is None
+        self._transport = transport or open_transport(self.config)
+        binding = BinaryBinding if self.config.binding == "binary" else StructuredBinding
+        self._binding: Binding = binding(self._transport.header_prefix)
+        self._source = self.config.source or f"urn:commons-events:{self.config.client_id}"
+        self._telemetry = Telemetry(self._transport.name, self.config.client_id)
+        self._runtime = current_runtime()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._in_flight: set[asyncio.Future[Sequence[PublishResult]]] = set()
+        self._checked_topics: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        self._check_usable()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def send(
+        self,
+        topic: str,
+        event: Event,
+        *,
+        key: Key = None,
+        partition: int | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
+        timestamp: datetime | None = None,
+    ) -> asyncio.Future[Receipt]:
+        """Hand an event over, now; the future returns once the broker has confirmed it.
+
+        Thousands of sends may be in flight: keep the futures, and await them later. Events of one key and topic
+        arrive in the order of the calls.
+
+        Args:
+            topic: where to.
+            event: what happened. One without a ``source`` gets the producer's, in the bytes and headers.
+            key: decides the partition and with it the order; a str stands for its UTF-8 bytes.
+            partition: asks for one partition, where the broker has such.
+            headers: more headers; a str stands for its UTF-8 bytes.
+            timestamp: aware; by default now.
+
+        Raises:
+            InvalidTopicError: the broker takes no such name.
+            SerializationError: the event holds a value that its format cannot carry.
+            MessageTooLargeError: the message is over the limit.
+            ClosedError: the producer is closed.
+            WrongEventLoopError: this is not the producer's event loop.
+            TransportError: (from the future) the broker refused or failed; PublishTimeoutError if it never answered.
+        """
+        loop = self._check_usable()
+        if self._telemetry.tracing:
+            with self._telemetry.send(topic) as context:
+                message = self._message(topic, event, key, partition, (*_headers(headers), *context), timestamp)
+                published = self._publish([message])
+        else:
+            message = self._message(topic, event, key, partition, _headers(headers), timestamp)
+            published = self._publish([message])
+        self._telemetry.sent(topic)
+        receipt: asyncio.Future[Receipt] = loop.create_future()
+        if published.done():
+            _resolve(receipt, published)
+        else:
+            published.add_done_callback(lambda done: _resolve(receipt, done))
+        return receipt
+
+    async def send_batch(
+        self,
+        topic: str,
+        events: Iterable[Event],
+        *,
+        key: Key | Callable[[Event], Key] = None,
+        headers: Mapping[str, str | bytes] | None = None,
+    ) -> Sequence[Receipt]:
+        """Send events in order, and return their receipts once the broker has confirmed all of them.
+
+        Args:
+            topic: where to.
+            events: what happened.
+            key: one key for all, or a function of the event.
+            headers: more headers, for every event.
+
+        Raises:
+            BatchError: some were not confirmed; it says which and why. The others are sent.
+            InvalidTopicError: the broker takes no such name.
+            ClosedError: the producer is closed.
+            WrongEventLoopError: this is not the producer's event loop.
+        """
+        self._check_usable()
+        events = list(events)
+        more = _headers(headers)
+        if not self._telemetry.tracing:
+            return await self._send_all(topic, events, key, more)
+        with self._telemetry.send(topic, len(events)) as context:
+            return await self._send_all(topic, events, key, (*more, *context))
+
+    async def flush(self) -> None:
+        """Return once everything that was handed over is confirmed or failed."""
+        self._check_usable()
+        await self._settle_in_flight(None)
+        await self._transport.flush()
+
+    async def close(self) -> None:
+        """Flush and disconnect, within the ``close_timeout``; harmless twice.
+
+        Raises:
+            PublishTimeoutError: the broker did not confirm everything in time. The producer is closed all the same.
+        """
+        if self._closed:
+            return
+        self._check_usable()
+        self._closed = True
+        unconfirmed = await self._settle_in_flight(self.config.close_timeout)
+        if self._owned:
+            await self._transport.close()
+        if unconfirmed:
+            raise PublishTimeoutError(
+                f"close: {unconfirmed} sends were not confirmed within {self.config.close_timeout:g} s "
+                "(close_timeout); the broker may have them all the same."
+            )
+
+    # --- the way of an event -----------------------------------------------------------------------------------
+
+    def _message(
+        self,
+        topic: str,
+        event: Event,
+        key: Key,
+        partition: int | None,
+        headers: Headers,
+        timestamp: datetime | None,
+    ) -> Message:
+        if topic not in self._checked_topics:
+            self._transport.check_topic(topic)
+            self._checked_topics.add(topic)
+        if not isinstance(event, Event):
+            raise TypeError(f"send takes an Event, not {type(event).__name__}; define a subclass of Event.")
+        if timestamp is None:
+            timestamp = self._runtime.now()
+        elif timestamp.tzinfo is None:
+            raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
+        if not event.source:
+            event = event.with_source(self._source)
+        if type(key) is not bytes and key is not None:
+            key = _key_bytes(key)
+        message = self._binding.to_message(
+            event, topic, key=key, headers=headers, timestamp=timestamp, partition=partition
+        )
+        limit = self.config.max_message_bytes
+        if limit is not None and message.size > limit:
+            raise MessageTooLargeError(
+                f"{type(event).__qualname__} {event.event_id!r} makes a message of {message.size:,} bytes for topic "
+                f"{topic!r}; max_message_bytes is {limit:,}. Send less, for example a reference to the data."
+            )
+        return message
+
+    def _publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
+        published = self._transport.publish(messages)
+        if not published.done():
+            self._in_flight.add(published)
+            published.add_done_callback(self._in_flight.discard)
+            timer = self._runtime.call_later(self.config.delivery_timeout, lambda: self._give_up(published))
+            published.add_done_callback(lambda _: timer.cancel())
+        return published
+
+    def _give_up(self, published: asyncio.Future[Sequence[PublishResult]]) -> None:
+        if not published.done():
+            published.set_exception(
+                PublishTimeoutError(
+                    f"The broker did not confirm within {self.config.delivery_timeout:g} s (delivery_timeout); it may "
+                    "have the message all the same."
+                )
+            )
+
+    async def _send_all(
+        self, topic: str, events: list[Event], key: Key | Callable[[Event], Key], headers: Headers
+    ) -> Sequence[Receipt]:
+        results: list[PublishResult] = []
+        published: list[tuple[list[int], asyncio.Future[Sequence[PublishResult]]]] = []
+        for start in range(0, len(events), _CHUNK):
+            if start:
+                await self._runtime.sleep(0)
+                self._check_usable()
+            places, messages = [], []
+            for event in events[start : start + _CHUNK]:
+                try:
+                    message = self._message(topic, event, key(event) if callable(key) else key, None, headers, None)
+                except (SerializationError, MessageTooLargeError) as error:
+                    results.append(error if isinstance(error, PublishError) else _not_sent(error))
+                else:
+                    places.append(len(results))
+                    results.append(_PENDING)
+                    messages.append(message)
+            published.append((places, self._publish(messages)))
+        for places, future in published:
+            try:
+                outcomes: Sequence[PublishResult] = await future
+            except TransportError as error:
+                outcomes = [error] * len(places)
+            for place, outcome in zip(places, outcomes, strict=True):
+                results[place] = outcome
+        self._telemetry.sent(topic, len(results))
+        receipts = [result for result in results if isinstance(result, Receipt)]
+        if len(receipts) < len(results):
+            raise BatchError(results)
+        return receipts
+
+    async def _settle_in_flight(self, timeout: float | None) -> int:
+        if not self._in_flight:
+            return 0
+        _, missing = await asyncio.wait(list(self._in_flight), timeout=timeout)
+        for future in missing:
+            future.cancel()
+        return len(missing)
+
+    def _check_usable(self) -> asyncio.AbstractEventLoop:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError as error:
+            raise WrongEventLoopError("An EventProducer is used inside a running event loop (asyncio.run).") from error
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise WrongEventLoopError(
+                    "This EventProducer belongs to another event loop, that of its first use; make one here."
+                )
+            self._loop = loop
+        if self._closed:
+            raise ClosedError("This EventProducer is closed; make a new one.")
+        return loop
+
+
+_PENDING = Receipt("")
+
+
+def _not_sent(error: SerializationError) -> PublishError:
+    refused = PublishError(f"not sent: {error}")
+    refused.__cause__ = error
+    return refused
+
+
+def _resolve(receipt: asyncio.Future[Receipt], published: asyncio.Future[Sequence[PublishResult]]) -> None:
+    if receipt.done():
+        return
+    if published.cancelled():
+        receipt.cancel()
+        return
+    error = published.exception()
+    result = error if error is not None else published.result()[0]
+    if isinstance(result, Receipt):
+        receipt.set_result(result)
+    else:
+        receipt.set_exception(result)
+
+
+def _key_bytes(key: object) -> bytes:
+    if isinstance(key, str):
+        return key.encode()
+    if isinstance(key, bytes):
+        return key
+    raise TypeError(f"A key is str or bytes, not {type(key).__name__}; convert it, for example by str(key).")
+
+
+def _headers(headers: Mapping[str, str | bytes] | None) -> Headers:
+    if not headers:
+        return ()
+    return tuple((name, _header_bytes(name, value)) for name, value in headers.items())
+
+
+def _header_bytes(name: str, value: object) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(f"headers: {name!r} is a {type(value).__name__}; give str or bytes.")

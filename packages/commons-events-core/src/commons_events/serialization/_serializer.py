@@ -1,0 +1,51 @@
+"""What a format implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, TypeVar
+
+from commons_events.event import Event
+
+__all__ = ["Serializer"]
+
+E = TypeVar("E", bound=Event)
+
+
+class Serializer(ABC):
+    """The whole event, envelope included, to bytes and back. Made without arguments; used from any thread.
+
+    ``decode(encode(event), type(event)) == event`` for every event that can be made; what the format cannot hold
+    exactly is refused by ``encode``, or when the class is created. ``__post_init__`` runs for every event that is
+    read: see `Event.being_made`.
+    """
+
+    name: ClassVar[str]
+    """The ``schema_type`` and the entry point's name."""
+    content_type: ClassVar[str]
+    """The media type of the bytes (RFC 6838): CloudEvents' ``datacontenttype``."""
+
+    @abstractmethod
+    def encode(self, event: Event) -> bytes:
+        """The bytes of an event.
+
+        Raises:
+            SerializationError: it holds a value that the format cannot carry exactly; the message says where.
+        """
+
+    @abstractmethod
+    def decode(self, data: bytes, event_class: type[E]) -> E:
+        """The event in ``data``; where ``event_class`` is a base class, by the bytes' own identity.
+
+        Raises:
+            DeserializationError: the bytes are not such an event, whatever they are; quickly, in bounded memory.
+            UnknownEventTypeError: no class is known for the type that the bytes name.
+        """
+
+    @abstractmethod
+    def schema(self, event_class: type[Event]) -> str:
+        """The schema of a class, as text in the form that a schema registry takes."""
+
+    @abstractmethod
+    def identify(self, data: bytes) -> tuple[str, str | None] | None:
+        """The event type and version that ``data`` itself states, or None where it states no type."""

@@ -1,0 +1,308 @@
+"""`Transport` and `Subscription`: the contract between core and a broker. Thin, batch-shaped, no policy.
+
+Read this page, subclass both, and let ``commons_events.testing.contracts`` tell whether it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
+
+from commons_events.errors import ConfigurationError, InvalidTopicError
+from commons_events.message import Message, PublishResult
+from commons_events.transport._capabilities import Capabilities
+from commons_events.transport._delivery import Delivery, Outcome, Settlement
+
+__all__ = [
+    "Browsable",
+    "Declaring",
+    "Delaying",
+    "Pausable",
+    "SeekTarget",
+    "Seekable",
+    "StoredMessage",
+    "SubscribeRequest",
+    "Subscription",
+    "TopicInfo",
+    "TopicPartition",
+    "Transaction",
+    "Transactional",
+    "Transport",
+    "TransportSettings",
+    "check_topic_name",
+]
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportSettings:
+    """What a transport is made from. ``url`` may hold a password and is therefore never shown."""
+
+    url: str = field(repr=False)
+    """The broker's address; its scheme is the transport's name."""
+    client_id: str = "commons-events"
+    """How this client names itself to the broker."""
+    max_message_bytes: int | None = None
+    """A limit below the broker's own, or None."""
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
+    """Settings in the broker's own words, passed on as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscribeRequest:
+    """What a subscription is to receive."""
+
+    topics: tuple[str, ...]
+    group_id: str | None = None
+    """The group that shares the messages. None: a group of its own that ends with the subscription."""
+    start: Literal["earliest", "latest"] = "earliest"
+    """Where a group begins that has never been seen."""
+    max_unsettled: int = 10_000
+    """The most deliveries that are out and unsettled at once; `Subscription.receive` waits when it is reached."""
+    on_revoke: Callable[[frozenset[TopicPartition]], None] | None = None
+    """Called in the subscription's event loop when partitions are about to go to another member: deliveries of
+    them that nobody has looked at should be released."""
+
+
+class Subscription(ABC):
+    """A membership in a group, from which deliveries are received and to which their outcomes are handed.
+
+    All methods are called from the event loop in which `Transport.subscribe` was called.
+    """
+
+    header_prefix: str = "ce_"
+    """See `Transport.header_prefix`."""
+
+    @abstractmethod
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """Wait for messages and return from 1 to ``limit`` of them, in the order in which they are to be handled.
+
+        Lets other tasks run at least once a call. Cancelling it loses nothing: what was not returned is not out.
+        Returns an empty list once the subscription is closed, and never otherwise. One call at a time.
+
+        Raises:
+            TransportError: the broker refused or failed. After a ``retriable`` one, call again.
+        """
+
+    @abstractmethod
+    def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
+        """Hand outcomes to the broker, in one go. They are on their way when this returns, without waiting.
+
+        The awaitable returns when the broker has them, or when the transport has taken charge of telling it (a log
+        commits coalesced; `flush` waits for that). A delivery that is no longer this subscription's (revoked,
+        lost, closed, settled before) is passed over: it comes again elsewhere.
+        """
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Return once the broker has every outcome that was handed over so far."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Flush, give back what is unsettled so that it comes again at once, and leave the group. Harmless twice.
+
+        A `receive` that is waiting returns an empty list.
+        """
+
+    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
+        """Settle one delivery: the `Settler` of deliveries that no consumer stands above."""
+        return self.settle((Settlement(delivery, outcome, delay or 0.0),))
+
+    def reject_delivery(self, delivery: Delivery, reason: str, error: BaseException | None) -> Awaitable[None]:
+        """A transport has no dead letters of its own; a consumer above it has."""
+        raise ConfigurationError(
+            f"reject({reason!r}): a bare subscription has no dead-letter topic; receive through an EventConsumer "
+            "that has one, or ack() to discard the message."
+        )
+
+
+class Transport(ABC):
+    """A connection to a broker, for publishing and subscribing.
+
+    Made without waiting and without network; connects on first use. A transport may be used by several event
+    loops and threads only where its documentation says so. Whoever made it closes it.
+    """
+
+    name: ClassVar[str]
+    """The ``broker=`` value and URL scheme, and the entry point's name."""
+    header_prefix: ClassVar[str] = "ce_"
+    """What CloudEvents' protocol binding for this broker puts before an attribute's name in a header."""
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, settings: TransportSettings) -> Self:
+        """A transport for these settings.
+
+        Raises:
+            ConfigurationError: a setting is unknown or does not fit; the message names it and the right ones.
+        """
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What holds on this broker."""
+
+    def check_topic(self, topic: str) -> None:
+        """Raise `InvalidTopicError` where the broker would not take ``topic`` as a name."""
+        check_topic_name(topic)
+
+    @abstractmethod
+    def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
+        """Hand messages over, in order, when called; the future returns one result a message, in their order.
+
+        A result is a `Receipt` once the broker has confirmed the message (and would keep it if it could keep
+        anything, see ``durability``), else the error. Messages of one key and topic are stored in the order in
+        which they were handed over. Where there is no room the future waits; cancelling it gives up waiting, but
+        messages that were handed over may still arrive.
+
+        Raises:
+            ClosedError: the transport is closed.
+        """
+
+    @abstractmethod
+    async def subscribe(self, request: SubscribeRequest) -> Subscription:
+        """Join a group and return once its place is known: what is published from then on is received.
+
+        Raises:
+            TransportError: the broker refused; ConnectionLostError where it is out of reach.
+        """
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Return once every message that was handed over is confirmed or failed."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Flush and disconnect; close the subscriptions that are still open. Harmless twice."""
+
+
+# --- what only some brokers can --------------------------------------------------------------------------------
+
+SeekTarget = int | datetime | Literal["beginning", "end"]
+"""An offset, the first message at or after a time, or one of the ends."""
+
+
+class StoredMessage(NamedTuple):
+    """A message as it lies in the broker."""
+
+    message: Message
+    partition: int
+    offset: int
+
+
+class TopicInfo(NamedTuple):
+    """A topic and how many partitions it has."""
+
+    topic: str
+    partitions: int
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """Of a subscription; capability ``pause``."""
+
+    def pause(self) -> None:
+        """Receive nothing until `resume`; membership and positions stay as they are."""
+        ...
+
+    def resume(self) -> None:
+        """Receive again."""
+        ...
+
+
+@runtime_checkable
+class Seekable(Protocol):
+    """Of a subscription; capability ``seek``."""
+
+    async def seek(self, target: SeekTarget, *, topic: str | None = None, partition: int | None = None) -> None:
+        """Set the group's position in the partitions this member has (all, or those named).
+
+        Deliveries that are out are forgotten: settling them does nothing. ``beginning`` and an offset before the
+        first stored message mean the first stored message.
+        """
+        ...
+
+
+@runtime_checkable
+class Browsable(Protocol):
+    """Of a transport; capability ``browse``."""
+
+    async def browse(self, topic: str, *, partition: int, offset: int = 0, limit: int = 100) -> Sequence[StoredMessage]:
+        """Up to ``limit`` stored messages of a partition from ``offset`` on, without any effect on a group."""
+        ...
+
+
+@runtime_checkable
+class Declaring(Protocol):
+    """Of a transport; capability ``declare``."""
+
+    async def declare(self, topic: str, *, partitions: int | None = None) -> TopicInfo:
+        """Make a topic, or find it as it was asked for; another number of partitions is a ConfigurationError."""
+        ...
+
+    async def topics(self) -> Sequence[TopicInfo]:
+        """All topics, by name."""
+        ...
+
+    async def delete(self, topic: str) -> None:
+        """Delete a topic with its messages and the groups' positions in it; UnknownTopicError where there is none."""
+        ...
+
+
+@runtime_checkable
+class Delaying(Protocol):
+    """Of a transport; capability ``publish_delay``."""
+
+    def publish_delayed(self, messages: Sequence[Message], delay: float) -> asyncio.Future[Sequence[PublishResult]]:
+        """As `Transport.publish`, but the messages become visible ``delay`` seconds later, in that order."""
+        ...
+
+
+class Transaction(Protocol):
+    """What happens between the beginning and the end of a transaction is seen together, or not at all."""
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publish these with the commit."""
+        ...
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Settle these with the commit."""
+        ...
+
+
+@runtime_checkable
+class Transactional(Protocol):
+    """Of a transport; capability ``transactions``."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Commit when the block ends; abort, and let the exception pass, when it raises or is cancelled.
+
+        Raises:
+            TransactionError: at the end of the block, where the commit failed and nothing of it is visible.
+        """
+        ...
+
+
+def check_topic_name(topic: str) -> None:
+    """The rule that a topic name keeps on every broker: 1 to 249 printable characters without white space."""
+    if not isinstance(topic, str):
+        raise InvalidTopicError(f"A topic name is a str, not {type(topic).__name__}: {topic!r}.")
+    if not topic:
+        raise InvalidTopicError("The topic name is empty; give a name of 1 to 249 characters.")
+    if len(topic) > 249:
+        raise InvalidTopicError(f"The topic name {topic[:40]!r}… has {len(topic)} characters; at most 249 are allowed.")
+    if not topic.isprintable() or " " in topic:
+        raise InvalidTopicError(
+            f"The topic name {topic!r} has white space or characters that do not print; leave them out."
+        )

@@ -1,0 +1,318 @@
+"""CloudEvents' binary content mode: what stands in the headers, and what is read from them (reading note 2)."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from commons_events import Event, EventSchema, Message
+from commons_events.binding import BinaryBinding, to_event
+from commons_events.errors import DeserializationError, SerializationError, UnknownEventTypeError
+
+
+@EventSchema(name="com.example.order.placed", version="1.2.0")
+class Placed(Event):
+    order_id: str = "o"
+    note: str | None = None
+
+
+@EventSchema(name="com.example.order.placed", version="2.0.0")
+class PlacedTwo(Event):
+    order_number: str = "n"
+
+
+MOMENT = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
+
+
+def placed(**fields: Any) -> Placed:
+    return Placed(**{"event_id": "id-1", "source": "/orders", "timestamp": MOMENT, **fields})
+
+
+def message_of(headers: dict[str, str | bytes], value: bytes | None) -> Message:
+    pairs = ((name, text if isinstance(text, bytes) else text.encode()) for name, text in headers.items())
+    return Message("t", value, headers=tuple(pairs))
+
+
+def test_the_attributes_stand_in_the_headers_and_the_whole_event_in_the_value() -> None:
+    event = placed(correlation_id="co", causation_id="ca")
+    message = BinaryBinding().to_message(event, "orders", key=b"k")
+    assert dict(message.headers) == {
+        "content-type": b"application/json",
+        "ce_specversion": b"1.0",
+        "ce_type": b"com.example.order.placed",
+        "ce_eventversion": b"1.2.0",
+        "ce_id": b"id-1",
+        "ce_source": b"/orders",
+        "ce_time": MOMENT.isoformat().encode(),
+        "ce_correlationid": b"co",
+        "ce_causationid": b"ca",
+    }
+    assert (message.topic, message.key) == ("orders", b"k")
+    assert message.value == event.to_json()
+
+
+def test_absent_attributes_have_no_header() -> None:
+    names = [name for name, _ in BinaryBinding().to_message(placed(), "t").headers]
+    assert "ce_correlationid" not in names
+    assert "ce_causationid" not in names
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("prefix", ["ce_", "ce-", "cloudEvents_", "cloudEvents:"])
+def test_every_binding_s_prefix_works_both_ways_but_content_type_has_none(prefix: str) -> None:
+    event = placed(correlation_id="co")
+    message = BinaryBinding(prefix).to_message(event, "t")
+    assert all(name == "content-type" or name.startswith(prefix) for name, _ in message.headers)
+    assert to_event(message, Event, prefix=prefix) == event
+
+
+def test_more_headers_stand_behind_and_timestamp_and_partition_are_passed_on() -> None:
+    message = BinaryBinding().to_message(
+        placed(), "t", headers=(("x", b"\xff"), ("x", b"2")), timestamp=MOMENT, partition=3
+    )
+    assert message.headers[-2:] == (("x", b"\xff"), ("x", b"2"))
+    assert (message.timestamp, message.partition) == (MOMENT, 3)
+
+
+def test_headers_are_utf_8() -> None:
+    message = BinaryBinding().to_message(placed(source="urn:ü", correlation_id="世界"), "t")
+    headers = dict(message.headers)
+    assert headers["ce_source"] == "urn:ü".encode()
+    assert headers["ce_correlationid"] == "世界".encode()
+    assert to_event(message, Placed).source == "urn:ü"
+
+
+def test_an_event_without_a_source_is_no_cloud_event() -> None:
+    with pytest.raises(SerializationError, match="no source"):
+        BinaryBinding().to_message(Placed(), "t")
+    with pytest.raises(SerializationError, match="no source"):
+        BinaryBinding().to_message(Placed(source=""), "t")
+
+
+def test_an_event_with_an_empty_id_is_no_cloud_event() -> None:
+    with pytest.raises(SerializationError, match="event_id"):
+        BinaryBinding().to_message(placed(event_id=""), "t")
+
+
+def test_reading_as_event_finds_the_class_by_type_and_version() -> None:
+    one = BinaryBinding().to_message(placed(), "t")
+    two = BinaryBinding().to_message(PlacedTwo(source="s"), "t")
+    assert type(to_event(one, Event)) is Placed
+    assert type(to_event(two, Event)) is PlacedTwo
+
+
+def test_the_bytes_win_where_headers_and_bytes_differ() -> None:
+    message = BinaryBinding().to_message(placed(correlation_id="in bytes"), "t")
+    other = {
+        "ce_id": b"other",
+        "ce_source": b"/other",
+        "ce_time": b"1999-01-01T00:00:00Z",
+        "ce_correlationid": b"other",
+    }
+    headers = tuple((name, other.get(name, value)) for name, value in message.headers)
+    assert to_event(message._replace(headers=headers), Event) == placed(correlation_id="in bytes")
+    assert to_event(message._replace(headers=headers), Placed) == placed(correlation_id="in bytes")
+
+
+def test_the_bytes_win_also_over_another_type_in_the_headers() -> None:
+    class Other(Event):
+        event_type = "other"
+
+    message = BinaryBinding().to_message(placed(), "t")
+    headers = tuple((name, b"other" if name == "ce_type" else value) for name, value in message.headers)
+    try:
+        event: Event = to_event(message._replace(headers=headers), Event)
+    except DeserializationError:
+        return
+    assert type(event) is Placed
+
+
+def test_an_event_of_another_system_is_filled_from_the_headers() -> None:
+    message = message_of(
+        {
+            "content-type": "application/json",
+            "ce_specversion": "1.0",
+            "ce_type": "com.example.order.placed",
+            "ce_id": "foreign-1",
+            "ce_source": "/elsewhere",
+            "ce_time": "2018-04-26T14:48:09+02:00",
+            "ce_correlationid": "co",
+            "ce_causationid": "ca",
+            "ce_eventversion": "1.2.0",
+            "ce_subject": "ignored",
+        },
+        b'{"order_id": "o-7"}',
+    )
+    for cls in (Event, Placed):
+        event: Any = to_event(message, cls)
+        assert type(event) is Placed
+        assert (event.order_id, event.event_id, event.source) == ("o-7", "foreign-1", "/elsewhere")
+        assert event.timestamp == datetime(2018, 4, 26, 14, 48, 9, tzinfo=timezone(timedelta(hours=2)))
+        assert (event.correlation_id, event.causation_id) == ("co", "ca")
+
+
+def test_a_foreign_event_without_a_version_is_read_by_the_latest_class() -> None:
+    message = message_of(
+        {"ce_type": "com.example.order.placed", "ce_id": "1", "ce_source": "s"}, b'{"order_number": "5"}'
+    )
+    assert type(to_event(message, Event)) is PlacedTwo
+
+
+def test_a_foreign_event_runs_post_init_once_with_its_own_id() -> None:
+    seen: list[str] = []
+
+    class Seen(Event):
+        event_type = "seen"
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            seen.append(self.event_id)
+
+    to_event(message_of({"ce_type": "seen", "ce_id": "mine", "ce_source": "s"}, b"{}"), Seen)
+    assert seen == ["mine"]
+
+
+def test_a_foreign_event_with_fields_that_are_written_by_an_alias_is_filled() -> None:
+    from pydantic import Field
+
+    class Aliased(Event):
+        event_type = "aliased"
+        user: str = Field(alias="userName")
+        amount: bytes = b""
+
+    message = message_of({"ce_type": "aliased", "ce_id": "7", "ce_source": "s"}, b'{"userName": "u", "amount": "YQ=="}')
+    event = to_event(message, Aliased)
+    assert (event.user, event.amount, event.event_id, event.source) == ("u", b"a", "7", "s")
+
+
+@pytest.mark.parametrize("missing", ["ce_id", "ce_source", "ce_time"])
+def test_a_foreign_event_that_lacks_an_attribute_is_read_all_the_same(missing: str) -> None:
+    headers = {"ce_type": "com.example.order.placed", "ce_eventversion": "1.2.0", "ce_id": "1", "ce_source": "s"}
+    headers["ce_time"] = "2018-04-26T14:48:09Z"
+    del headers[missing]
+    event = to_event(message_of(dict(headers), b"{}"), Placed)
+    assert event.event_id
+    assert event.timestamp.tzinfo is not None
+
+
+@pytest.mark.parametrize("time", ["yesterday", "2018-13-01T00:00:00Z", "", "NaN"])
+def test_a_foreign_event_with_a_time_that_is_none_is_a_deserialization_error(time: str) -> None:
+    message = message_of({"ce_type": "com.example.order.placed", "ce_id": "1", "ce_time": time}, b"{}")
+    with pytest.raises(DeserializationError):
+        to_event(message, Placed)
+
+
+def test_without_any_headers_the_bytes_name_the_class() -> None:
+    event = placed()
+    assert to_event(Message("t", event.to_json()), Event) == event
+    assert to_event(Message("t", event.to_json()), Placed) == event
+
+
+def test_bytes_without_headers_and_without_a_type_are_of_an_unknown_class() -> None:
+    with pytest.raises(UnknownEventTypeError):
+        to_event(Message("t", b'{"order_id": "1"}'), Event)
+
+
+def test_an_unknown_type_is_its_own_error() -> None:
+    with pytest.raises(UnknownEventTypeError, match=r"no\.such"):
+        to_event(message_of({"ce_type": "no.such"}, b"{}"), Event)
+
+
+def test_reading_as_a_class_that_the_event_is_not_is_refused() -> None:
+    class Other(Event):
+        event_type = "other"
+
+    with pytest.raises(DeserializationError, match=r"com\.example\.order\.placed"):
+        to_event(BinaryBinding().to_message(placed(), "t"), Other)
+
+
+def test_a_tombstone_is_no_event_but_an_empty_value_is_bad_json() -> None:
+    with pytest.raises(DeserializationError, match="tombstone"):
+        to_event(message_of({"ce_type": "com.example.order.placed"}, None), Event)
+    with pytest.raises(DeserializationError, match="JSON"):
+        to_event(message_of({"ce_type": "com.example.order.placed", "ce_eventversion": "1.2.0"}, b""), Event)
+
+
+@pytest.mark.parametrize("name", ["ce_type", "ce_eventversion", "content-type", "ce_id", "ce_source", "ce_time"])
+def test_a_header_that_is_not_utf_8_is_a_deserialization_error_that_names_it(name: str) -> None:
+    headers: dict[str, str | bytes] = {"ce_type": "com.example.order.placed", "ce_eventversion": "1.2.0", "ce_id": "1"}
+    headers[name] = b"\xff\xfe"
+    with pytest.raises(DeserializationError, match=name):
+        to_event(message_of(headers, b"{}"), Event)
+
+
+def test_another_header_that_is_not_utf_8_is_nobody_s_business() -> None:
+    message = BinaryBinding().to_message(placed(), "t", headers=(("x", b"\xff"),))
+    assert to_event(message, Event) == placed()
+
+
+def test_of_a_repeated_header_the_first_counts() -> None:
+    message = Message(
+        "t", b"{}", headers=(("ce_type", b"com.example.order.placed"), ("ce_type", b"no.such"), ("ce_id", b"1"))
+    )
+    assert isinstance(to_event(message, Event), PlacedTwo)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.x+json", "text/json"],
+)
+def test_json_by_any_of_its_names_is_read_as_json(content_type: str) -> None:
+    message = message_of(
+        {"content-type": content_type, "ce_type": "com.example.order.placed", "ce_eventversion": "1.2.0"},
+        b'{"order_id": "5"}',
+    )
+    assert to_event(message, Placed).order_id == "5"
+
+
+def test_bytes_of_another_format_end_in_a_deserialization_error() -> None:
+    message = message_of({"content-type": "application/xml", "ce_type": "com.example.order.placed"}, b"<a/>")
+    with pytest.raises(DeserializationError):
+        to_event(message, Placed)
+
+
+def test_a_class_that_was_decorated_again_gets_new_headers() -> None:
+    binding = BinaryBinding()
+
+    class Later(Event):
+        event_type = "later"
+
+    first = dict(binding.to_message(Later(source="s"), "t").headers)
+    EventSchema(version="1.1.0")(Later)
+    second = dict(binding.to_message(Later(source="s"), "t").headers)
+    assert (first["ce_eventversion"], second["ce_eventversion"]) == (b"1.0.0", b"1.1.0")
+
+
+def test_a_newer_minor_version_is_read_by_the_class_there_is() -> None:
+    fields = {**json.loads(placed().to_json()), "version": "1.9.0", "new": 1}
+    message = message_of(
+        {"ce_type": "com.example.order.placed", "ce_eventversion": "1.9.0"}, json.dumps(fields).encode()
+    )
+    event = to_event(message, Event)
+    assert type(event) is Placed
+    assert event.version == "1.2.0"
+
+
+def test_a_foreign_event_keeps_the_source_of_the_headers_where_post_init_would_default_it() -> None:
+    class Defaults(Event):
+        event_type = "defaults"
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.source:
+                self.source = "default"
+
+    message = message_of({"ce_type": "defaults", "ce_id": "1", "ce_source": "/theirs"}, b"{}")
+    assert to_event(message, Defaults).source == "/theirs"
+    assert to_event(message_of({"ce_type": "defaults", "ce_id": "1"}, b"{}"), Defaults).source == "default"
+
+
+def test_a_foreign_event_of_another_type_than_the_class_s_is_refused() -> None:
+    class Other(Event):
+        event_type = "other"
+
+    with pytest.raises(DeserializationError):
+        to_event(message_of({"ce_type": "com.example.order.placed", "ce_id": "1"}, b"{}"), Other)

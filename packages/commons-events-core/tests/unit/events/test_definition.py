@@ -1,0 +1,291 @@
+"""What a class statement makes: type, version, registration (reading notes 1 and 10)."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from commons_events import Event, EventSchema
+from commons_events.errors import DuplicateEventTypeError, EventDefinitionError
+from commons_events.event import registry
+
+
+def test_event_type_without_an_annotation_is_a_class_attribute_and_no_field() -> None:
+    class Registered(Event):
+        event_type = "user.registered"
+        user_id: str
+
+    assert Registered.event_type == "user.registered"
+    assert "event_type" not in Registered.model_fields
+    event = Registered(user_id="u")
+    assert event.event_type == "user.registered"
+    assert "event_type" not in event.model_fields_set
+
+
+@pytest.mark.parametrize("annotation", [str, ClassVar[str], Literal["user.registered"]])
+def test_event_type_with_an_annotation_is_a_class_attribute_all_the_same(annotation: object) -> None:
+    namespace: dict[str, Any] = {
+        "__annotations__": {"event_type": annotation},
+        "__module__": __name__,
+        "__qualname__": "Annotated",
+        "event_type": "user.registered",
+    }
+    cls = type(Event)("Annotated", (Event,), namespace)
+    assert cls.event_type == "user.registered"
+    assert "event_type" not in cls.model_fields
+
+
+def test_the_type_defaults_to_the_name_of_the_class() -> None:
+    class SomethingHappened(Event):
+        pass
+
+    assert SomethingHappened.event_type == "SomethingHappened"
+    assert SomethingHappened().event_type == "SomethingHappened"
+
+
+def test_a_subclass_of_an_event_has_a_type_of_its_own() -> None:
+    class Base(Event):
+        event_type = "base"
+
+    class Derived(Base):
+        pass
+
+    assert Derived.event_type == "Derived"
+    assert registry.find("base") is Base
+    assert registry.find("Derived") is Derived
+
+
+def test_a_version_is_not_inherited_but_fields_are() -> None:
+    @EventSchema(name="order.placed", version="3.1.0")
+    class Placed(Event):
+        order_id: str = "o"
+
+    class PlacedAgain(Placed):
+        pass
+
+    assert Placed().version == "3.1.0"
+    assert PlacedAgain().version == "1.0.0"
+    assert PlacedAgain().order_id == "o"
+
+
+def test_the_constructor_takes_the_own_event_type_and_refuses_another() -> None:
+    class Known(Event):
+        event_type = "known"
+
+    assert Known(event_type="known").event_type == "known"
+    with pytest.raises(ValueError, match="event_type"):
+        Known(event_type="other")
+
+
+@pytest.mark.parametrize("name", ["", " padded", "padded ", "two\nlines", "nul\0", 7, None, b"bytes"])
+def test_an_event_type_that_cannot_be_one_is_refused_at_class_creation(name: Any) -> None:
+    with pytest.raises(EventDefinitionError, match=r"Odd\.event_type: .*non-empty printable str"):
+        type(Event)("Odd", (Event,), {"__module__": __name__, "__qualname__": "Odd", "event_type": name})
+
+
+@pytest.mark.parametrize("name", ["", " a", "a\tb"])
+def test_the_decorator_refuses_a_name_that_cannot_be_an_event_type(name: str) -> None:
+    with pytest.raises(EventDefinitionError, match="EventSchema"):
+        EventSchema(name=name)
+
+
+@pytest.mark.parametrize("version", ["", "1", "1.0", "v1.0.0", "1.0.0.0", "01.0.0", "1.0.0 ", 1, None, "1.0.0\n"])
+def test_a_version_that_is_not_semantic_is_refused(version: Any) -> None:
+    with pytest.raises(EventDefinitionError, match=r"MAJOR\.MINOR\.PATCH"):
+        EventSchema(name="a", version=version)
+
+
+@pytest.mark.parametrize("version", ["0.0.1", "10.20.30", "1.0.0-rc.1", "1.0.0+build.5"])
+def test_semantic_versions_are_taken(version: str) -> None:
+    @EventSchema(name="a", version=version)
+    class A(Event):
+        pass
+
+    assert A().version == version
+    assert A.from_json(A().to_json()).version == version
+
+
+def test_an_empty_schema_type_is_refused() -> None:
+    with pytest.raises(EventDefinitionError, match="schema_type"):
+        EventSchema(name="a", schema_type="")
+
+
+def test_the_decorator_returns_the_same_class_and_zero_argument_super_works() -> None:
+    seen: list[type] = []
+
+    def spy(cls: type[Event]) -> type[Event]:
+        seen.append(cls)
+        return cls
+
+    @EventSchema(name="with.super", version="2.0.0")
+    @spy
+    class WithSuper(Event):
+        hits: int = 0
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.hits = self.hits + 1
+
+        @classmethod
+        def make(cls) -> Any:
+            return cls(hits=super().__hash__ is not None)
+
+    assert seen == [WithSuper]
+    assert WithSuper(hits=1).hits == 2
+    assert registry.find("with.super", "2.0.0") is WithSuper
+
+
+def test_the_decorator_states_type_version_format_and_description() -> None:
+    @EventSchema(name="a.b", version="1.2.3", schema_type="avro", description="what it is")
+    class A(Event):
+        pass
+
+    info = A.schema_info()
+    assert (A.event_type, info.version, info.schema_type, info.description) == ("a.b", "1.2.3", "avro", "what it is")
+    assert (A().version, A().event_type) == ("1.2.3", "a.b")
+
+
+def test_the_undecorated_type_is_not_left_behind_in_the_registry() -> None:
+    @EventSchema(name="decorated")
+    class Plain(Event):
+        pass
+
+    assert registry.get("Plain") is None
+    assert registry.get("decorated") is Plain
+
+
+def test_a_type_in_the_body_and_another_in_the_decorator_is_an_error() -> None:
+    with pytest.raises(EventDefinitionError, match="say it once"):
+
+        @EventSchema(name="other")
+        class _Twice(Event):
+            event_type = "one"
+
+
+def test_the_same_type_in_the_body_and_the_decorator_is_fine() -> None:
+    @EventSchema(name="one", version="1.1.0")
+    class Same(Event):
+        event_type = "one"
+
+    assert registry.find("one", "1.1.0") is Same
+
+
+def test_a_decorator_without_a_name_keeps_the_body_s_type() -> None:
+    @EventSchema(version="2.0.0")
+    class Versioned(Event):
+        event_type = "from.body"
+
+    assert Versioned.event_type == "from.body"
+    assert registry.find("from.body", "2.0.0") is Versioned
+    assert registry.get("from.body", "1.0.0") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation"),
+    [
+        ("version", int),
+        ("event_id", int),
+        ("event_id", str | None),
+        ("source", int),
+        ("source", str | int),
+        ("timestamp", str),
+        ("timestamp", datetime | None),
+        ("correlation_id", bytes),
+        ("causation_id", list[str]),
+        ("metadata", list[str]),
+        ("metadata", str),
+        ("timestamp", Any),
+    ],
+)
+def test_an_envelope_name_with_a_type_that_does_not_fit_is_an_error_at_class_creation(
+    name: str, annotation: object
+) -> None:
+    namespace = {"__module__": __name__, "__qualname__": "Bad", "__annotations__": {name: annotation}}
+    with pytest.raises(EventDefinitionError, match=rf"Bad\.{name}: the envelope has this name"):
+        type(Event)("Bad", (Event,), namespace)
+    assert registry.get("Bad") is None, "a class that was refused must not stay registered"
+
+
+def test_envelope_fields_may_be_redeclared_where_the_type_fits() -> None:
+    class Narrow(Event):
+        source: str = "here"
+        correlation_id: str
+        metadata: dict[str, Any] = {}
+        timestamp: datetime = datetime(2020, 1, 1)
+
+    event = Narrow(correlation_id="c")
+    assert (event.source, event.correlation_id) == ("here", "c")
+    assert event.timestamp.tzinfo is not None
+    assert Narrow.from_json(event.to_json()) == event
+    with pytest.raises(ValueError, match="correlation_id"):
+        Narrow()
+
+
+def test_a_version_in_the_body_is_the_class_s_version() -> None:
+    class V(Event):
+        version: str = "4.5.6"
+
+    assert V().version == "4.5.6"
+    assert registry.find("V", "4.5.6") is V
+    with pytest.raises(ValueError, match="version"):
+        V(version="1.0.0")
+
+
+def test_a_frozen_config_is_refused_because_post_init_assigns() -> None:
+    with pytest.raises(EventDefinitionError, match="frozen"):
+        type(Event)("Cold", (Event,), {"__module__": __name__, "__qualname__": "Cold", "model_config": {"frozen": True}})
+
+
+def test_event_itself_is_no_event() -> None:
+    with pytest.raises(EventDefinitionError, match="subclass"):
+        Event()
+
+
+def test_defining_the_page_s_events_warns_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+
+        class Shadows(Event):
+            schema_name: str = "s"
+            model_name: str = "m"
+            data: dict[str, Any] = {}
+            type: str = "t"
+            id: int = 1
+
+    assert Shadows().data == {}
+
+
+def test_schema_is_json_text_that_parses() -> None:
+    import json
+
+    class S(Event):
+        event_type = "s"
+        amount: int
+        raw: bytes = b""
+
+    schema = json.loads(S.schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["properties"]["amount"]["type"] == "integer"
+    assert schema["properties"]["raw"]["contentEncoding"] == "base64"
+    assert "amount" in schema["required"]
+    assert {"event_type", "event_id", "timestamp", "version"} <= set(schema["properties"])
+
+
+def test_duplicate_error_names_both_classes_and_a_way_out() -> None:
+    class First(Event):
+        event_type = "taken"
+
+    with pytest.raises(DuplicateEventTypeError) as caught:
+
+        class Second(Event):
+            event_type = "taken"
+
+    text = str(caught.value)
+    assert "First" in text
+    assert "Second" in text
+    assert "'taken'" in text
+    assert "@EventSchema(version=" in text
+    assert registry.find("taken") is First

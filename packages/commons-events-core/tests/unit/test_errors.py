@@ -1,0 +1,112 @@
+"""The error tree: who is whose child, and what built-in each one is too."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+
+from commons_events import errors
+from commons_events.errors import BatchError, CommonsEventsError, PublishError, PublishTimeoutError
+from commons_events.message import Receipt
+
+TREE = {
+    "CommonsEventsError": ("Exception",),
+    "ConfigurationError": ("CommonsEventsError", "ValueError"),
+    "UnknownBrokerError": ("ConfigurationError", "LookupError"),
+    "CapabilityError": ("CommonsEventsError",),
+    "ClosedError": ("CommonsEventsError", "RuntimeError"),
+    "WrongEventLoopError": ("CommonsEventsError", "RuntimeError"),
+    "PluginError": ("CommonsEventsError",),
+    "DuplicatePluginError": ("PluginError",),
+    "PluginLoadError": ("PluginError", "ImportError"),
+    "MissingDistributionError": ("PluginError", "ImportError"),
+    "EventDefinitionError": ("CommonsEventsError", "TypeError"),
+    "DuplicateEventTypeError": ("EventDefinitionError",),
+    "FrozenEventError": ("CommonsEventsError", "AttributeError"),
+    "SerializationError": ("CommonsEventsError", "ValueError"),
+    "DeserializationError": ("CommonsEventsError", "ValueError"),
+    "UnknownEventTypeError": ("DeserializationError", "LookupError"),
+    "TransportError": ("CommonsEventsError",),
+    "ConnectionLostError": ("TransportError",),
+    "InvalidTopicError": ("TransportError", "ValueError"),
+    "UnknownTopicError": ("TransportError", "LookupError"),
+    "PublishError": ("TransportError",),
+    "PublishTimeoutError": ("PublishError", "TimeoutError"),
+    "MessageTooLargeError": ("PublishError", "ValueError"),
+    "TopicFullError": ("PublishError",),
+    "TransactionError": ("TransportError",),
+    "BatchError": ("PublishError",),
+}
+RETRIABLE = {"ConnectionLostError", "PublishTimeoutError", "TopicFullError"}
+
+CLASSES: dict[str, Any] = {
+    name: value
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and issubclass(value, BaseException) and value.__module__ == errors.__name__
+}
+
+
+def test_the_module_s_errors_are_those_of_the_tree() -> None:
+    assert set(CLASSES) == set(TREE) == set(errors.__all__)
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_an_error_has_its_place_in_the_tree_and_its_built_in_base(name: str) -> None:
+    bases = tuple(getattr(errors, base, None) or getattr(builtins, base) for base in TREE[name])
+    assert CLASSES[name].__bases__ == bases
+    assert issubclass(CLASSES[name], CommonsEventsError)
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_an_error_says_whether_the_same_call_may_succeed_later(name: str) -> None:
+    assert CLASSES[name].retriable is (name in RETRIABLE)
+
+
+@pytest.mark.parametrize("name", sorted(set(TREE) - {"BatchError"}))
+def test_an_error_shows_its_message_and_crosses_processes(name: str) -> None:
+    error = CLASSES[name]("what was wrong")
+    assert str(error) == "what was wrong"
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.args) == (type(error), error.args)
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_an_error_has_a_docstring(name: str) -> None:
+    assert CLASSES[name].__dict__.get("__doc__")
+
+
+def batch_error(failed: int) -> BatchError:
+    results: list[Any] = [Receipt("t", 0, 1)]
+    results += [PublishError(f"reason {index}") for index in range(failed)]
+    return BatchError([*results, Receipt("t", 0, 2)])
+
+
+def test_a_batch_error_says_which_failed_and_why() -> None:
+    error = batch_error(2)
+    assert error.failed == (1, 2)
+    assert len(error.results) == 4
+    text = str(error)
+    assert text.startswith("2 of 4 messages were not confirmed: [1] reason 0; [2] reason 1. ")
+    assert "more" not in text
+
+
+def test_a_long_batch_error_is_cut() -> None:
+    text = str(batch_error(1000))
+    assert "and 995 more" in text
+    assert len(text) < 500
+
+
+def test_a_batch_error_crosses_processes() -> None:
+    again = pickle.loads(pickle.dumps(batch_error(3)))
+    assert again.failed == (1, 2, 3)
+    assert [str(again.results[index]) for index in again.failed] == ["reason 0", "reason 1", "reason 2"]
+    assert str(again) == str(batch_error(3))
+
+
+def test_a_timeout_is_caught_as_python_s_own() -> None:
+    with pytest.raises(TimeoutError):
+        raise PublishTimeoutError("late")

@@ -1,0 +1,46 @@
+"""What tests of event-driven code need: mocks, an isolated in-process broker, fixtures and the contract suite.
+
+The contract suite is `commons_events.testing.contracts`; it alone needs the extra ``[contracts]``.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from commons_events.testing._harness import EventTestHarness
+    from commons_events.testing._mock_consumer import MockConsumer, MockDelivery
+    from commons_events.testing._mock_producer import MockProducer, SentEvent
+    from commons_events.testing._wait import eventually
+
+__all__ = [
+    "EventTestHarness",
+    "MockConsumer",
+    "MockDelivery",
+    "MockProducer",
+    "SentEvent",
+    "eventually",
+]
+
+_HOMES = {
+    "EventTestHarness": "_harness",
+    "MockConsumer": "_mock_consumer",
+    "MockDelivery": "_mock_consumer",
+    "MockProducer": "_mock_producer",
+    "SentEvent": "_mock_producer",
+    "eventually": "_wait",
+}
+
+
+# Lazy, since pytest imports this package at every start to reach the plugin in it.
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,103 @@
+"""`EventTestHarness`: an in-process broker that belongs to one test, with clients on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from commons_events.consumers import EventConsumer
+from commons_events.event import Event
+from commons_events.memory import MemoryBroker, MemoryTransport
+from commons_events.producers import EventProducer
+from commons_events.testing._wait import eventually
+from commons_events.transport import Delivery
+
+__all__ = ["EventTestHarness"]
+
+
+class EventTestHarness:
+    """An empty in-process broker of its own, and clients on it. Nobody else sees what is in it.
+
+    Use it as it is, or in ``with`` or ``async with``, which empties the broker at the end.
+
+    Example::
+
+        async with EventTestHarness() as harness:
+            await harness.publish("orders", OrderPlaced(order_id="1"))
+            async with harness.consumer("orders", group_id="billing") as consumer:
+                ...
+            [event] = await harness.events("invoices")
+    """
+
+    def __init__(self, broker: MemoryBroker | None = None) -> None:
+        self.broker = broker or MemoryBroker("harness")
+        """The in-process broker, for its limits, `disconnect` and `reset`."""
+
+    def transport(self) -> MemoryTransport:
+        """A new connection to the broker, for code that takes a ``transport=``."""
+        return MemoryTransport(self.broker)
+
+    def producer(self, **settings: Any) -> EventProducer:
+        """An `EventProducer` on the broker; ``settings`` as in `ProducerConfig`."""
+        return EventProducer(transport=self.transport(), **settings)
+
+    def consumer(self, *topics: str, **settings: Any) -> EventConsumer:
+        """An `EventConsumer` of these topics; ``settings`` as in `ConsumerConfig`."""
+        return EventConsumer(transport=self.transport(), topics=topics, **settings)
+
+    async def publish(self, topic: str, *events: Event, key: str | bytes | None = None) -> None:
+        """Send events, and return once the broker has them."""
+        async with self.producer() as producer:
+            await producer.send_batch(topic, events, key=key)
+
+    async def deliveries(self, topic: str, *, count: int = 1, timeout: float = 5.0) -> Sequence[Delivery]:
+        """Wait for ``count`` messages of a topic and return all there are, without any effect on groups.
+
+        Raises:
+            AssertionError: fewer came within ``timeout`` seconds.
+        """
+        found: list[Delivery] = []
+
+        async def enough() -> bool:
+            found.extend(await consumer.receive(1000, timeout=0.01))
+            return len(found) >= count
+
+        async with self.consumer(topic) as consumer:
+            await eventually(enough, timeout=timeout, what=f"{count} messages on topic {topic!r}")
+            while more := await consumer.receive(1000, timeout=0.0):
+                found.extend(more)
+        return found
+
+    async def events(self, topic: str, *, count: int = 1, timeout: float = 5.0) -> list[Event]:
+        """As `deliveries`, decoded.
+
+        Raises:
+            AssertionError: fewer came within ``timeout`` seconds.
+            DeserializationError: one of them is no event.
+        """
+        # A closed consumer still knows how its deliveries are read.
+        return [delivery.event() for delivery in await self.deliveries(topic, count=count, timeout=timeout)]
+
+    wait_until = staticmethod(eventually)
+    """See `eventually`."""
+
+    def reset(self) -> None:
+        """Empty the broker: topics, groups and positions. Open subscriptions end."""
+        self.broker.reset()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.reset()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.reset()

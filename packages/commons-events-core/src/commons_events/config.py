@@ -16,6 +16,7 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from commons_events.errors import ConfigurationError, MissingDistributionError, UnknownBrokerError
@@ -55,14 +56,16 @@ class ClientConfig(BaseSettings):
     """A limit on value, key and headers together that is below the broker's own; None for the broker's."""
     close_timeout: float = Field(default=30.0, ge=0)
     """Seconds that closing waits for the broker."""
-    options: dict[str, Any] = Field(default_factory=dict, repr=False)
-    """Settings in the broker's own words."""
+    options: dict[str, Any] = Field(default_factory=dict, repr=False, exclude=True)
+    """Settings in the broker's own words; they may hold secrets, and stand in no dump."""
 
     def __init__(self, **settings: Any) -> None:
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            raise ConfigurationError(f"{type(self).__name__}: {describe(error)}.") from error
+            raise ConfigurationError(f"{type(self).__name__}: {describe(error)}.") from None  # it shows what it read
+        except SettingsError as error:
+            raise ConfigurationError(f"{type(self).__name__}: {error}.") from None
 
     @model_validator(mode="before")
     @classmethod
@@ -105,7 +108,29 @@ class ClientConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, the role's environment variables, the common ones, the file."""
         own = EnvSettingsSource(settings_cls, env_prefix=f"COMMONS_EVENTS_{cls.role.upper()}_")
-        return init_settings, own, env_settings, _FileSource(settings_cls, cls.role)
+        sources = init_settings, own, env_settings, _FileSource(settings_cls, cls.role)
+        return (_OneAddress(settings_cls, sources),)
+
+
+class _OneAddress(PydanticBaseSettingsSource):
+    """Sources by rank, but that ``broker`` and ``url`` are one setting: the first that states either states both."""
+
+    def __init__(self, settings_cls: type[BaseSettings], sources: tuple[PydanticBaseSettingsSource, ...]) -> None:
+        super().__init__(settings_cls)
+        self._sources = sources
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not asked for: `__call__` returns all values at once."""
+        raise KeyError(field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        for source in self._sources:
+            stated = source()
+            if settings.keys() & _ADDRESS:
+                stated = {name: value for name, value in stated.items() if name not in _ADDRESS}
+            settings = {**stated, **settings}
+        return settings
 
 
 class _FileSource(PydanticBaseSettingsSource):
@@ -128,6 +153,8 @@ class _FileSource(PydanticBaseSettingsSource):
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{CONFIG_FILE}={path}: cannot be read as TOML: {error}.") from error
         own = content.pop(self._role, {})
+        if not isinstance(own, dict):
+            raise ConfigurationError(f"{CONFIG_FILE}={path}: {self._role} has to be a table: [{self._role}].")
         common = {name: value for name, value in content.items() if name not in _ROLES}
         unknown = sorted((common.keys() - _common_names()) | (own.keys() - self.settings_cls.model_fields.keys()))
         if unknown:
@@ -138,6 +165,7 @@ class _FileSource(PydanticBaseSettingsSource):
 
 
 _ROLES = frozenset({"producer", "consumer"})
+_ADDRESS = frozenset({"broker", "url"})
 
 
 def _common_names() -> set[str]:
@@ -179,11 +207,3 @@ def open_transport(config: ClientConfig) -> Transport:
 
 
 _OURS = ("memory", "kafka", "amqp", "rabbitmq", "pubsub", "sns", "sqs")
-
-
-def redacted(url: str) -> str:
-    """A URL without its password and query, for messages."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = f"{parts.username}:***@" if parts.password else f"{parts.username}@" if parts.username else ""
-    return f"{parts.scheme}://{user}{host}{parts.path}" if parts.scheme else url.split("@")[-1]

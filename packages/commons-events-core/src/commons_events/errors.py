@@ -179,3 +179,6 @@ class BatchError(PublishError):
             f"{len(self.failed)} of {len(results)} messages were not confirmed: {shown}{more}. "
             "Send those again that `failed` lists; the others are confirmed."
         )
+
+    def __reduce__(self) -> tuple[type[BatchError], tuple[tuple[PublishResult, ...]]]:
+        return BatchError, (self.results,)

@@ -30,6 +30,7 @@ __all__ = [
     "names",
     "register",
     "serializer",
+    "serializer_for",
     "unregister",
 ]
 
@@ -98,13 +99,19 @@ def register(group: str, name: str, plugin: Any) -> None:
             f"There is a plugin {name!r} in {group} already; unregister it, or choose another name."
         )
     _registered[group, name] = plugin
-    load.cache_clear()
+    _forget()
 
 
 def unregister(group: str, name: str) -> None:
     """Take back what `register` offered."""
     _registered.pop((group, name), None)
+    _forget()
+
+
+def _forget() -> None:
     load.cache_clear()
+    serializer.cache_clear()
+    serializer_for.cache_clear()
 
 
 def names(group: str) -> list[str]:
@@ -131,7 +138,7 @@ def load(group: str, name: str) -> Any:
         )
     try:
         return found.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001  # importing runs the plugin's own code, whatever it raises
         raise PluginLoadError(
             f"The plugin {name!r} in {group} is installed, by {_distribution(found)}, but {found.value} does not "
             f"load: {error}."
@@ -162,6 +169,22 @@ def serializer(name: str) -> Serializer:
     """
     made: Serializer = load(SERIALIZERS, name)()
     return made
+
+
+@cache
+def serializer_for(content_type: str) -> Serializer | None:
+    """The installed serializer of a media type (RFC 6838), parameters aside; any kind of JSON is JSON's."""
+    media_type = content_type.split(";", 1)[0].strip().lower()
+    if media_type.endswith(("/json", "+json")):
+        return serializer("json")
+    for name in names(SERIALIZERS):
+        try:
+            codec = serializer(name)
+        except MissingDistributionError:
+            continue  # its extra is not installed: the event class's own format decides then
+        if codec.content_type == media_type:
+            return codec
+    return None
 
 
 def install_hint(group: str, name: str) -> str:

@@ -7,7 +7,6 @@ two differ the bytes win; what the bytes lack (an event of another system) the h
 from __future__ import annotations
 
 import base64
-import binascii
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -16,11 +15,10 @@ from weakref import WeakKeyDictionary
 
 from pydantic_core import from_json, to_json
 
-from commons_events.errors import DeserializationError, MissingDistributionError, SerializationError
+from commons_events.errors import DeserializationError, SerializationError
 from commons_events.event import Event, SchemaInfo, registry
 from commons_events.message import Headers, Message
-from commons_events.plugins import SERIALIZERS, names, serializer
-from commons_events.serialization import Serializer
+from commons_events.plugins import serializer, serializer_for
 
 __all__ = ["BinaryBinding", "Binding", "StructuredBinding", "to_event"]
 
@@ -30,7 +28,7 @@ SPEC_VERSION = "1.0"
 STRUCTURED = "application/cloudevents"
 
 _EXTENSIONS = {"correlation_id": "correlationid", "causation_id": "causationid"}
-_ATTRIBUTES = {"event_id": "id", "source": "source", "timestamp": "time", **_EXTENSIONS}
+_ATTRIBUTES = {"event_type": "type", "event_id": "id", "source": "source", "timestamp": "time", **_EXTENSIONS}
 """Which CloudEvents attribute fills an envelope field that the bytes lack."""
 
 
@@ -213,11 +211,12 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
     found = event_class
     if event_type is not None and not _is_concrete(event_class):
         found = _found(event_class, event_type, _header(message, headers, f"{prefix}eventversion"))
-    event = _decode(value, found, content_type)
-    if "event_id" in event.__pydantic_fields_set__:
-        return event
+    if b'"event_id"' in value:  # one of ours: the bytes have the envelope
+        event = _decode(value, found, content_type)
+        if "event_id" in event.__pydantic_fields_set__:
+            return event
     attributes = {name: _header(message, headers, f"{prefix}{name}") for name in _ATTRIBUTES.values()}
-    return _filled(event, attributes)
+    return _decode(_filled(value, attributes, content_type), found, content_type)
 
 
 def _from_structured(message: Message, value: bytes, event_class: type[E]) -> E:
@@ -229,7 +228,8 @@ def _from_structured(message: Message, value: bytes, event_class: type[E]) -> E:
         raise DeserializationError(
             f"{_place(message)}: a CloudEvents document is a JSON object, not {type(document).__name__}."
         )
-    missing = [name for name in ("specversion", "id", "source", "type") if not isinstance(document.get(name), str)]
+    required = ("specversion", "id", "source", "type")
+    missing = [name for name in required if not isinstance(document.get(name), str) or not document[name]]
     if missing or document["specversion"] != SPEC_VERSION:
         problem = f"lacks {', '.join(missing)}" if missing else f"has specversion {document['specversion']!r}"
         raise DeserializationError(f"{_place(message)}: the CloudEvents document {problem}; 1.0 is read here.")
@@ -238,14 +238,16 @@ def _from_structured(message: Message, value: bytes, event_class: type[E]) -> E:
     if not _is_concrete(event_class):
         found = _found(event_class, document["type"], version if isinstance(version, str) else None)
     if "data_base64" in document:
+        if "data" in document:
+            raise DeserializationError(f"{_place(message)}: the document has both data and data_base64.")
         try:
             data = base64.b64decode(document["data_base64"], validate=True)
-        except (binascii.Error, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise DeserializationError(f"{_place(message)}: data_base64 is not base64: {error}.") from error
     else:
         data = to_json(document.get("data", {}))
-    event = _decode(data, found, document.get("datacontenttype"))
-    return event if "event_id" in event.__pydantic_fields_set__ else _filled(event, document)
+    content_type = document.get("datacontenttype")
+    return _decode(_filled(data, document, content_type), found, content_type)
 
 
 def _found(event_class: type[E], event_type: str, version: str | None) -> type[E]:
@@ -259,47 +261,28 @@ def _found(event_class: type[E], event_type: str, version: str | None) -> type[E
 
 
 def _decode(data: bytes, event_class: type[E], content_type: object) -> E:
-    codec = _by_content_type(content_type) if isinstance(content_type, str) else None
+    codec = serializer_for(content_type) if isinstance(content_type, str) else None
     if codec is None:
         codec = serializer(event_class.schema_info().schema_type if _is_concrete(event_class) else "json")
     return codec.decode(data, event_class)
 
 
-def _filled(event: E, attributes: Mapping[str, Any]) -> E:
-    """An event of another system, whose bytes hold the data alone: the envelope comes from the attributes."""
-    given = {
-        field: attributes[name]
-        for field, name in _ATTRIBUTES.items()
-        if attributes.get(name) is not None and field not in event.__pydantic_fields_set__
-    }
-    if not given:
-        return event
-    fields = {**from_json(event.to_json()), **given}
-    return type(event).from_json(to_json(fields))
-
-
-def _by_content_type(content_type: str) -> Serializer | None:
-    found = _serializers.get(content_type)
-    if found is not None:
-        return found
-    media_type = content_type.split(";", 1)[0].strip().lower()
-    found = _serializers.get(media_type)
-    if found is None:
-        for name in names(SERIALIZERS):
-            try:
-                codec = serializer(name)
-            except MissingDistributionError:
-                continue  # its extra is not installed; the class's own format decides then
-            _serializers[codec.content_type] = codec
-        found = _serializers.get("application/json" if _is_json(media_type) else media_type)
-    return found
-
-
-_serializers: dict[str, Serializer] = {}
+def _filled(data: bytes, attributes: Mapping[str, Any], content_type: object) -> bytes:
+    """JSON of another system, which holds the data alone, with the envelope that the attributes state."""
+    if isinstance(content_type, str) and not _is_json(content_type):
+        return data
+    try:
+        fields = from_json(data)
+    except ValueError:
+        return data  # the decoder says what is wrong with it
+    if not isinstance(fields, dict) or "event_id" in fields:
+        return data
+    given = {field: attributes[name] for field, name in _ATTRIBUTES.items() if attributes.get(name) is not None}
+    return to_json({**given, **fields})
 
 
 def _is_concrete(event_class: type[Event]) -> bool:
-    return event_class is not Event and registry.get(event_class.event_type) is not None
+    return "event_type" in event_class.__dict__
 
 
 def _is_json(content_type: str) -> bool:

@@ -143,7 +143,7 @@ class Member:
             at = state.position - partition.base
             sequence = partition.sequence
             stored = len(sequence)
-            while at < stored and len(batch) < limit and sequence[at] < until:
+            while at < stored and len(batch) < limit and sequence[at] <= until:  # topics may tie
                 offset = partition.base + at
                 at += 1
                 state.position = offset + 1

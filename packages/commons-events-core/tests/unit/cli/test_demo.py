@@ -410,16 +410,15 @@ def test_a_message_that_comes_twice_counts_once(monkeypatch: pytest.MonkeyPatch)
 def test_interrupting_ends_it_cleanly(tmp_path: Path, command: list[str]) -> None:
     path = tmp_path / "many.jsonl"
     path.write_text("\n".join(ORDERS * 150), "utf-8")
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*command, "demo", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.5)
-
-    process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=30)
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=30)
 
     assert process.returncode == 130
     assert "interrupted" in complaint

@@ -78,11 +78,9 @@ class ClientConfig(BaseSettings):
         url = data.get("url")
         if url is not None:
             address = url.get_secret_value() if isinstance(url, SecretStr) else str(url)
-            scheme = urlsplit(address).scheme
-            if "://" not in address or not scheme:
-                raise ValueError(
-                    f"url is SCHEME://…, such as memory:// or kafka://host:9092, not {redacted(address)!r}"
-                )
+            scheme, separator, _ = address.partition("://")
+            if not separator or not scheme:
+                raise ValueError("url is SCHEME://…, such as memory:// or kafka://host:9092; it has no :// as given")
             return {**data, "broker": broker or scheme}
         return data
 
@@ -207,3 +205,13 @@ def open_transport(config: ClientConfig) -> Transport:
 
 
 _OURS = ("memory", "kafka", "amqp", "rabbitmq", "pubsub", "sns", "sqs")
+
+
+def redacted(url: str) -> str:
+    """A URL without its password and query, for messages; nothing of one that is no URL."""
+    if "://" not in url:
+        return "(not a URL)"
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user = f"{parts.username}:***@" if parts.password else f"{parts.username}@" if parts.username else ""
+    return f"{parts.scheme}://{user}{host}{parts.path}"

@@ -46,7 +46,14 @@ def dead_letter(delivery: Delivery, topic: str, reason: str, error: BaseExceptio
         why.append((OFFSET, str(delivery.offset)))
     if error is not None:
         why.append((ERROR_TYPE, f"{type(error).__module__}.{type(error).__qualname__}"))
-        why.append((ERROR_MESSAGE, str(error)))
+        why.append((ERROR_MESSAGE, _text(error)))
     kept = tuple(header for header in original.headers if not header[0].startswith(PREFIX))
     added = tuple((name, text[:_MOST_TEXT].encode(errors="replace")) for name, text in why)
     return Message(topic, original.value, original.key, kept + added)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001  # a foreign __str__ must not cost the dead letter
+        return f"(its text cannot be had: {type(failure).__name__})"

@@ -43,7 +43,9 @@ def test_topic_names_that_are_taken(name: str) -> None:
     check_topic_name(name)
 
 
-@pytest.mark.parametrize("name", ["", " ", "a b", "a\n", "tab\t", "nul\0", "x" * 250, "\u200b", "a\u2028", None, 5, b"a"])
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "a\n", "tab\t", "nul\0", "x" * 250, "\u200b", "a\u2028", None, 5, b"a"]
+)
 def test_topic_names_that_are_refused(name: Any) -> None:
     with pytest.raises(InvalidTopicError, match="topic name"):
         check_topic_name(name)

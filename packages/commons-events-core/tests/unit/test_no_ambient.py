@@ -44,7 +44,9 @@ def offences(source: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"{node.module}.{alias.name}"
         elif isinstance(node, ast.Attribute):
             owner = node.value
-            owner_name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+            owner_name = (
+                owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
+            )
             if (owner_name, node.attr) in NAMES or (owner_name in ("datetime", "date") and node.attr in METHODS):
                 yield node.lineno, f"{owner_name}.{node.attr}"
             is_loop = "loop" in ast.unparse(owner).lower()
@@ -81,7 +83,9 @@ def test_the_lint_finds(source: str) -> None:
     assert list(offences(source))
 
 
-@pytest.mark.parametrize("source", ["from datetime import datetime, time\ntime(1)", "runtime.sleep(1)", "runtime.now()"])
+@pytest.mark.parametrize(
+    "source", ["from datetime import datetime, time\ntime(1)", "runtime.sleep(1)", "runtime.now()"]
+)
 def test_the_lint_lets_pass(source: str) -> None:
     assert not list(offences(source))
 

@@ -48,7 +48,9 @@ def registered() -> Iterator[None]:
 def test_a_distribution_s_plugin_is_found_by_its_entry_point_and_loaded_when_asked_for(
     distribution: Distribution, python: Python
 ) -> None:
-    root = distribution("third-party", {TRANSPORTS: {"third": "third_party:Third"}}, {"third_party": "class Third: pass"})
+    root = distribution(
+        "third-party", {TRANSPORTS: {"third": "third_party:Third"}}, {"third_party": "class Third: pass"}
+    )
     code = """
 import sys
 from commons_events import plugins
@@ -86,7 +88,9 @@ def test_a_duplicate_in_one_group_spares_the_others(distribution: Distribution, 
 
 
 def test_one_distribution_found_twice_on_the_path_is_no_duplicate(distribution: Distribution, python: Python) -> None:
-    root = distribution("third-party", {TRANSPORTS: {"third": "third_party:Third"}}, {"third_party": "class Third: pass"})
+    root = distribution(
+        "third-party", {TRANSPORTS: {"third": "third_party:Third"}}, {"third_party": "class Third: pass"}
+    )
     code = "from commons_events import plugins; print(plugins.load(plugins.TRANSPORTS, 'third').__name__)"
     assert python(code, paths=(root, root)).strip() == "Third"
 
@@ -149,7 +153,10 @@ print(json.dumps([asdict(info) for info in plugins.installed()]))
 def test_a_third_party_s_producer_class_appears_beside_ours(distribution: Distribution, python: Python) -> None:
     root = distribution(
         "nats-dist",
-        {PRODUCERS: {"NatsProducer": "nats_plugin:NatsProducer"}, CONSUMERS: {"NatsConsumer": "nats_plugin:NatsConsumer"}},
+        {
+            PRODUCERS: {"NatsProducer": "nats_plugin:NatsProducer"},
+            CONSUMERS: {"NatsConsumer": "nats_plugin:NatsConsumer"},
+        },
         {"nats_plugin": "class NatsProducer: pass\nclass NatsConsumer: pass"},
     )
     code = """

@@ -14,7 +14,6 @@ from commons_events.cli import _report
 from commons_events.cli._input import InputError, LineFile, load_event_class, open_lines
 from commons_events.cli._scenario import CONSUMERS, Handlers, Result, Scenario, SendError
 from commons_events.cli._text import plain, printable
-from commons_events.config import redacted
 from commons_events.errors import CommonsEventsError, ConfigurationError, InvalidTopicError
 from commons_events.event import Event
 
@@ -54,7 +53,8 @@ def run_demo(path: Path | None, *, event_name: str | None, broker: str | None, t
     try:
         with open_lines(path) as lines:
             event_class, desk = _choose(event_name)
-            where = redacted(broker) if broker else "in-process broker"
+            # Its scheme alone: a URL may hold a password.
+            where = broker.partition("://")[0] if broker else "in-process broker"
             console.print(plain(f"{lines.name} → {topic} ({where}) → {CONSUMERS} consumers"))
             scenario = Scenario(lines, event_class, desk, broker=broker or _BROKER, topic=topic)
             try:

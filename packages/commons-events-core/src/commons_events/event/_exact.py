@@ -336,7 +336,7 @@ class _Rewriter:
     def default(self, node: Schema, path: str) -> Schema:
         """Values that come from a default are as exact as others: they are validated where that could change them."""
         exact = self.children(node, path)
-        changed = exact["schema"] != node["schema"]
+        changed = exact["schema"] != node["schema"] or node["schema"]["type"] == "definition-ref"
         if (
             changed
             and node.get("default_factory") not in self._trusted

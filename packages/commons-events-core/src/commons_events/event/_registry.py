@@ -52,6 +52,13 @@ class EventRegistry:
             for key, event_class in self._contested.items():
                 raise _clash(event_class, self._classes[key])
 
+    def end_contest(self) -> None:
+        """As `refuse_contested`, after which the classes that came too late are forgotten."""
+        try:
+            self.refuse_contested()
+        finally:
+            self._contested.clear()
+
     def unregister(self, event_class: type[Event]) -> None:
         """Take ``event_class`` out again, under whatever type and version it is registered."""
         with self._lock:

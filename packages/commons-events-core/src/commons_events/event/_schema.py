@@ -72,7 +72,7 @@ class EventSchema:
         event_class.restate(self.name or event_class.event_type, self.info)
         registry.register(event_class)
         if not decorator_is_pending():
-            registry.refuse_contested()
+            registry.end_contest()
         return event_class
 
 

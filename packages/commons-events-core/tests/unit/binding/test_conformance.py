@@ -61,7 +61,9 @@ def readable(case: dict[str, Any]) -> bool:
         return False
     event = case["result"].get("$event", {})
     attributes = event.get("attributes", {})
-    return attributes.get("specversion") == "1.0" and isinstance(event.get("data"), dict) and "$utf8" not in event["data"]
+    return (
+        attributes.get("specversion") == "1.0" and isinstance(event.get("data"), dict) and "$utf8" not in event["data"]
+    )
 
 
 def is_json(captured: dict[str, Any]) -> bool:
@@ -84,7 +86,9 @@ WRITTEN = [
     and "$utf8" not in case["args"][0]["$event"]["data"]
     and is_json(case["result"]["$KafkaMessage"])
 ]
-ANY_KAFKA = [case for case in SDK if case["op"].startswith("kafka.from_") and "$KafkaMessage" in (case["args"] or [{}])[0]]
+ANY_KAFKA = [
+    case for case in SDK if case["op"].startswith("kafka.from_") and "$KafkaMessage" in (case["args"] or [{}])[0]
+]
 FIELDS = {"id": "event_id", "source": "source", "correlationid": "correlation_id", "causationid": "causation_id"}
 
 

@@ -18,14 +18,32 @@ class Target(Event):
 
 
 GOOD = Target(source="s", event_id="i")
-NAMES = ["content-type", *(f"ce_{name}" for name in "type id source time specversion eventversion correlationid".split())]
+NAMES = [
+    "content-type",
+    *(f"ce_{name}" for name in "type id source time specversion eventversion correlationid".split()),
+]
 _texts = st.sampled_from(
-    ["application/json", "application/cloudevents+json", "unit.binding.target", "1.0.0", "2.0.0", "x", "", "é", ";", "a/b"]
+    [
+        "application/json",
+        "application/cloudevents+json",
+        "unit.binding.target",
+        "1.0.0",
+        "2.0.0",
+        "x",
+        "",
+        "é",
+        ";",
+        "a/b",
+    ]
 )
 header_values = st.binary(max_size=6) | _texts.map(str.encode)
 documents = st.dictionaries(
     st.sampled_from("specversion id source type time data data_base64 datacontenttype eventversion".split()),
-    st.none() | st.integers() | _texts | st.sampled_from(["1.0", "e30="]) | st.dictionaries(st.text(max_size=2), st.none()),
+    st.none()
+    | st.integers()
+    | _texts
+    | st.sampled_from(["1.0", "e30="])
+    | st.dictionaries(st.text(max_size=2), st.none()),
 )
 values = (
     st.none()

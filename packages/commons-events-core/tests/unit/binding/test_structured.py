@@ -92,7 +92,9 @@ def test_batch_mode_is_not_taken() -> None:
 
 
 def test_an_event_of_another_system_is_filled_from_the_attributes() -> None:
-    whole = document(time="2018-04-26T14:48:09+02:00", correlationid="co", causationid="ca", eventversion="1.1.0", odd=1)
+    whole = document(
+        time="2018-04-26T14:48:09+02:00", correlationid="co", causationid="ca", eventversion="1.1.0", odd=1
+    )
     for cls in (Event, Paid):
         event = to_event(message_of(whole), cls)
         assert isinstance(event, Paid)

@@ -145,7 +145,9 @@ def test_an_offset_that_is_not_whole_minutes_keeps_its_instant(zone: tzinfo) -> 
     assert round_trips(event)
 
 
-@pytest.mark.parametrize("zone", [timezone(timedelta(hours=23, minutes=59)), timezone(-timedelta(hours=23, minutes=59))])
+@pytest.mark.parametrize(
+    "zone", [timezone(timedelta(hours=23, minutes=59)), timezone(-timedelta(hours=23, minutes=59))]
+)
 def test_the_widest_offsets_round_trip(zone: timezone) -> None:
     assert round_trips(Times(at=datetime(2024, 1, 1, tzinfo=zone)))
 

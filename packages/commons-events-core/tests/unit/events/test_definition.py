@@ -236,7 +236,9 @@ def test_a_version_in_the_body_is_the_class_s_version() -> None:
 
 def test_a_frozen_config_is_refused_because_post_init_assigns() -> None:
     with pytest.raises(EventDefinitionError, match="frozen"):
-        type(Event)("Cold", (Event,), {"__module__": __name__, "__qualname__": "Cold", "model_config": {"frozen": True}})
+        type(Event)(
+            "Cold", (Event,), {"__module__": __name__, "__qualname__": "Cold", "model_config": {"frozen": True}}
+        )
 
 
 def test_event_itself_is_no_event() -> None:

@@ -230,7 +230,9 @@ def test_a_subclass_s_metadata_default_is_its_own_and_not_shared() -> None:
     assert dict(Tagged().metadata) == {"tag": ["x"]}
 
 
-@pytest.mark.parametrize("value", [{"a": (1,)}, {"a": {1}}, {1: 2}, {"a": b"x"}, {"a": datetime(2024, 1, 1)}, [("a", 1)]])
+@pytest.mark.parametrize(
+    "value", [{"a": (1,)}, {"a": {1}}, {1: 2}, {"a": b"x"}, {"a": datetime(2024, 1, 1)}, [("a", 1)]]
+)
 def test_metadata_that_would_not_survive_its_round_trip_is_refused(with_metadata: Any, value: Any) -> None:
     with pytest.raises(ValueError, match="metadata"):
         with_metadata(metadata=value)

@@ -104,7 +104,9 @@ def test_unknown_fields_are_kept_where_the_class_says_so_and_written_again() -> 
         model_config = {"extra": "allow"}
         n: int = 0
 
-    read = Keeps.from_json(b'{"n": 1, "later": {"x": [1, null, 2.5, "s", true]}, "big": 123456789012345678901234567890}')
+    read = Keeps.from_json(
+        b'{"n": 1, "later": {"x": [1, null, 2.5, "s", true]}, "big": 123456789012345678901234567890}'
+    )
     assert read.later == {"x": [1, None, 2.5, "s", True]}  # type: ignore[attr-defined]
     written = json.loads(read.to_json())
     assert written["later"] == {"x": [1, None, 2.5, "s", True]}

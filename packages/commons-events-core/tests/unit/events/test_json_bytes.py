@@ -133,7 +133,9 @@ def test_a_decimal_that_is_no_number_is_refused(value: str) -> None:
         Kinds.from_json(json.dumps({"decimal": value}))
 
 
-@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", '"NaN', '\\"NaN', "a: NaN, b: [Infinity]", ":NaN}", "\\"])
+@pytest.mark.parametrize(
+    "text", ["NaN", "Infinity", "-Infinity", '"NaN', '\\"NaN', "a: NaN, b: [Infinity]", ":NaN}", "\\"]
+)
 def test_the_words_nan_and_infinity_in_a_text_are_just_words(text: str) -> None:
     event = Kinds(text=text, named={text: 1.0}, metadata={text: [text]})
     assert again(event) == event
@@ -145,7 +147,8 @@ def test_the_words_in_a_text_do_not_hide_a_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["0", "-0", "0.0", "1.10", "1E+400", "1E-400", "-1.5E-7", "123456789012345678901234567890.123456789", "0E+5"]
+    "value",
+    ["0", "-0", "0.0", "1.10", "1E+400", "1E-400", "-1.5E-7", "123456789012345678901234567890.123456789", "0E+5"],
 )
 def test_a_decimal_keeps_its_digits_sign_and_exponent(value: str) -> None:
     event = Kinds(decimal=Decimal(value), money={"amount": Decimal(value)})

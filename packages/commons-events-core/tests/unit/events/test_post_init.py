@@ -55,9 +55,9 @@ WAYS: dict[str, Callable[[Counted], Counted]] = {
     "model_validate": lambda event: Counted.model_validate(event.model_dump()),
     "model_validate_json": lambda event: Counted.model_validate_json(event.to_json()),
     "inside another model": lambda event: Holder.model_validate({"event": event.model_dump()}).event,
-    "inside another model's JSON": lambda event: Holder.model_validate_json(
-        b'{"event":' + event.to_json() + b"}"
-    ).event,
+    "inside another model's JSON": lambda event: (
+        Holder.model_validate_json(b'{"event":' + event.to_json() + b"}").event
+    ),
     "inside an event's JSON": lambda event: Letter.from_json(b'{"inner":' + event.to_json() + b"}").inner,
 }
 

@@ -142,7 +142,9 @@ def test_a_clash_that_was_deferred_for_an_undecorated_class_is_not_silently_lost
 def test_several_versions_of_one_type_live_side_by_side() -> None:
     classes = {}
     for version in ("1.0.0", "1.1.0", "2.0.0"):
-        classes[version] = EventSchema(name="product.created", version=version)(define(f"Product{version[0]}{version[2]}"))
+        classes[version] = EventSchema(name="product.created", version=version)(
+            define(f"Product{version[0]}{version[2]}")
+        )
     for version, cls in classes.items():
         assert registry.find("product.created", version) is cls
     assert registry.find("product.created") is classes["2.0.0"]
@@ -220,20 +222,22 @@ def test_a_registry_of_ones_own_is_separate() -> None:
     cls = define("Mine")
     own = EventRegistry()
     assert own.get("Mine") is None
-    assert own.register(cls)
+    own.register(cls)
     assert own.classes() == {("Mine", "1.0.0"): cls}
     own.unregister(cls)
     assert own.classes() == {}
     assert registry.find("Mine") is cls
 
 
-def test_register_tells_whether_it_did() -> None:
+def test_a_provisional_clash_leaves_the_first_class_in_its_place() -> None:
     first, second = define("One", "a"), define("Two", "b")
     own = EventRegistry()
     own.register(first)
     second.event_type = "One"
-    assert own.register(second, refuse=False) is False
-    assert own.find("One") is first
+    own.register(second, provisional=True)
+    assert own.classes() == {("One", "1.0.0"): first}
+    with pytest.raises(DuplicateEventTypeError):
+        own.find("One")
     with pytest.raises(DuplicateEventTypeError):
         own.register(second)
 

@@ -54,7 +54,9 @@ async def test_a_message_carries_the_span_s_context_by_w3c_s_header(recorded: An
         await producer.send("orders", Happened())
     (message,) = stored(transport, "orders")
     context = recorded.spans["send orders"].context
-    assert message.header("traceparent") == f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+    expected = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    assert message.header("traceparent") == expected
+    assert context.trace_flags.sampled
 
 
 @pytest.mark.asyncio

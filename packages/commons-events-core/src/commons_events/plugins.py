@@ -138,7 +138,7 @@ def load(group: str, name: str) -> Any:
         )
     try:
         return found.load()
-    except Exception as error:  # noqa: BLE001  # importing runs the plugin's own code, whatever it raises
+    except Exception as error:  # importing runs the plugin's own code, whatever it raises
         raise PluginLoadError(
             f"The plugin {name!r} in {group} is installed, by {_distribution(found)}, but {found.value} does not "
             f"load: {error}."

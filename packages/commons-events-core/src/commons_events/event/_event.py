@@ -151,7 +151,8 @@ class Event(BaseModel):
             DeserializationError: (a ValueError) the bytes are not such an event; the message says why.
             UnknownEventTypeError: no class is known for the type that the bytes name.
         """
-        return cls._read_json(data)
+        event: Self = cls._read_json(data)
+        return event
 
     def serialize(self) -> bytes:
         """The whole event in the format of its ``schema_type``.

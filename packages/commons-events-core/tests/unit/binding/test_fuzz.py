@@ -20,7 +20,7 @@ class Target(Event):
 GOOD = Target(source="s", event_id="i")
 NAMES = [
     "content-type",
-    *(f"ce_{name}" for name in "type id source time specversion eventversion correlationid".split()),
+    *(f"ce_{name}" for name in ["type", "id", "source", "time", "specversion", "eventversion", "correlationid"]),
 ]
 _texts = st.sampled_from(
     [
@@ -38,7 +38,9 @@ _texts = st.sampled_from(
 )
 header_values = st.binary(max_size=6) | _texts.map(str.encode)
 documents = st.dictionaries(
-    st.sampled_from("specversion id source type time data data_base64 datacontenttype eventversion".split()),
+    st.sampled_from(
+        ["specversion", "id", "source", "type", "time", "data", "data_base64", "datacontenttype", "eventversion"]
+    ),
     st.none()
     | st.integers()
     | _texts

@@ -79,7 +79,7 @@ class Quiet(enum.Enum):
     A = 1
 
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024  # an untyped one is what is to be refused
+Point = namedtuple("Point", "x y")  # an untyped one is what is to be refused
 
 REFUSED = {
     "tuple": (1, 2),

@@ -60,11 +60,12 @@ def _as_command(name: str, plugin: object) -> Any:
 
 def _stand_in(name: str, error: Exception) -> Any:
     problem = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+    cause = error.__cause__ or error  # help has room for the beginning of a line
     broken = typer.Typer(add_completion=False, rich_markup_mode=None)
 
     @broken.command(
         name,
-        help=f"(failed to load: {problem})",
+        help=f"(failed to load: {type(cause).__name__}: {cause})",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     )
     def fail() -> None:

@@ -1,8 +1,6 @@
 import asyncio
-from datetime import datetime
-
 from commons_events import Event, EventProducer, ProducerConfig
-
+from datetime import datetime
 
 # Define an event
 class UserRegistered(Event):
@@ -11,21 +9,22 @@ class UserRegistered(Event):
     email: str
     registered_at: datetime
 
-
 async def main():
     # Create event
     event = UserRegistered(
-        user_id="user_123", email="john@example.com", registered_at=datetime.now(), source="auth-service"
+        user_id="user_123",
+        email="john@example.com",
+        registered_at=datetime.now(),
+        source="auth-service"
     )
-
+    
     # Send event
     config = ProducerConfig(broker="memory")  # For demo
     producer = EventProducer(config)
-
+    
     await producer.send("user-events", event)
     print(f"Sent event: {event.event_type}")
-
+    
     await producer.close()
-
 
 asyncio.run(main())

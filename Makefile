@@ -33,7 +33,7 @@ $(READY): pyproject.toml $(wildcard packages/*/pyproject.toml) tools/install.py
 	@touch $(READY)
 
 demo: $(READY) ## run a small real scenario (INPUT= your JSON lines, EVENT= their class, BROKER= its URL)
-	@$(BIN)/commons-events demo $(if $(INPUT),--input "$(INPUT)") $(if $(EVENT),--event "$(EVENT)") $(if $(BROKER),--broker "$(BROKER)")
+	@$(BIN)/commons-events demo $(if $(INPUT),"$(INPUT)") $(if $(EVENT),--event "$(EVENT)") $(if $(BROKER),--broker "$(BROKER)")
 
 test: $(READY) ## run every test that this machine can run; the last lines say what was left out
 	@$(BIN)/python -m pytest $(ARGS)

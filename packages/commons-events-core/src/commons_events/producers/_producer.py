@@ -256,9 +256,10 @@ class EventProducer:
                 await self._runtime.sleep(0)
                 self._check_usable()
             places, messages = [], []
+            now = self._runtime.now()  # they are handed over together
             for event in events[start : start + _CHUNK]:
                 try:
-                    message = self._message(topic, event, key(event) if callable(key) else key, None, headers, None)
+                    message = self._message(topic, event, key(event) if callable(key) else key, None, headers, now)
                 except (SerializationError, MessageTooLargeError) as error:
                     results.append(error if isinstance(error, PublishError) else _not_sent(error))
                 else:

@@ -21,7 +21,7 @@ class JsonSerializer(Serializer):
 
     def encode(self, event: Event) -> bytes:
         """See `Event.to_json`."""
-        return event.to_json()
+        return _json.write(event)
 
     def decode(self, data: bytes, event_class: type[E]) -> E:
         """See `Event.from_json`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Generator
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
 
 from commons_events.binding import to_event
 from commons_events.event import Event
@@ -29,14 +29,15 @@ class Outcome(StrEnum):
 
 
 class _Done:
-    """An awaitable that is done already, without a future or a coroutine a call."""
+    """An awaitable that is done already, without a future, a coroutine or a generator a call."""
 
     __slots__ = ()
 
-    def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
+    def __await__(self) -> Generator[Any, Any, None]:
+        return _EXHAUSTED
 
+
+_EXHAUSTED = cast("Generator[Any, Any, None]", iter(()))
 
 DONE: Awaitable[None] = _Done()
 """What a settlement returns that needs no waiting."""

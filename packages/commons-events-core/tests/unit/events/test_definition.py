@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 import warnings
 from datetime import datetime
 from typing import Any, ClassVar, Literal
@@ -291,3 +293,48 @@ def test_duplicate_error_names_both_classes_and_a_way_out() -> None:
     assert "'taken'" in text
     assert "@EventSchema(version=" in text
     assert registry.find("taken") is First
+
+
+FORWARD = """
+@EventSchema(name="forward", version="1.1.0")
+class Forward(Event):
+    item: Item
+    items: list[Item] = []
+    again: Forward | None = None
+
+class Item(BaseModel):
+    x: int
+"""
+
+
+def defined(source: str) -> dict[str, Any]:
+    """The names of a module whose annotations are all texts, as `from __future__ import annotations` makes them."""
+    module = types.ModuleType("unit_forward")
+    sys.modules[module.__name__] = module
+    head = "from __future__ import annotations\nfrom commons_events import Event, EventSchema\nfrom pydantic import BaseModel\n"
+    exec(compile(head + source, "<forward>", "exec"), module.__dict__)
+    return module.__dict__
+
+
+def test_a_forward_reference_is_resolved_at_the_first_use() -> None:
+    for use in ("construct", "decode", "decode as Event"):
+        with registry.isolated():
+            forward = defined(FORWARD)["Forward"]
+            data = b'{"event_type": "forward", "version": "1.1.0", "event_id": "i", "item": {"x": 1}}'
+            if use == "construct":
+                event = forward(item={"x": 1}, again=forward(item={"x": 2}))
+            else:
+                event = (forward if use == "decode" else Event).from_json(data)
+            assert event.item.x == 1
+            assert event.version == "1.1.0"
+            assert forward.from_json(event.to_json()) == event
+            with pytest.raises(ValueError, match="odd"):
+                forward(item={"x": 1}, odd=1)
+
+
+def test_a_name_that_is_nowhere_is_an_error_that_says_so() -> None:
+    cls = defined("class Lost(Event):\n    item: Nowhere\n")["Lost"]
+    with pytest.raises(Exception, match=r"Lost.*(Nowhere|fully defined)"):
+        cls(item=1)
+    with pytest.raises(Exception, match=r"Lost.*(Nowhere|fully defined)"):
+        cls.from_json(b'{"item": 1}')

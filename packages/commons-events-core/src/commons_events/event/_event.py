@@ -52,11 +52,19 @@ def _seal(event: Event) -> Event:
     return event
 
 
-class _NoFiller:
-    """In the place of `Event.filler`: no event is of that very class."""
+class _LateFiller:
+    """In the place of a class's own ``filler`` until the names in its annotations are known."""
 
-    def __getattr__(self, name: str) -> Any:
-        raise EventDefinitionError("Event is the base class; make a subclass that says what happened.")
+    def __get__(self, event: Event | None, owner: type[Event]) -> SchemaValidator:
+        if owner is Event:
+            raise EventDefinitionError("Event is the base class; make a subclass that says what happened.")
+        owner.model_rebuild(raise_errors=False)
+        if "filler" not in owner.__dict__:
+            raise EventDefinitionError(
+                f"{owner.__qualname__} is not fully defined: a name in its annotations is not known. Define it, then "
+                f"call {owner.__qualname__}.model_rebuild()."
+            )
+        return owner.filler
 
 
 class _SchemaText:
@@ -116,10 +124,11 @@ class Event(BaseModel):
 
     def __init__(self, /, **data: Any) -> None:
         _set_life(self, _BEING_MADE)
+        filler = self.filler
         if not data.keys() <= self._names:
             # the validator would pass over unknown fields; told to forbid them, it names these and all else
-            self.filler.validate_python(data, self_instance=self, extra="forbid")
-        self.filler.validate_python(data, self_instance=self)
+            filler.validate_python(data, self_instance=self, extra="forbid")
+        filler.validate_python(data, self_instance=self)
         self.__post_init__()
         _set_life(self, _MADE)
 
@@ -346,5 +355,14 @@ _IDENTITY = {"event_id", "timestamp"}
 _get_life: Callable[[Event], str] = Event._life.__get__  # type: ignore[attr-defined]  # the slot, without a look-up
 _set_life: Callable[[Event, str], None] = Event._life.__set__  # type: ignore[attr-defined]
 type.__setattr__(Event, "metadata", MetadataField())
-Event.filler = _NoFiller()  # type: ignore[assignment]
-Event._read_json = staticmethod(lambda data: _json.read_any(data, Event))
+Event.filler = _LateFiller()  # type: ignore[assignment]
+
+
+def _read_late(cls: type[Event], data: bytes | bytearray | str) -> Event:
+    if cls is Event:
+        return _json.read_any(data, Event)
+    _ = cls.filler  # now its names are known, or this raises
+    return cls.from_json(data)
+
+
+Event._read_json = classmethod(_read_late)  # type: ignore[assignment]

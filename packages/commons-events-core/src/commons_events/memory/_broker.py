@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, ClassVar
 
@@ -62,7 +62,7 @@ class MemoryLimits:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"memory broker: {name}={getattr(self, name)} has to be 1 or more.")
         for name in ("retain", "revoke_timeout"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"memory broker: {name}={getattr(self, name)} has to be 0 or more.")
 
 
@@ -368,6 +368,8 @@ class MemoryBroker:
             for group in self._groups.values():
                 group.close_topic(topic)
             del self._topics[name]
+            self._delayed = [entry for entry in self._delayed if entry[2].topic != name]
+            heapify(self._delayed)
             self._fail_waiting(
                 topic, UnknownTopicError(f"Topic {name!r} was deleted while a message waited for room in it.")
             )

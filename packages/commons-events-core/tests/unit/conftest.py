@@ -1,17 +1,21 @@
-"""What the unit tests share: event types that a test defines end with it, and a bare interpreter to ask."""
+"""What the unit tests share: event types end with their test, time that passes when told, a bare interpreter."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from commons_events.event import registry
+from commons_events.runtime import Runtime
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("unit", deadline=None, max_examples=60, derandomize=True, suppress_health_check=_SLOW_IS_FINE)
@@ -52,3 +56,58 @@ def python(tmp_path: Path) -> Python:
         return done.stdout
 
     return run
+
+
+START = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class _Timer:
+    def __init__(self, due: float, callback: Callable[[], object]) -> None:
+        self.due = due
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class VirtualRuntime(Runtime):
+    """Time that passes only by `sleep` and `advance`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passed = 0.0
+        self.timers: list[_Timer] = []
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.passed)
+
+    def monotonic(self) -> float:
+        return self.passed
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        timer = _Timer(self.passed + seconds, callback)
+        self.timers.append(timer)
+        return cast(asyncio.TimerHandle, timer)
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds:
+            self.slept.append(seconds)
+            self.advance(seconds)
+        await asyncio.sleep(0)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and what is due happen."""
+        self.passed += seconds
+        due = [timer for timer in self.timers if timer.due <= self.passed]
+        self.timers = [timer for timer in self.timers if timer.due > self.passed]
+        for timer in due:
+            if not timer.cancelled:
+                timer.callback()
+
+
+@pytest.fixture
+def clock() -> VirtualRuntime:
+    """A runtime whose time passes when told."""
+    return VirtualRuntime()

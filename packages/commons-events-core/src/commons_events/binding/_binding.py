@@ -277,7 +277,11 @@ def _filled(data: bytes, attributes: Mapping[str, Any], content_type: object) ->
         return data  # the decoder says what is wrong with it
     if not isinstance(fields, dict) or "event_id" in fields:
         return data
-    given = {field: attributes[name] for field, name in _ATTRIBUTES.items() if attributes.get(name) is not None}
+    given = {
+        field: attributes[name]
+        for field, name in _ATTRIBUTES.items()
+        if attributes.get(name) or (name == "time" and attributes.get(name) is not None)  # an empty time is wrong
+    }
     return to_json({**given, **fields})
 
 

@@ -316,3 +316,14 @@ def test_a_foreign_event_of_another_type_than_the_class_s_is_refused() -> None:
 
     with pytest.raises(DeserializationError):
         to_event(message_of({"ce_type": "com.example.order.placed", "ce_id": "1"}, b"{}"), Other)
+
+
+@pytest.mark.parametrize("name", ["ce_id", "ce_source"])
+def test_an_empty_attribute_is_refused_or_as_one_that_is_absent(name: str) -> None:
+    headers: dict[str, str | bytes] = {"ce_type": "com.example.order.placed", "ce_eventversion": "1.2.0", "ce_id": "1"}
+    try:
+        event = to_event(message_of({**headers, name: b""}, b"{}"), Placed)
+    except DeserializationError:
+        return
+    assert event.event_id
+    assert event.source is None

@@ -4,64 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from commons_events import Message
 from commons_events.memory import MemoryBroker, MemoryLimits, MemorySubscription, MemoryTransport
-from commons_events.runtime import Runtime
 from commons_events.transport import Delivery, SubscribeRequest
-
-START = datetime(2030, 1, 1, tzinfo=UTC)
-
-
-class _Timer:
-    def __init__(self, due: float, callback: Callable[[], object]) -> None:
-        self.due = due
-        self.callback = callback
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class VirtualRuntime(Runtime):
-    """Time that passes only by `advance`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.passed = 0.0
-        self.timers: list[_Timer] = []
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.passed)
-
-    def monotonic(self) -> float:
-        return self.passed
-
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
-        timer = _Timer(self.passed + seconds, callback)
-        self.timers.append(timer)
-        return cast(asyncio.TimerHandle, timer)
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, and what is due happen."""
-        self.passed += seconds
-        due = [timer for timer in self.timers if timer.due <= self.passed]
-        self.timers = [timer for timer in self.timers if timer.due > self.passed]
-        for timer in due:
-            if not timer.cancelled:
-                timer.callback()
 
 
 class Bench:
     """A private broker with a client, on a virtual clock."""
 
-    def __init__(self, **limits: Any) -> None:
-        self.clock = VirtualRuntime()
-        self.broker = MemoryBroker("bench", MemoryLimits(**limits), runtime=self.clock)
+    def __init__(self, clock: Any, **limits: Any) -> None:
+        self.clock = clock
+        self.broker = MemoryBroker("bench", MemoryLimits(**limits), runtime=clock)
         self.transport = MemoryTransport(self.broker)
 
     async def subscribe(self, *topics: str, group: str | None = "g", **options: Any) -> MemorySubscription:
@@ -95,8 +52,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Callable[..., Bench]:
-    return Bench
+def bench(clock: Any) -> Callable[..., Bench]:
+    return lambda **limits: Bench(clock, **limits)
 
 
 @pytest.fixture

@@ -41,7 +41,8 @@ def python(tmp_path: Path) -> Python:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("COMMONS_EVENTS")}
         variables = {**inherited, **(env or {})}
         if paths:
-            variables["PYTHONPATH"] = os.pathsep.join(str(path) for path in paths)
+            present = [variables["PYTHONPATH"]] if variables.get("PYTHONPATH") else []
+            variables["PYTHONPATH"] = os.pathsep.join([*(str(path) for path in paths), *present])
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", code],
             capture_output=True,

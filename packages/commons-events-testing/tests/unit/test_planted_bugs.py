@@ -823,6 +823,13 @@ class CommitsAllBefore(EventConsumer):
         return super().commit(wait=wait)
 
 
+@caught_by("test_commit_can_wait")
+class CommitsLate(EventConsumer):
+    def commit(self, delivery: Delivery | None = None, *, wait: bool = False) -> Awaitable[None]:
+        asyncio.get_running_loop().call_later(5, super().commit)
+        return DONE
+
+
 @caught_by("test_a_nack_backs_off")
 class NeverBacksOff(EventConsumer):
     def _backoff(self, attempt: int) -> float:
@@ -895,6 +902,11 @@ def contract_of(bug: type) -> type[Contract]:
     if not issubclass(bug, SoundTransport):
         bug = type("PlantedTransport", (SoundTransport,), {"subscription": bug})
     return type("Planted", (OnSoundTransport,), {"transport": bug, **HASTE})
+
+
+@pytest.mark.parametrize(("bug", "test"), BUGS, ids=[f"{bug.__name__}-{test}" for bug, test in BUGS])
+def test_a_planted_bug_is_caught(bug: type, test: str) -> None:
+    assert verdict(contract_of(bug), test) is not None, f"{test} passes although the broker {bug.__name__}"
 
 
 SOUND = sorted({(contract_of(bug).__mro__[1].__name__, test) for bug, test in BUGS})

@@ -206,7 +206,7 @@ class MemoryBroker:
         admitted = False
         while topic.waiting:
             batch, index, message, due = topic.waiting[0]
-            if not batch.future.cancelled():
+            if not batch.future.done():
                 if not self._has_room(topic):
                     break
                 batch.confirm(index, self._store(topic, message, due))

@@ -285,7 +285,12 @@ class EventProducer:
             return 0
         _, missing = await asyncio.wait(list(self._in_flight), timeout=timeout)
         for future in missing:
-            future.cancel()
+            future.set_exception(
+                PublishTimeoutError(
+                    f"The producer was closed before the broker confirmed, within {timeout:g} s (close_timeout); the "
+                    "broker may have the message all the same."
+                )
+            )
         return len(missing)
 
     def _check_usable(self) -> asyncio.AbstractEventLoop:

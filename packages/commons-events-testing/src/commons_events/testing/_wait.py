@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, overload
+from typing import TypeVar, cast, overload
 
 from commons_events.runtime import current_runtime
 
@@ -43,7 +43,7 @@ async def eventually(
     deadline = runtime.monotonic() + timeout
     while True:
         outcome = condition()
-        value = await outcome if isinstance(outcome, Awaitable) else outcome
+        value = await cast("Awaitable[T]", outcome) if isinstance(outcome, Awaitable) else outcome
         if value:
             return value
         if runtime.monotonic() >= deadline:

@@ -18,6 +18,7 @@ from commons_events.runtime import current_runtime
 from commons_events.testing.contracts._broker import BrokerContract
 from commons_events.testing.contracts._contract import requires
 from commons_events.testing.contracts._events import ContractEvent
+from commons_events.testing.contracts._standing_in import RefusingTransport
 from commons_events.transport import Delivery, Transport
 
 __all__ = ["ConsumingTests", "numbers_of"]
@@ -100,15 +101,21 @@ class ConsumingTests(BrokerContract, contract=True):
         assert await self._left_over(transport, topic, group) == []
 
     async def test_commit_can_wait(self) -> None:
-        """With ``wait=True`` the broker has it when it returns: a lost consumer changes nothing any more."""
-        transport = await self.open()
-        topic, group = await self._sent(transport, 5)
+        """With ``wait=True`` the broker has it when it returns: that the consumer is lost then changes nothing."""
+        inner = await self.open()
+        requires(inner.capabilities, "redelivery")
+        topic, group = await self._sent(inner, 5)
+        transport = RefusingTransport(inner)
         async with self.make_consumer(transport, topic, group_id=group) as consumer:
             taken = await self._take(consumer, 5)
             await consumer.commit(taken[0], wait=True)
+            await taken[1].nack(self.nack_delay)
             await consumer.commit(wait=True)
             await consumer.commit(wait=True)
-        assert await self._left_over(transport, topic, group) == []
+            await self.lose(transport.subscriptions[0])
+            async with self.make_consumer(inner, topic, group_id=group) as another:
+                assert numbers_of(await self._take(another, 1)) == [1]
+                assert await another.receive(5, timeout=self.quiet) == []
 
     async def test_commit_of_another_consumers_message(self) -> None:
         """It is refused, and the message stays unsettled."""

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -98,8 +98,8 @@ def _problems(cls: type[Contract]) -> Iterator[str]:
 
 
 def _marks(thing: object) -> list[pytest.Mark]:
-    marks = getattr(thing, "pytestmark", [])
-    listed = marks if isinstance(marks, list) else [marks]
+    marks: Any = getattr(thing, "pytestmark", [])
+    listed = cast("list[pytest.Mark | pytest.MarkDecorator]", marks if isinstance(marks, list) else [marks])
     return [mark.mark if isinstance(mark, pytest.MarkDecorator) else mark for mark in listed]
 
 

@@ -57,8 +57,8 @@ class OddEvent(Event):
     maybe: str | None = None
     either: int | str = 0
     literal: Literal["a", "b"] = "a"
-    numbers: list[int] = Field(default_factory=list)
-    nested: list[Money] = Field(default_factory=list)
+    numbers: list[int] = Field(default_factory=list[int])
+    nested: list[Money] = Field(default_factory=list[Money])
     table: dict[str, int] = Field(default_factory=dict)
     anything: Any = None
 

@@ -314,8 +314,9 @@ class ProducerContract(BrokerContract, contract=True):
         ]
         async with self.make_producer(transport, max_message_bytes=9000) as producer:
             for error, arguments in refusals:
+                given: dict[str, Any] = {"topic": topic, "event": good, **arguments}
                 with pytest.raises(error):
-                    _ = producer.send(**{"topic": topic, "event": good, **arguments})
+                    _ = producer.send(**given)
             await producer.send(topic, good)
         assert [d.event(ContractEvent).number for d in await self._take(reader, 1)] == [1]
         assert await reader.receive(1, timeout=self.quiet) == []

@@ -86,7 +86,7 @@ class SerializerContract(Contract, contract=True):
             deadline=None,
             database=None,
             phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         )(check)()
 
     async def test_states_what_it_is(self) -> None:
@@ -228,10 +228,11 @@ class SerializerContract(Contract, contract=True):
 
 def _assert_same_types(read: Any, sent: Any, place: str) -> None:
     """1, 1.0 and True are equal, and yet not the same."""
+    inner: Any = sent
     assert type(read) is type(sent), f"{place}: {sent!r} came back as {read!r}"
     if isinstance(sent, dict):
-        for name in sent:
-            _assert_same_types(read[name], sent[name], f"{place}.{name}")
+        for name, value in inner.items():
+            _assert_same_types(read[name], value, f"{place}.{name}")
     elif isinstance(sent, list):
-        for position, (one, other) in enumerate(zip(read, sent, strict=True)):
-            _assert_same_types(one, other, f"{place}[{position}]")
+        for position, value in enumerate(inner):
+            _assert_same_types(read[position], value, f"{place}[{position}]")

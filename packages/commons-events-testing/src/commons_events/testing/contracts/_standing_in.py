@@ -23,6 +23,7 @@ class RefusingTransport(Transport):
         self.inner = inner
         self.refuse = refuse
         self.holding = False
+        self.subscriptions: list[Subscription] = []
         self._held: list[tuple[asyncio.Future[Sequence[PublishResult]], asyncio.Future[Sequence[PublishResult]]]] = []
         self.name = inner.name  # type: ignore[misc]  # what is a class's own elsewhere is here the inner one's
         self.header_prefix = inner.header_prefix  # type: ignore[misc]
@@ -67,7 +68,9 @@ class RefusingTransport(Transport):
 
     async def subscribe(self, request: SubscribeRequest) -> Subscription:
         """The inner transport's subscription."""
-        return await self.inner.subscribe(request)
+        subscription = await self.inner.subscribe(request)
+        self.subscriptions.append(subscription)
+        return subscription
 
     async def flush(self) -> None:
         """Flush the inner transport."""

@@ -110,16 +110,20 @@ class ClientConfig(BaseSettings):
         return (_OneAddress(settings_cls, sources),)
 
 
-class _OneAddress(PydanticBaseSettingsSource):
+class _WholeSource(PydanticBaseSettingsSource):
+    """A source that gives all its values at once, when it is called."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not asked for: `__call__` answers."""
+        raise KeyError(field_name)
+
+
+class _OneAddress(_WholeSource):
     """Sources by rank, but that ``broker`` and ``url`` are one setting: the first that states either states both."""
 
     def __init__(self, settings_cls: type[BaseSettings], sources: tuple[PydanticBaseSettingsSource, ...]) -> None:
         super().__init__(settings_cls)
         self._sources = sources
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Not asked for: `__call__` returns all values at once."""
-        raise KeyError(field_name)
 
     def __call__(self) -> dict[str, Any]:
         settings: dict[str, Any] = {}
@@ -131,16 +135,12 @@ class _OneAddress(PydanticBaseSettingsSource):
         return settings
 
 
-class _FileSource(PydanticBaseSettingsSource):
+class _FileSource(_WholeSource):
     """The TOML file that `CONFIG_FILE` names."""
 
     def __init__(self, settings_cls: type[BaseSettings], role: str) -> None:
         super().__init__(settings_cls)
         self._role = role
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Not asked for: `__call__` returns all values at once."""
-        raise KeyError(field_name)
 
     def __call__(self) -> dict[str, Any]:
         path = os.environ.get(CONFIG_FILE)
@@ -205,13 +205,3 @@ def open_transport(config: ClientConfig) -> Transport:
 
 
 _OURS = ("memory", "kafka", "amqp", "rabbitmq", "pubsub", "sns", "sqs")
-
-
-def redacted(url: str) -> str:
-    """A URL without its password and query, for messages; nothing of one that is no URL."""
-    if "://" not in url:
-        return "(not a URL)"
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = f"{parts.username}:***@" if parts.password else f"{parts.username}@" if parts.username else ""
-    return f"{parts.scheme}://{user}{host}{parts.path}"

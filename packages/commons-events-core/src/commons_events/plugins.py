@@ -7,11 +7,12 @@ whose name is what users type and whose value is one class.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from commons_events.errors import DuplicatePluginError, MissingDistributionError, PluginLoadError
+from commons_events.media_types import is_json, media_type
 
 if TYPE_CHECKING:
     from commons_events.serialization import Serializer
@@ -171,18 +172,17 @@ def serializer(name: str) -> Serializer:
     return made
 
 
-@cache
+@lru_cache(maxsize=256)  # bounded: a content type is whatever a foreign header says
 def serializer_for(content_type: str) -> Serializer | None:
-    """The installed serializer of a media type (RFC 6838), parameters aside; any kind of JSON is JSON's."""
-    media_type = content_type.split(";", 1)[0].strip().lower()
-    if media_type.endswith(("/json", "+json")):
+    """The installed serializer of a content type, parameters aside; any kind of JSON is JSON's."""
+    if is_json(content_type):
         return serializer("json")
     for name in names(SERIALIZERS):
         try:
             codec = serializer(name)
         except MissingDistributionError:
             continue  # its extra is not installed: the event class's own format decides then
-        if codec.content_type == media_type:
+        if codec.content_type == media_type(content_type):
             return codec
     return None
 

@@ -12,8 +12,8 @@ Python = Callable[..., str]
 BARE = {"commons_events", "pkgutil"}
 """All that `import commons_events` loads, but for what those need of the standard library."""
 HEAVY = {
-    "pydantic", "pydantic_core", "pydantic_settings", "structlog", "opentelemetry", "rich", "typer", "asyncio", "logging",
-    "typing_extensions", "importlib.metadata", "zoneinfo",
+    "pydantic", "pydantic_core", "pydantic_settings", "structlog", "opentelemetry", "rich", "typer", "asyncio",
+    "logging", "typing_extensions", "importlib.metadata", "zoneinfo",
 }  # fmt: skip
 BROKER_CLIENTS = {
     "confluent_kafka", "pika", "google", "boto3", "botocore", "avro", "fastavro", "fastjsonschema", "sqlalchemy",

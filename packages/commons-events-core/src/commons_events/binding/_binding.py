@@ -17,6 +17,7 @@ from pydantic_core import from_json, to_json
 
 from commons_events.errors import DeserializationError, SerializationError
 from commons_events.event import Event, SchemaInfo, registry
+from commons_events.media_types import is_json
 from commons_events.message import Headers, Message
 from commons_events.plugins import serializer, serializer_for
 
@@ -165,7 +166,7 @@ class StructuredBinding(Binding):
             if value is not None:
                 attributes[name] = value
         data = codec.encode(event)
-        if _is_json(codec.content_type):
+        if is_json(codec.content_type):
             member = b'"data":' + data
         else:
             member = b'"data_base64":"' + base64.b64encode(data) + b'"'
@@ -211,7 +212,7 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
     found = event_class
     if event_type is not None and not _is_concrete(event_class):
         found = _found(event_class, event_type, _header(message, headers, f"{prefix}eventversion"))
-    if b'"event_id"' in value:  # one of ours: the bytes have the envelope
+    if value.find(b'"event_id"') >= 0:  # one of ours: the bytes have the envelope
         event = _decode(value, found, content_type)
         if "event_id" in event.__pydantic_fields_set__:
             return event
@@ -269,7 +270,7 @@ def _decode(data: bytes, event_class: type[E], content_type: object) -> E:
 
 def _filled(data: bytes, attributes: Mapping[str, Any], content_type: object) -> bytes:
     """JSON of another system, which holds the data alone, with the envelope that the attributes state."""
-    if isinstance(content_type, str) and not _is_json(content_type):
+    if isinstance(content_type, str) and not is_json(content_type):
         return data
     try:
         fields = from_json(data)
@@ -287,12 +288,6 @@ def _filled(data: bytes, attributes: Mapping[str, Any], content_type: object) ->
 
 def _is_concrete(event_class: type[Event]) -> bool:
     return "event_type" in event_class.__dict__
-
-
-def _is_json(content_type: str) -> bool:
-    """Whether data of this type is a JSON value (CloudEvents JSON format, section 3.1.1)."""
-    media_type = content_type.split(";", 1)[0].strip().lower()
-    return media_type.endswith(("/json", "+json"))
 
 
 def _header(message: Message, headers: Mapping[str, bytes], name: str) -> str | None:

@@ -54,10 +54,11 @@ class EventRegistry:
 
     def end_contest(self) -> None:
         """As `refuse_contested`, after which the classes that came too late are forgotten."""
-        try:
-            self.refuse_contested()
-        finally:
-            self._contested.clear()
+        with self._lock:
+            try:
+                self.refuse_contested()
+            finally:
+                self._contested.clear()
 
     def unregister(self, event_class: type[Event]) -> None:
         """Take ``event_class`` out again, under whatever type and version it is registered."""

@@ -63,7 +63,9 @@ class MemoryLimits:
                 raise ConfigurationError(f"memory broker: {name}={getattr(self, name)} has to be 1 or more.")
         for name in ("retain", "revoke_timeout"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigurationError(f"memory broker: {name}={getattr(self, name)} has to be 0 or more.")
+                raise ConfigurationError(
+                    f"memory broker: {name}={getattr(self, name)} has to be 0 or more, and finite."
+                )
 
 
 class MemoryBroker:

@@ -311,7 +311,8 @@ def defined(source: str) -> dict[str, Any]:
     """The names of a module whose annotations are all texts, as `from __future__ import annotations` makes them."""
     module = types.ModuleType("unit_forward")
     sys.modules[module.__name__] = module
-    head = "from __future__ import annotations\nfrom commons_events import Event, EventSchema\nfrom pydantic import BaseModel\n"
+    imports = "from commons_events import Event, EventSchema\nfrom pydantic import BaseModel\n"
+    head = f"from __future__ import annotations\n{imports}"
     exec(compile(head + source, "<forward>", "exec"), module.__dict__)
     return module.__dict__
 

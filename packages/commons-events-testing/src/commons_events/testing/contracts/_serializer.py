@@ -234,5 +234,5 @@ def _assert_same_types(read: Any, sent: Any, place: str) -> None:
         for name, value in inner.items():
             _assert_same_types(read[name], value, f"{place}.{name}")
     elif isinstance(sent, list):
-        for position, value in enumerate(inner):
-            _assert_same_types(read[position], value, f"{place}[{position}]")
+        for position, (one, other) in enumerate(zip(read, inner, strict=True)):
+            _assert_same_types(one, other, f"{place}[{position}]")

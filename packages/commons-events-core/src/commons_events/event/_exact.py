@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError, TzInfo, core_schema
 
 from commons_events.errors import EventDefinitionError
 
-__all__ = ["MAX_DEPTH", "MAX_DIGITS", "exact_schema", "exact_value", "unsealed"]
+__all__ = ["MAX_DEPTH", "MAX_DIGITS", "exact_part", "exact_schema", "exact_value", "unsealed"]
 
 MAX_DEPTH = 100
 """Levels of lists and dicts inside ``Any``; JSON parsers stop at a few more."""
@@ -199,6 +199,12 @@ def exact_schema(
         EventDefinitionError: a field's type cannot hold exactly.
     """
     rewriter = _Rewriter(event_class, event_type, version, seal, trusted_factories)
+    return cast(core_schema.CoreSchema, rewriter.rewrite(cast(Schema, schema), ""))
+
+
+def exact_part(schema: core_schema.CoreSchema, event_class: type) -> core_schema.CoreSchema:
+    """As `exact_schema`, for a part of an event class that is none of its own instances."""
+    rewriter = _Rewriter(event_class, "", "", lambda event: event, frozenset())
     return cast(core_schema.CoreSchema, rewriter.rewrite(cast(Schema, schema), ""))
 
 

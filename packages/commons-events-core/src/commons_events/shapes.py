@@ -1,0 +1,522 @@
+"""What an event class is made of: its fields' types as a small tree, for formats that have types of their own.
+
+The tree is read off pydantic's core schema, so aliases, generics, forward references and ``Annotated`` are as pydantic
+understood them. A format walks it once a class, and makes its schema and its codec from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from inspect import cleandoc
+from typing import Any, Literal, cast
+
+from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined, SchemaSerializer, SchemaValidator, core_schema
+
+from commons_events.errors import DeserializationError
+from commons_events.event import Event, describe
+from commons_events.event._exact import exact_part
+
+__all__ = [
+    "NO_DEFAULT",
+    "Array",
+    "Enumeration",
+    "Field",
+    "FieldNumber",
+    "Kind",
+    "Literals",
+    "Map",
+    "Other",
+    "Record",
+    "Scalar",
+    "Shape",
+    "Tuple",
+    "Union",
+    "shape_of",
+]
+
+Kind = Literal[
+    "any", "bool", "bytes", "date", "datetime", "decimal", "float", "int", "null", "str", "time", "timedelta", "uuid"
+]
+"""What a `Scalar` is. ``any`` is a value of None, bool, int, float, str, list and dict with str keys, nested."""
+
+NO_DEFAULT: Any = object()
+"""Stands for "this field has no default that a schema can state"."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldNumber:
+    """The number of a field in Protobuf: ``user_id: Annotated[str, FieldNumber(3)]``."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A value without parts. ``limits`` are pydantic's constraints by their names: ``ge``, ``max_digits`` …"""
+
+    kind: Kind
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Enumeration:
+    """A member of an `enum.Enum`, which JSON holds by its value."""
+
+    cls: type[Enum]
+
+
+@dataclass(frozen=True, slots=True)
+class Literals:
+    """One of some constants."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """Any number of items, in a ``container``: list, set, frozenset or tuple."""
+
+    item: Shape
+    container: type[Any] = list
+
+
+@dataclass(frozen=True, slots=True)
+class Tuple:
+    """A tuple with a type for each place."""
+
+    items: tuple[Shape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A dict."""
+
+    key: Shape
+    value: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """One of several types. A nullable type has ``Scalar("null")`` as its first member."""
+
+    members: tuple[Shape, ...]
+    discriminator: str | None = None
+    """The name of the field that tells records apart, where the class states one."""
+
+    @property
+    def optional(self) -> Shape | None:
+        """The other member where this is just a nullable type, else None."""
+        return self.members[1] if len(self.members) == 2 and self.members[0] == Scalar("null") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A type that has no shape here (a URL, an IP address, a named tuple …): it is carried as its JSON text."""
+
+    name: str
+    to_json: Callable[[Any], bytes]
+    from_json: Callable[[bytes], Any]
+    """Both raise a ValueError: pydantic's ValidationError, or its serializer's error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a `Record`."""
+
+    name: str
+    shape: Shape
+    required: bool = True
+    default: Any = NO_DEFAULT
+    """The default as a value of the field's type, or `NO_DEFAULT`. Not to be changed."""
+    doc: str | None = None
+    aliases: tuple[str, ...] = ()
+    """Other names that readers take it by: what it was called before."""
+    number: int | None = None
+    """See `FieldNumber`."""
+    checked: bool = False
+    """Whether the class has constraints or validators here, beyond what the shape says."""
+
+
+@dataclass(eq=False, slots=True)
+class Record:
+    """A class with fields: an event, a model, a dataclass or a typed dict. Compared by identity, since it may recur."""
+
+    name: str
+    cls: type[Any]
+    kind: Literal["event", "model", "dataclass", "typed-dict"]
+    fields: tuple[Field, ...] = ()
+    doc: str | None = None
+    checked: bool = False
+    """Whether making one takes pydantic: it has constraints, validators, private attributes or the like."""
+    keeps_extra: bool = False
+    """Whether fields that the class does not know are kept (``extra="allow"``)."""
+
+    def values(self) -> Callable[[Any], Mapping[str, Any]]:
+        """A function from an instance to its fields' values by name."""
+        if self.kind == "typed-dict":
+            return _itself
+        if self.kind == "dataclass" and not hasattr(self.cls, "__dict__"):
+            names = tuple(f.name for f in self.fields)
+            return lambda instance: {name: getattr(instance, name) for name in names}
+        return vars
+
+    def maker(self) -> Callable[[dict[str, Any]], Any]:
+        """A function from fields' values, complete and of the right types, to an instance; it keeps the dict.
+
+        It validates only what is ``checked``; an event's ``__post_init__`` runs in any case.
+
+        The function raises DeserializationError: the class refuses the values; the cause is chained.
+        """
+        if self.kind == "event":
+            return _event_maker(self)
+        if self.kind == "typed-dict" and not self.checked:
+            return _itself
+        if self.kind == "model" and not self.checked:
+            return _model_maker(self.cls)
+        return _checked_maker(self)
+
+
+Shape = Scalar | Enumeration | Literals | Array | Tuple | Map | Union | Record | Other
+
+
+def shape_of(event_class: type[Event]) -> Record:
+    """The shape of an event class, envelope included: ``event_type`` and ``version`` first, then the other fields.
+
+    Raises:
+        EventDefinitionError: a name in the class's annotations is not known yet.
+    """
+    _ = event_class.filler  # complete, or this raises
+    return _Reader(event_class).read()
+
+
+# --- instances -------------------------------------------------------------------------------------------------
+
+
+def _itself(values: Any) -> Any:
+    return values
+
+
+_set_fields: Callable[[Any, set[str]], None] = BaseModel.__pydantic_fields_set__.__set__  # type: ignore[attr-defined]
+_set_extra: Callable[[Any, Any], None] = BaseModel.__pydantic_extra__.__set__  # type: ignore[union-attr]
+_set_private: Callable[[Any, Any], None] = BaseModel.__pydantic_private__.__set__  # type: ignore[union-attr]
+_set_dict = object.__setattr__
+
+
+def _model_maker(cls: type[BaseModel]) -> Callable[[dict[str, Any]], Any]:
+    new = cls.__new__
+
+    def make(values: dict[str, Any]) -> Any:
+        instance = new(cls)
+        _set_dict(instance, "__dict__", values)
+        _set_fields(instance, set(values))
+        _set_extra(instance, None)
+        _set_private(instance, None)
+        return instance
+
+    return make
+
+
+def _event_maker(record: Record) -> Callable[[dict[str, Any]], Any]:
+    cls: type[Event] = record.cls
+    new = cls.__new__
+    filler = cls.filler
+    extra: dict[str, Any] | None = {} if record.keeps_extra else None
+
+    def make_checked(values: dict[str, Any]) -> Any:
+        event = new(cls).being_made()
+        try:
+            filler.validate_python(values, self_instance=event, by_alias=False, by_name=True)
+        except ValidationError as error:
+            raise _refusal(record, error) from error
+        return event.finished()
+
+    def make(values: dict[str, Any]) -> Any:
+        event = new(cls).being_made()
+        _set_dict(event, "__dict__", values)
+        _set_fields(event, set(values))
+        _set_extra(event, extra and dict(extra))
+        _set_private(event, None)
+        return event.finished()
+
+    return make_checked if record.checked else make
+
+
+def _checked_maker(record: Record) -> Callable[[dict[str, Any]], Any]:
+    validator: Any = TypeAdapter(record.cls).validator
+
+    def make(values: dict[str, Any]) -> Any:
+        try:
+            return validator.validate_python(values, by_alias=False, by_name=True)
+        except ValidationError as error:
+            raise _refusal(record, error) from error
+
+    return make
+
+
+def _refusal(record: Record, error: ValidationError) -> DeserializationError:
+    return DeserializationError(f"{record.cls.__qualname__} refuses what was read: {describe(error)}.")
+
+
+# --- reading pydantic's core schema ----------------------------------------------------------------------------
+
+_Node = dict[str, Any]
+_KINDS: dict[str, Kind] = {
+    "any": "any",
+    "bool": "bool",
+    "bytes": "bytes",
+    "date": "date",
+    "datetime": "datetime",
+    "decimal": "decimal",
+    "float": "float",
+    "int": "int",
+    "none": "null",
+    "str": "str",
+    "time": "time",
+    "timedelta": "timedelta",
+    "uuid": "uuid",
+}
+_ARRAYS: dict[str, type[Any]] = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple}
+_CONSTRAINTS = frozenset(
+    {
+        "allow_inf_nan", "decimal_places", "fail_fast", "ge", "gt", "le", "lt", "max_digits", "max_length",
+        "microseconds_precision", "min_length", "multiple_of", "now_op", "now_utc_offset", "pattern", "strict",
+        "strip_whitespace", "to_lower", "to_upper", "tz_constraint", "version",
+    }
+)  # fmt: skip
+_HARMLESS: dict[str, Any] = {"microseconds_precision": "truncate", "strict": False}
+"""What pydantic states of its own accord."""
+_EXACT = core_schema.CoreConfig(ser_json_inf_nan="constants")
+
+
+class _Reader:
+    def __init__(self, event_class: type[Event]) -> None:
+        self._event_class = event_class
+        schema = cast(_Node, event_class._pydantic_schema)
+        self._definitions: dict[str, _Node] = {}
+        if schema["type"] == "definitions":
+            self._definitions = {definition["ref"]: definition for definition in schema["definitions"]}
+            schema = schema["schema"]
+        self._schema = schema
+        self._records: dict[type[Any], Record] = {}
+        self._checks: list[bool] = [False]
+        """Whether something is checked, of the field that is being read and of those around it."""
+
+    def read(self) -> Record:
+        return cast(Record, self._shape(self._schema))
+
+    def _shape(self, node: _Node) -> Shape:
+        type_ = node["type"]
+        if type_ == "definition-ref":
+            return self._shape(self._definitions[node["schema_ref"]])
+        if type_ in ("function-after", "function-before", "function-wrap"):
+            return self._validated(node)
+        if "serialization" in node and type_ != "json-or-python":
+            return self._other(node)
+        self._checks[-1] |= any(
+            name in node and _HARMLESS.get(name, _CONSTRAINTS) != node[name] for name in _CONSTRAINTS
+        )
+        if type_ in _KINDS:
+            return Scalar(_KINDS[type_], {name: node[name] for name in _CONSTRAINTS & node.keys()})
+        read = _READERS.get(type_)
+        return self._other(node) if read is None else read(self, node)
+
+    def _validated(self, node: _Node) -> Shape:
+        """A type with a validator of the user's, or one of pydantic's own for a type that has no shape here."""
+        if "serialization" in node:
+            return self._other(node)
+        inner = self._shape(node["schema"])
+        self._checks[-1] = True
+        if isinstance(inner, Record):
+            inner.checked = True
+        return inner
+
+    def _other(self, node: _Node) -> Other:
+        schema = cast(core_schema.CoreSchema, node)
+        if self._definitions:
+            inlined = cast("list[core_schema.CoreSchema]", list(self._definitions.values()))
+            schema = core_schema.definitions_schema(schema, inlined)
+        schema = exact_part(schema, self._event_class)
+        validator, serializer = SchemaValidator(schema), SchemaSerializer(schema, _EXACT)
+
+        def to_json(value: Any) -> bytes:
+            data = serializer.to_json(value, warnings="error")
+            if b"N" in data or b"I" in data:  # NaN, or just a word: what cannot be read must not be written
+                validator.validate_json(data)
+            return data
+
+        return Other(node["type"], to_json, validator.validate_json)
+
+    def _default(self, node: _Node) -> Shape:
+        return self._shape(node["schema"])
+
+    def _nullable(self, node: _Node) -> Shape:
+        return self._union_of([{"type": "none"}, node["schema"]])
+
+    def _union(self, node: _Node) -> Shape:
+        choices = [choice[0] if isinstance(choice, tuple) else choice for choice in node["choices"]]
+        return self._union_of(choices)
+
+    def _tagged_union(self, node: _Node) -> Shape:
+        discriminator = node["discriminator"]
+        return self._union_of(list(node["choices"].values()), discriminator if isinstance(discriminator, str) else None)
+
+    def _union_of(self, choices: list[_Node], discriminator: str | None = None) -> Shape:
+        members: list[Shape] = []
+        for shape in (self._shape(choice) for choice in choices):
+            if isinstance(shape, Union):
+                discriminator = discriminator or shape.discriminator
+            for member in shape.members if isinstance(shape, Union) else (shape,):
+                if member not in members:
+                    members.append(member)
+        if len(members) == 1:
+            return members[0]
+        null = Scalar("null")
+        if null in members:
+            members.remove(null)
+            members.insert(0, null)
+        return Union(tuple(members), discriminator)
+
+    def _array(self, node: _Node) -> Shape:
+        return Array(self._shape(node.get("items_schema") or {"type": "any"}), _ARRAYS[node["type"]])
+
+    def _tuple(self, node: _Node) -> Shape:
+        items = node["items_schema"]
+        if "variadic_item_index" not in node:
+            return Tuple(tuple(self._shape(item) for item in items))
+        return Array(self._shape(items[0]), tuple) if len(items) == 1 else self._other(node)
+
+    def _map(self, node: _Node) -> Shape:
+        key = node.get("keys_schema") or {"type": "any"}
+        return Map(
+            Scalar("str") if key["type"] == "any" else self._shape(key),
+            self._shape(node.get("values_schema") or {"type": "any"}),
+        )
+
+    def _literal(self, node: _Node) -> Shape:
+        return Literals(tuple(node["expected"]))
+
+    def _enum(self, node: _Node) -> Shape:
+        self._checks[-1] |= "missing" in node  # a class that makes members of other values
+        return Enumeration(node["cls"])
+
+    def _json_or_python(self, node: _Node) -> Shape:
+        """A sequence, which is a list once it is validated, or else a type of its own."""
+        inner = node["json_schema"]
+        if inner["type"] == "list" and node["python_schema"]["type"] in ("chain", "is-instance"):
+            return self._shape(inner)
+        return self._other(node)
+
+    def _model(self, node: _Node) -> Shape:
+        cls = node["cls"]
+        if node.get("root_model"):
+            return self._other(node)
+        record = self._records.get(cls)
+        if record is None:
+            kind: Literal["event", "model"] = "event" if issubclass(cls, Event) else "model"
+            record = self._records[cls] = Record(cls.__name__, cls, kind, doc=_class_doc(cls))
+            config = {**cls.model_config, **(node.get("config") or {})}
+            record.keeps_extra = config.get("extra") == "allow" or config.get("extra_fields_behavior") == "allow"
+            record.checked = bool(
+                node.get("custom_init") or node.get("post_init") or (kind == "model" and record.keeps_extra)
+            )
+            inner = node["schema"]
+            while inner["type"] != "model-fields":  # validators of the whole model
+                record.checked = True
+                inner = inner["schema"]
+            infos = cls.__pydantic_fields__
+            fields = [self._field(name, inner["fields"][name]["schema"], infos[name]) for name in infos]
+            if kind == "event":
+                constants = {"event_type": cls.event_type, "version": cls.schema_info().version}
+                fields = [_constant(*item) for item in constants.items()] + [f for f in fields if f.name != "version"]
+            record.fields = tuple(fields)
+            record.checked |= any(f.checked for f in fields)
+        return record
+
+    def _dataclass(self, node: _Node) -> Shape:
+        cls = node["cls"]
+        record = self._records.get(cls)
+        if record is None:
+            record = self._records[cls] = Record(cls.__name__, cls, "dataclass", doc=_class_doc(cls), checked=True)
+            inner = node["schema"]
+            while inner["type"] != "dataclass-args":
+                inner = inner["schema"]
+            infos: Mapping[str, FieldInfo] = getattr(cls, "__pydantic_fields__", {})
+            record.fields = tuple(self._field(f["name"], f["schema"], infos.get(f["name"])) for f in inner["fields"])
+        return record
+
+    def _typed_dict(self, node: _Node) -> Shape:
+        cls = node["cls"]
+        if any(not f.get("required", True) for f in node["fields"].values()):
+            return self._other(node)  # a key that is not there is neither None nor a default
+        record = self._records.get(cls)
+        if record is None:
+            record = self._records[cls] = Record(cls.__name__, cls, "typed-dict", doc=_class_doc(cls))
+            record.fields = tuple(self._field(name, f["schema"], None) for name, f in node["fields"].items())
+            record.checked = any(f.checked for f in record.fields)
+        return record
+
+    def _field(self, name: str, node: _Node, info: FieldInfo | None) -> Field:
+        self._checks.append(False)
+        shape = self._shape(node)
+        checked = self._checks.pop()
+        number = next((item.number for item in info.metadata if isinstance(item, FieldNumber)), None) if info else None
+        return Field(
+            name,
+            shape,
+            required=node["type"] != "default",
+            default=_default_of(node),
+            doc=info.description if info else None,
+            aliases=tuple(_aliases(name, info)) if info else (),
+            number=number,
+            checked=checked,
+        )
+
+
+_READERS: dict[str, Callable[[_Reader, _Node], Shape]] = {
+    "dataclass": _Reader._dataclass,
+    "default": _Reader._default,
+    "dict": _Reader._map,
+    "enum": _Reader._enum,
+    "frozenset": _Reader._array,
+    "json-or-python": _Reader._json_or_python,
+    "list": _Reader._array,
+    "literal": _Reader._literal,
+    "model": _Reader._model,
+    "nullable": _Reader._nullable,
+    "set": _Reader._array,
+    "tagged-union": _Reader._tagged_union,
+    "tuple": _Reader._tuple,
+    "typed-dict": _Reader._typed_dict,
+    "union": _Reader._union,
+}
+
+
+def _constant(name: str, value: str) -> Field:
+    """The event's type and version stand in its bytes, and are the class's own."""
+    return Field(name, Literals((value,)), required=False, default=value)
+
+
+def _default_of(node: _Node) -> Any:
+    if node["type"] != "default":
+        return NO_DEFAULT
+    if "default" in node and node["default"] is not PydanticUndefined:
+        return node["default"]
+    factory = node.get("default_factory")
+    return factory() if factory in (dict, list, set, frozenset, tuple) else NO_DEFAULT
+
+
+def _aliases(name: str, info: FieldInfo) -> Iterator[str]:
+    """Names a reader takes the field by, besides its own."""
+    stated = info.validation_alias if info.validation_alias is not None else info.alias
+    for alias in stated.choices if isinstance(stated, AliasChoices) else [stated]:
+        if isinstance(alias, str) and alias != name:
+            yield alias
+
+
+def _class_doc(cls: type[Any]) -> str | None:
+    doc = cls.__dict__.get("__doc__")
+    return cleandoc(doc) if doc else None

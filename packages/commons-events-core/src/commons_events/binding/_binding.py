@@ -19,7 +19,7 @@ from commons_events.errors import DeserializationError, SerializationError
 from commons_events.event import Event, SchemaInfo, registry
 from commons_events.media_types import is_json
 from commons_events.message import Headers, Message
-from commons_events.plugins import serializer, serializer_for
+from commons_events.plugins import serializer, serializer_for, serializer_of
 
 __all__ = ["BinaryBinding", "Binding", "StructuredBinding", "to_event"]
 
@@ -262,9 +262,10 @@ def _found(event_class: type[E], event_type: str, version: str | None) -> type[E
 
 
 def _decode(data: bytes, event_class: type[E], content_type: object) -> E:
-    codec = serializer_for(content_type) if isinstance(content_type, str) else None
+    own = event_class.schema_info().schema_type if _is_concrete(event_class) else None
+    codec = serializer_for(content_type, own) if isinstance(content_type, str) else None
     if codec is None:
-        codec = serializer(event_class.schema_info().schema_type if _is_concrete(event_class) else "json")
+        codec = serializer_of(data) if own is None else serializer(own)
     return codec.decode(data, event_class)
 
 

@@ -27,6 +27,8 @@ E = TypeVar("E", bound=Event)
 
 SPEC_VERSION = "1.0"
 STRUCTURED = "application/cloudevents"
+_AMQP, _AMQP_COLON = "cloudEvents_", "cloudEvents:"
+"""A sender should use the first, and a receiver understands both (AMQP binding, section 3.1.3.1)."""
 
 _EXTENSIONS = {"correlation_id": "correlationid", "causation_id": "causationid"}
 _ATTRIBUTES = {"event_type": "type", "event_id": "id", "source": "source", "timestamp": "time", **_EXTENSIONS}
@@ -205,6 +207,8 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
     if value is None:
         raise DeserializationError(f"{_place(message)}: a tombstone (a message without a value) is not an event.")
     headers = dict(reversed(message.headers))
+    if prefix == _AMQP and f"{_AMQP}id" not in headers and f"{_AMQP_COLON}id" in headers:
+        prefix = _AMQP_COLON
     content_type = _header(message, headers, "content-type")
     if content_type is not None and content_type.lower().startswith(STRUCTURED):
         return _from_structured(message, value, event_class)

@@ -207,8 +207,9 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
     if value is None:
         raise DeserializationError(f"{_place(message)}: a tombstone (a message without a value) is not an event.")
     headers = dict(reversed(message.headers))
-    if prefix == _AMQP and f"{_AMQP}id" not in headers and f"{_AMQP_COLON}id" in headers:
-        prefix = _AMQP_COLON
+    if prefix == _AMQP:
+        colon = {name: value for name, value in headers.items() if name.startswith(_AMQP_COLON)}
+        headers = {name.replace(_AMQP_COLON, _AMQP, 1): value for name, value in colon.items()} | headers
     content_type = _header(message, headers, "content-type")
     if content_type is not None and content_type.lower().startswith(STRUCTURED):
         return _from_structured(message, value, event_class)

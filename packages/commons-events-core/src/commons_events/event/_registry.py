@@ -66,11 +66,12 @@ class EventRegistry:
                 self._contested.clear()
 
     def unregister(self, event_class: type[Event]) -> None:
-        """Take ``event_class`` out again, under whatever type and version it is registered."""
+        """Take ``event_class`` out again."""
+        key = (event_class.event_type, event_class.schema_info().version)
         with self._lock:
             self.migrations.forget_routes()
             for classes in (self._classes, self._contested):
-                for key in [key for key, present in classes.items() if present is event_class]:
+                if classes.get(key) is event_class:
                     del classes[key]
 
     def get(self, event_type: str, version: str | None = None) -> type[Event] | None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from pydantic_core import from_json, to_json
+from pydantic_core import SchemaSerializer, core_schema, from_json, to_json
 
 from commons_events.errors import DeserializationError, SerializationError
 from commons_events.event import Event, SchemaInfo, registry
@@ -88,6 +88,8 @@ class BinaryBinding(Binding):
     def __init__(self, prefix: str = "ce_") -> None:
         super().__init__(prefix)
         self._classes: WeakKeyDictionary[type[Event], _ClassPart] = WeakKeyDictionary()
+        self._latest: tuple[type[Event], _ClassPart] | None = None
+        """The latest event's class and its part: events of one class mostly come together."""
         self._id, self._source, self._time = f"{prefix}id", f"{prefix}source", f"{prefix}time"
         self._correlation, self._causation = f"{prefix}correlationid", f"{prefix}causationid"
 
@@ -102,23 +104,31 @@ class BinaryBinding(Binding):
         partition: int | None = None,
     ) -> Message:
         """See `Binding.to_message`."""
-        part = self._classes.get(type(event))
-        if part is None or part.info is not event.schema_info():
-            part = self._class_part(type(event))
+        latest = self._latest
+        if latest is None or latest[0] is not type(event) or latest[1].info is not event.schema_info():
+            latest = self._latest = type(event), self._part_of(type(event))
+        part = latest[1]
         id, source = _identity(event)
-        attributes: Headers = (
+        fields = vars(event)  # a model's attributes cost three times as much, one by one
+        correlation, causation = fields["correlation_id"], fields["causation_id"]
+        if causation is not None:
+            headers = ((self._causation, causation.encode()), *headers)
+        if correlation is not None:
+            headers = ((self._correlation, correlation.encode()), *headers)
+        all_headers: Headers = (
+            *part.headers,
             (self._id, id.encode()),
             (self._source, source.encode()),
-            (self._time, event.timestamp.isoformat().encode()),
+            (self._time, _time_text(fields["timestamp"])),
+            *headers,
         )
-        if event.correlation_id is not None:
-            attributes += ((self._correlation, event.correlation_id.encode()),)
-        if event.causation_id is not None:
-            attributes += ((self._causation, event.causation_id.encode()),)
-        return Message(topic, part.encode(event), key, part.headers + attributes + headers, timestamp, partition)
+        return Message(topic, part.encode(event), key, all_headers, timestamp, partition)
 
-    def _class_part(self, event_class: type[Event]) -> _ClassPart:
+    def _part_of(self, event_class: type[Event]) -> _ClassPart:
         info = event_class.schema_info()
+        part = self._classes.get(event_class)
+        if part is not None and part.info is info:
+            return part
         codec = serializer(info.schema_type)
         part = self._classes[event_class] = _ClassPart(
             info,
@@ -157,7 +167,7 @@ class StructuredBinding(Binding):
             "id": id,
             "source": source,
             "type": event.event_type,
-            "time": event.timestamp.isoformat(),
+            "time": _time_text(event.timestamp).decode(),
             "datacontenttype": codec.content_type,
             "eventversion": info.version,
         }
@@ -176,13 +186,22 @@ class StructuredBinding(Binding):
 
 
 def _identity(event: Event) -> tuple[str, str]:
-    if not event.event_id or not event.source:
-        missing = "source" if event.event_id else "event_id"
+    id, source = event.event_id, event.source
+    if not id or not source:
+        missing = "source" if id else "event_id"
         raise SerializationError(
-            f"{type(event).__qualname__} {event.event_id!r} has no {missing}, which CloudEvents requires (section 3, "
-            "Required Attributes). Send it through a producer, which states its own source."
+            f"{type(event).__qualname__} {id!r} has no {missing}, which CloudEvents requires (section 3, Required "
+            "Attributes). Send it through a producer, which states its own source."
         )
-    return event.event_id, event.source
+    return id, source
+
+
+_write_time = SchemaSerializer(core_schema.datetime_schema()).to_json
+
+
+def _time_text(time: datetime) -> bytes:
+    """``time.isoformat()``, in UTF-8 and half the time."""
+    return _write_time(time)[1:-1].replace(b"Z", b"+00:00")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field
 
@@ -207,7 +207,7 @@ class EventProducer:
         if topic not in self._checked_topics:
             self._transport.check_topic(topic)
             self._checked_topics.add(topic)
-        if not isinstance(event, Event):
+        if Event not in type(event).__mro__:  # isinstance asks pydantic's metaclass, which takes its time
             raise TypeError(f"send takes an Event, not {type(event).__name__}; define a subclass of Event.")
         if timestamp is None:
             timestamp = self._runtime.now()
@@ -249,31 +249,31 @@ class EventProducer:
     async def _send_all(
         self, topic: str, events: list[Event], key: Key | Callable[[Event], Key], headers: Headers
     ) -> Sequence[Receipt]:
-        results: list[PublishResult] = []
-        published: list[tuple[list[int], asyncio.Future[Sequence[PublishResult]]]] = []
+        published: list[_Chunk] = []
         for start in range(0, len(events), _CHUNK):
             if start:
                 await self._runtime.sleep(0)
                 self._check_usable()
-            places, messages = [], []
+            unsent: list[tuple[int, TransportError]] = []
+            messages: list[Message] = []
             now = self._runtime.now()  # they are handed over together
-            for event in events[start : start + _CHUNK]:
+            for place, event in enumerate(events[start : start + _CHUNK]):
                 try:
                     message = self._message(topic, event, key(event) if callable(key) else key, None, headers, now)
                 except (SerializationError, MessageTooLargeError) as error:
-                    results.append(error if isinstance(error, PublishError) else _not_sent(error))
+                    unsent.append((place, error if isinstance(error, PublishError) else _not_sent(error)))
                 else:
-                    places.append(len(results))
-                    results.append(_PENDING)
                     messages.append(message)
-            published.append((places, self._publish(messages)))
-        for places, future in published:
+            published.append(_Chunk(unsent, len(messages), self._publish(messages)))
+        results: list[PublishResult] = []
+        for unsent, count, future in published:
             try:
-                outcomes: Sequence[PublishResult] = await future
+                outcomes = list(await future)
             except TransportError as error:
-                outcomes = [error] * len(places)
-            for place, outcome in zip(places, outcomes, strict=True):
-                results[place] = outcome
+                outcomes = [error] * count
+            for place, refusal in unsent:
+                outcomes.insert(place, refusal)
+            results += outcomes
         self._telemetry.sent(topic, len(results))
         receipts = [result for result in results if isinstance(result, Receipt)]
         if len(receipts) < len(results):
@@ -309,7 +309,14 @@ class EventProducer:
         return loop
 
 
-_PENDING = Receipt("")
+class _Chunk(NamedTuple):
+    """A part of a batch that was handed over."""
+
+    unsent: Sequence[tuple[int, TransportError]]
+    """Events that were not, by their places, in order."""
+    count: int
+    """How many were."""
+    future: asyncio.Future[Sequence[PublishResult]]
 
 
 def _not_sent(error: SerializationError) -> PublishError:

@@ -10,7 +10,7 @@ import base64
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from pydantic_core import SchemaSerializer, core_schema, from_json, to_json
@@ -132,15 +132,20 @@ class BinaryBinding(Binding):
         codec = serializer(info.schema_type)
         part = self._classes[event_class] = _ClassPart(
             info,
-            (
-                ("content-type", codec.content_type.encode()),
-                (f"{self.prefix}specversion", SPEC_VERSION.encode()),
-                (f"{self.prefix}type", event_class.event_type.encode()),
-                (f"{self.prefix}eventversion", info.version.encode()),
-            ),
+            _class_headers(self.prefix, codec.content_type, event_class.event_type, info.version),
             codec.encode,
         )
         return part
+
+
+def _class_headers(prefix: str, content_type: str, event_type: str, version: str) -> Headers:
+    """What stands first in the headers, and is the same for all messages of a class."""
+    return (
+        ("content-type", content_type.encode()),
+        (f"{prefix}specversion", SPEC_VERSION.encode()),
+        (f"{prefix}type", event_type.encode()),
+        (f"{prefix}eventversion", version.encode()),
+    )
 
 
 class StructuredBinding(Binding):
@@ -223,20 +228,54 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
     value = message.value
     if value is None:
         raise DeserializationError(f"{_place(message)}: a tombstone (a message without a value) is not an event.")
-    headers = dict(reversed(message.headers))
-    content_type = _header(message, headers, "content-type")
-    if content_type is not None and content_type.lower().startswith(STRUCTURED):
+    route = _routes.get((event_class, prefix, message.headers[:_ROUTING]))
+    if route is None or route.changes != registry.changes:
+        route = _route(message, event_class, prefix)
+    if route.structured:
         return _from_structured(message, value, event_class)
-    event_type = _header(message, headers, f"{prefix}type")
-    found = event_class
-    if event_type is not None and not _is_concrete(event_class):
-        found = _found(event_class, event_type, _header(message, headers, f"{prefix}eventversion"))
+    found, content_type = cast(type[E], route.event_class), route.content_type
     if value.find(b'"event_id"') >= 0:  # one of ours: the bytes have the envelope
         event = _decode(value, found, content_type)
         if "event_id" in event.__pydantic_fields_set__:
             return event
+    headers = dict(reversed(message.headers))
     attributes = {name: _header(message, headers, f"{prefix}{name}") for name in _ATTRIBUTES.values()}
     return _decode(_filled(value, attributes, content_type), found, content_type)
+
+
+class _Route(NamedTuple):
+    """How messages of one class are read."""
+
+    event_class: type[Event]
+    content_type: str | None
+    structured: bool
+    changes: int
+    """The registry's, when it was asked for the class."""
+
+
+_ROUTING = 4
+"""Headers that decide the route, where they are the ones that `BinaryBinding` puts first: those behind them do not
+count then. They are the same for all messages of a class, so that the route is found by them at once."""
+_MOST_ROUTES = 256
+_routes: dict[tuple[type[Event], str, Headers], _Route] = {}
+
+
+def _route(message: Message, event_class: type[Event], prefix: str) -> _Route:
+    changes = registry.changes  # before it is asked: what changes meanwhile is found out next time
+    headers = dict(reversed(message.headers))
+    content_type = _header(message, headers, "content-type")
+    structured = content_type is not None and content_type.lower().startswith(STRUCTURED)
+    event_type = None if structured else _header(message, headers, f"{prefix}type")
+    found = event_class
+    if event_type is not None and not _is_concrete(event_class):
+        found = _found(event_class, event_type, _header(message, headers, f"{prefix}eventversion"))
+    route = _Route(found, content_type, structured, changes)
+    first = message.headers[:_ROUTING]
+    if tuple(name for name, _ in first) == tuple(name for name, _ in _class_headers(prefix, "", "", "")):
+        if len(_routes) >= _MOST_ROUTES:  # foreign headers can name anything
+            _routes.clear()
+        _routes[event_class, prefix, first] = route
+    return route
 
 
 def _from_structured(message: Message, value: bytes, event_class: type[E]) -> E:

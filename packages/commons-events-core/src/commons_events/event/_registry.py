@@ -23,6 +23,8 @@ class EventRegistry:
         self._contested: dict[tuple[str, str], type[Event]] = {}
         """Classes that want a place which another one has, and whose decorator may yet give them their own."""
         self._lock = RLock()
+        self.changes = 0
+        """Counted up with every change: whoever remembers an answer of `find` knows by it whether that still holds."""
 
     def register(self, event_class: type[Event], *, provisional: bool = False) -> None:
         """Let ``event_class`` stand for its type and version.
@@ -38,6 +40,7 @@ class EventRegistry:
         """
         key = (event_class.event_type, event_class.schema_info().version)
         with self._lock:
+            self.changes += 1
             present = self._classes.get(key)
             if present is None or _identity(present) == _identity(event_class):
                 self._classes[key] = event_class
@@ -55,6 +58,7 @@ class EventRegistry:
     def end_contest(self) -> None:
         """As `refuse_contested`, after which the classes that came too late are forgotten."""
         with self._lock:
+            self.changes += 1
             try:
                 self.refuse_contested()
             finally:
@@ -63,6 +67,7 @@ class EventRegistry:
     def unregister(self, event_class: type[Event]) -> None:
         """Take ``event_class`` out again, under whatever type and version it is registered."""
         with self._lock:
+            self.changes += 1
             for classes in (self._classes, self._contested):
                 for key in [key for key, present in classes.items() if present is event_class]:
                     del classes[key]
@@ -120,6 +125,7 @@ class EventRegistry:
             yield
         finally:
             with self._lock:
+                self.changes += 1
                 self._classes, self._contested = before, {}
 
 

@@ -42,6 +42,7 @@ from commons_events.transport import (
 
 __all__ = ["ConsumerConfig", "EventConsumer"]
 
+_NACK = Outcome.NACK  # see `Delivery.ack`
 _MESSAGE, _TOPIC = attrgetter("message"), attrgetter("topic")
 
 
@@ -248,7 +249,7 @@ class EventConsumer:
         """See `Settler`; a nack without a delay backs off by the attempt, so that it is no hot loop."""
         subscription = self._subscribed()
         self._unsettled.pop(delivery, None)
-        if outcome is Outcome.NACK and delay is None:
+        if delay is None and outcome is _NACK:
             delay = self._backoff(delivery.attempt)
         return subscription.settle_delivery(delivery, outcome, delay)
 

@@ -16,6 +16,7 @@ from commons_events.event._envelope import accepted_names, check_envelope
 from commons_events.event._exact import exact_schema, unsealed
 from commons_events.event._metadata import MetadataField
 from commons_events.event._registry import registry
+from commons_events.event._scalars import holds_scalars
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
 from commons_events.plugins import serializer
 from commons_events.runtime import current_runtime
@@ -33,7 +34,8 @@ def _now() -> datetime:
     return current_runtime().now()
 
 
-_BEING_MADE, _MADE = "being made", "made"
+_BEING_MADE, _MADE, _MADE_OF_SCALARS = "being made", "made", "made of scalars"
+"""The last one: of validated values that cannot change, so that writing it needs no check; see `_json.write`."""
 
 
 def _finish(event: E) -> E:
@@ -121,6 +123,8 @@ class Event(BaseModel):
     _pydantic_schema: ClassVar[core_schema.CoreSchema]
     _names: ClassVar[frozenset[str]] = frozenset()
     _states_type: ClassVar[bool] = False
+    _made: ClassVar[str] = _MADE
+    """The life of an event whose values were validated."""
 
     def __init__(self, /, **data: Any) -> None:
         _set_life(self, _BEING_MADE)
@@ -130,7 +134,7 @@ class Event(BaseModel):
             filler.validate_python(data, self_instance=self, extra="forbid")
         filler.validate_python(data, self_instance=self)
         self.__post_init__()
-        _set_life(self, _MADE)
+        _set_life(self, self._made)
 
     # pydantic calls a custom __init__ when decoding, too; ours is for programs alone
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -151,6 +155,16 @@ class Event(BaseModel):
             SerializationError: a value that JSON cannot hold, such as NaN; the message says where.
         """
         return _json.write(self)
+
+    def is_as_validated(self) -> bool:
+        """Whether no value can have become another one since it was validated: for serializers, which may then
+        spare their checks."""
+        return _get_life(self) is _MADE_OF_SCALARS
+
+    @classmethod
+    def holds_scalars(cls) -> bool:
+        """Whether the class has nothing but scalar fields, and no code of its own that runs when an event is made."""
+        return cls._made is _MADE_OF_SCALARS
 
     @classmethod
     def from_json(cls, data: bytes | bytearray | str) -> Self:
@@ -203,7 +217,7 @@ class Event(BaseModel):
                 f"{type(self).__qualname__} {self.event_type!r} {self.version}: __post_init__ refused the event "
                 f"{self.event_id!r} that was read: {type(error).__name__}: {error}"
             ) from error
-        _set_life(self, _MADE)
+        _set_life(self, self._made)
         return self
 
     # --- copies ----------------------------------------------------------------------------------------------
@@ -228,7 +242,7 @@ class Event(BaseModel):
         event = super().__copy__()
         vars(event)["source"] = source
         event.__pydantic_fields_set__.add("source")
-        _set_life(event, _MADE)
+        _set_life(event, _get_life(self))
         return event
 
     def __copy__(self) -> Self:
@@ -253,7 +267,7 @@ class Event(BaseModel):
     def __setattr__(self, name: str, value: Any) -> None:
         if name[0] == "_":
             super().__setattr__(name, value)
-        elif _get_life(self) is _MADE:
+        elif _get_life(self) is not _BEING_MADE:
             raise FrozenEventError(
                 f"{type(self).__qualname__} {self.event_id!r} is a fact and does not change: {name!r} cannot be "
                 f"assigned. Make a new event: event.model_copy(update={{{name!r}: …}}); or assign in __post_init__."
@@ -313,14 +327,18 @@ class Event(BaseModel):
     @classmethod
     def _build(cls) -> None:
         """Make the validator and serializer that keep the promises of `_exact`."""
+        trusted_factories = frozenset((_new_id, _now, dict, list))
         schema = exact_schema(
             cls._pydantic_schema,
             cls,
             event_type=cls.event_type,
             version=cls._schema_info.version,
             seal=_seal,
-            trusted_factories=frozenset((_new_id, _now, dict, list)),
+            trusted_factories=trusted_factories,
         )
+        # a __post_init__ of its own may go past the validation that assigning does
+        scalars = cls.__post_init__ is Event.__post_init__ and holds_scalars(schema, trusted_factories)
+        cls._made = _MADE_OF_SCALARS if scalars else _MADE
         cls.__pydantic_core_schema__ = schema
         config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
         cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)

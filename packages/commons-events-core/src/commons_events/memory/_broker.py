@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryBroker", "MemoryLimits"]
 
+_ACK = Outcome.ACK  # see `Delivery.ack`
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryLimits:
@@ -301,8 +303,10 @@ class MemoryBroker:
         if owner.unsettled >= owner.max_unsettled:
             owner.signal.set()
         owner.unsettled -= 1
-        if outcome is Outcome.ACK:
-            state.finish(offset)
+        if outcome is _ACK:
+            state.tracker.finish(offset)
+            if state.attempts:
+                state.attempts.pop(offset, None)
             topic = state.partition.topic
             if topic.waiting:
                 self._admit_waiting(topic)

@@ -84,12 +84,6 @@ class PartitionState:
             return offset
         return None
 
-    def finish(self, offset: int) -> None:
-        """Mark an offset finished for good."""
-        self.tracker.finish(offset)
-        if self.attempts:
-            self.attempts.pop(offset, None)
-
 
 @dataclass(eq=False, slots=True)
 class Member:

@@ -123,6 +123,11 @@ class EventProducer:
             TransportError: (from the future) the broker refused or failed; PublishTimeoutError if it never answered.
         """
         loop = self._check_usable()
+        self._check_topic(topic)
+        if timestamp is None:
+            timestamp = self._runtime.now()
+        elif timestamp.tzinfo is None:
+            raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
         if self._telemetry.tracing:
             with self._telemetry.send(topic) as context:
                 message = self._message(topic, event, key, partition, (*_headers(headers), *context), timestamp)
@@ -202,17 +207,10 @@ class EventProducer:
         key: Key,
         partition: int | None,
         headers: Headers,
-        timestamp: datetime | None,
+        timestamp: datetime,
     ) -> Message:
-        if topic not in self._checked_topics:
-            self._transport.check_topic(topic)
-            self._checked_topics.add(topic)
         if Event not in type(event).__mro__:  # isinstance asks pydantic's metaclass, which takes its time
             raise TypeError(f"send takes an Event, not {type(event).__name__}; define a subclass of Event.")
-        if timestamp is None:
-            timestamp = self._runtime.now()
-        elif timestamp.tzinfo is None:
-            raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
         if not event.source:
             event = event.with_source(self._source)
         if type(key) is not bytes and key is not None:
@@ -227,6 +225,11 @@ class EventProducer:
                 f"{topic!r}; max_message_bytes is {limit:,}. Send less, for example a reference to the data."
             )
         return message
+
+    def _check_topic(self, topic: str) -> None:
+        if topic not in self._checked_topics:
+            self._transport.check_topic(topic)
+            self._checked_topics.add(topic)
 
     def _publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         published = self._transport.publish(messages)
@@ -249,6 +252,10 @@ class EventProducer:
     async def _send_all(
         self, topic: str, events: list[Event], key: Key | Callable[[Event], Key], headers: Headers
     ) -> Sequence[Receipt]:
+        if events:
+            self._check_topic(topic)
+        key_of = key if callable(key) else None
+        fixed = None if callable(key) else key
         published: list[_Chunk] = []
         for start in range(0, len(events), _CHUNK):
             if start:
@@ -259,19 +266,19 @@ class EventProducer:
             now = self._runtime.now()  # they are handed over together
             for place, event in enumerate(events[start : start + _CHUNK]):
                 try:
-                    message = self._message(topic, event, key(event) if callable(key) else key, None, headers, now)
+                    message = self._message(topic, event, key_of(event) if key_of else fixed, None, headers, now)
                 except (SerializationError, MessageTooLargeError) as error:
                     unsent.append((place, error if isinstance(error, PublishError) else _not_sent(error)))
                 else:
                     messages.append(message)
             published.append(_Chunk(unsent, len(messages), self._publish(messages)))
         results: list[PublishResult] = []
-        for unsent, count, future in published:
+        for chunk in published:
             try:
-                outcomes = list(await future)
+                outcomes = list(await chunk.future)
             except TransportError as error:
-                outcomes = [error] * count
-            for place, refusal in unsent:
+                outcomes = [error] * chunk.sent
+            for place, refusal in chunk.unsent:
                 outcomes.insert(place, refusal)
             results += outcomes
         self._telemetry.sent(topic, len(results))
@@ -312,9 +319,9 @@ class EventProducer:
 class _Chunk(NamedTuple):
     """A part of a batch that was handed over."""
 
-    unsent: Sequence[tuple[int, TransportError]]
+    unsent: list[tuple[int, TransportError]]
     """Events that were not, by their places, in order."""
-    count: int
+    sent: int
     """How many were."""
     future: asyncio.Future[Sequence[PublishResult]]
 

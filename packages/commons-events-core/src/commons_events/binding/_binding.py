@@ -10,7 +10,7 @@ import base64
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from pydantic_core import SchemaSerializer, core_schema, from_json, to_json
@@ -20,6 +20,9 @@ from commons_events.event import Event, SchemaInfo, registry
 from commons_events.media_types import is_json
 from commons_events.message import Headers, Message
 from commons_events.plugins import serializer, serializer_for
+
+if TYPE_CHECKING:
+    from commons_events.serialization import Serializer
 
 __all__ = ["BinaryBinding", "Binding", "StructuredBinding", "to_event"]
 
@@ -105,7 +108,7 @@ class BinaryBinding(Binding):
     ) -> Message:
         """See `Binding.to_message`."""
         latest = self._latest
-        if latest is None or latest[0] is not type(event) or latest[1].info is not event.schema_info():
+        if latest is None or latest[0] is not type(event) or latest[1].info is not event._schema_info:
             latest = self._latest = type(event), self._part_of(type(event))
         part = latest[1]
         fields = vars(event)  # a model's attributes cost three times as much, one by one
@@ -238,12 +241,12 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
     found: type[E] = route.event_class
     content_type = route.content_type
     if value.find(b'"event_id"') >= 0:  # one of ours: the bytes have the envelope
-        event = _decode(value, found, content_type)
+        event: E = _codec(found, content_type).decode(value, found)
         if "event_id" in event.__pydantic_fields_set__:
             return event
     headers = dict(reversed(message.headers))
     attributes = {name: _header(message, headers, f"{prefix}{name}") for name in _ATTRIBUTES.values()}
-    return _decode(_filled(value, attributes, content_type), found, content_type)
+    return _codec(found, content_type).decode(_filled(value, attributes, content_type), found)
 
 
 class _Route(NamedTuple):
@@ -309,7 +312,7 @@ def _from_structured(message: Message, value: bytes, event_class: type[E]) -> E:
     else:
         data = to_json(document.get("data", {}))
     content_type = document.get("datacontenttype")
-    return _decode(_filled(data, document, content_type), found, content_type)
+    return _codec(found, content_type).decode(_filled(data, document, content_type), found)
 
 
 def _found(event_class: type[E], event_type: str, version: str | None) -> type[E]:
@@ -322,11 +325,9 @@ def _found(event_class: type[E], event_type: str, version: str | None) -> type[E
     return found
 
 
-def _decode(data: bytes, event_class: type[E], content_type: object) -> E:
+def _codec(event_class: type[Event], content_type: object) -> Serializer:
     codec = serializer_for(content_type) if isinstance(content_type, str) else None
-    if codec is None:
-        codec = serializer(event_class.schema_info().schema_type if _is_concrete(event_class) else "json")
-    return codec.decode(data, event_class)
+    return codec or serializer(event_class.schema_info().schema_type if _is_concrete(event_class) else "json")
 
 
 def _filled(data: bytes, attributes: Mapping[str, Any], content_type: object) -> bytes:

@@ -16,7 +16,7 @@ from commons_events.event._envelope import accepted_names, check_envelope
 from commons_events.event._exact import exact_schema, unsealed
 from commons_events.event._metadata import MetadataField
 from commons_events.event._registry import registry
-from commons_events.event._scalars import holds_scalars
+from commons_events.event._scalars import aware_times, holds_scalars
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
 from commons_events.plugins import serializer
 from commons_events.runtime import current_runtime
@@ -157,14 +157,8 @@ class Event(BaseModel):
         return _json.write(self)
 
     def is_as_validated(self) -> bool:
-        """Whether no value can have become another one since it was validated: for serializers, which may then
-        spare their checks."""
+        """Whether no value can have become another one since it was validated; serializers then need no check."""
         return _get_life(self) is _MADE_OF_SCALARS
-
-    @classmethod
-    def holds_scalars(cls) -> bool:
-        """Whether the class has nothing but scalar fields, and no code of its own that runs when an event is made."""
-        return cls._made is _MADE_OF_SCALARS
 
     @classmethod
     def from_json(cls, data: bytes | bytearray | str) -> Self:
@@ -239,9 +233,13 @@ class Event(BaseModel):
 
     def with_source(self, source: str) -> Self:
         """The same fact with its ``source`` stated, as a producer sends it."""
-        event = super().__copy__()
-        vars(event)["source"] = source
-        event.__pydantic_fields_set__.add("source")
+        event = type(self).__new__(type(self))
+        assign = object.__setattr__  # as pydantic's own copy does, which looks everything up twice
+        assign(event, "__dict__", {**vars(self), "source": source})
+        assign(event, "__pydantic_fields_set__", {*self.__pydantic_fields_set__, "source"})
+        extra, private = self.__pydantic_extra__, self.__pydantic_private__
+        assign(event, "__pydantic_extra__", None if extra is None else dict(extra))
+        assign(event, "__pydantic_private__", None if private is None else dict(private))
         _set_life(event, _get_life(self))
         return event
 
@@ -337,14 +335,15 @@ class Event(BaseModel):
             trusted_factories=trusted_factories,
         )
         # a __post_init__ of its own may go past the validation that assigning does
-        scalars = cls.__post_init__ is Event.__post_init__ and holds_scalars(schema, trusted_factories)
+        scalars = cls.__post_init__ is Event.__post_init__ and holds_scalars(schema, frozenset((_new_id, _now)))
         cls._made = _MADE_OF_SCALARS if scalars else _MADE
         cls.__pydantic_core_schema__ = schema
         config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
         cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
         cls.filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)
         cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
-        cls._read_json = staticmethod(_json.reader(cls))
+        quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False) if scalars else None
+        cls._read_json = staticmethod(_json.reader(cls, quick and quick.validate_json))
         cls._names = accepted_names(cls)
 
     @classmethod

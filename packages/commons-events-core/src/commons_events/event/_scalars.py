@@ -8,10 +8,24 @@ from pydantic_core import PydanticSerializationError, SchemaSerializer, core_sch
 
 from commons_events.event._exact import aware, exact_values, whole_minutes
 
-__all__ = ["holds_scalars"]
+__all__ = ["aware_times", "holds_scalars"]
 
 _SCALARS = frozenset(
-    {"str", "int", "float", "bool", "none", "uuid", "datetime", "date", "time", "timedelta", "decimal", "literal", "enum"}
+    {
+        "str",
+        "int",
+        "float",
+        "bool",
+        "none",
+        "uuid",
+        "datetime",
+        "date",
+        "time",
+        "timedelta",
+        "decimal",
+        "literal",
+        "enum",
+    }
 )
 _OURS = (aware, whole_minutes)
 """Validators that return what their schema says, as a user's need not."""
@@ -25,7 +39,7 @@ def holds_scalars(schema: core_schema.CoreSchema, trusted_factories: frozenset[o
 
     Args:
         schema: as `exact_schema` returns it.
-        trusted_factories: default factories whose values need no validation.
+        trusted_factories: default factories whose values need no validation, and are scalars.
     """
     event = cast(dict[str, Any], schema)
     if event["type"] != "function-after" or event["schema"]["type"] != "model":
@@ -39,6 +53,25 @@ def holds_scalars(schema: core_schema.CoreSchema, trusted_factories: frozenset[o
         _is_scalar(field["schema"], trusted_factories) or (name == "metadata" and _is_metadata(field["schema"]))
         for name, field in fields["fields"].items()
     )
+
+
+def aware_times(schema: core_schema.CoreSchema) -> core_schema.CoreSchema:
+    """A copy for reading JSON whose times have to be aware, as nearly all are.
+
+    Pydantic sees to that by itself, which costs less than to call `aware` for each.
+    """
+    return cast(core_schema.CoreSchema, _aware_times(schema))
+
+
+def _aware_times(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_aware_times(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("type") == "function-after" and node["function"]["function"] is aware:
+        inner = node["schema"]
+        return node if "tz_constraint" in inner else {**inner, "tz_constraint": "aware"}
+    return {key: value if key in ("config", "metadata") else _aware_times(value) for key, value in node.items()}
 
 
 def _is_scalar(node: dict[str, Any], trusted: frozenset[object]) -> bool:

@@ -123,18 +123,11 @@ class EventProducer:
             TransportError: (from the future) the broker refused or failed; PublishTimeoutError if it never answered.
         """
         loop = self._check_usable()
-        self._check_topic(topic)
-        if timestamp is None:
-            timestamp = self._runtime.now()
-        elif timestamp.tzinfo is None:
-            raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
         if self._telemetry.tracing:
             with self._telemetry.send(topic) as context:
-                message = self._message(topic, event, key, partition, (*_headers(headers), *context), timestamp)
-                published = self._publish([message])
+                published = self._send_one(topic, event, key, partition, (*_headers(headers), *context), timestamp)
         else:
-            message = self._message(topic, event, key, partition, _headers(headers), timestamp)
-            published = self._publish([message])
+            published = self._send_one(topic, event, key, partition, _headers(headers), timestamp)
         self._telemetry.sent(topic)
         receipt: asyncio.Future[Receipt] = loop.create_future()
         if published.done():
@@ -248,6 +241,22 @@ class EventProducer:
                     "have the message all the same."
                 )
             )
+
+    def _send_one(
+        self,
+        topic: str,
+        event: Event,
+        key: Key,
+        partition: int | None,
+        headers: Headers,
+        timestamp: datetime | None,
+    ) -> asyncio.Future[Sequence[PublishResult]]:
+        self._check_topic(topic)
+        if timestamp is None:
+            timestamp = self._runtime.now()
+        elif timestamp.tzinfo is None:
+            raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
+        return self._publish([self._message(topic, event, key, partition, headers, timestamp)])
 
     async def _send_all(
         self, topic: str, events: list[Event], key: Key | Callable[[Event], Key], headers: Headers

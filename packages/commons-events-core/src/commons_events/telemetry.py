@@ -18,6 +18,7 @@ from commons_events.message import Headers, Message
 __all__ = ["Telemetry"]
 
 _SCOPE = "commons_events"
+_NO_PROVIDERS = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
 
 
 class Telemetry:
@@ -45,7 +46,7 @@ class Telemetry:
     @property
     def tracing(self) -> bool:
         """Whether spans go anywhere."""
-        return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+        return not isinstance(trace.get_tracer_provider(), _NO_PROVIDERS)
 
     @contextmanager
     def send(self, topic: str, count: int | None = None) -> Generator[Headers]:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from itertools import groupby
+from operator import attrgetter
 from sys import exception
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
@@ -40,6 +41,9 @@ from commons_events.transport import (
 )
 
 __all__ = ["ConsumerConfig", "EventConsumer"]
+
+_NACK = Outcome.NACK  # see `Delivery.ack`
+_MESSAGE, _TOPIC = attrgetter("message"), attrgetter("topic")
 
 
 class ConsumerConfig(ClientConfig):
@@ -245,9 +249,9 @@ class EventConsumer:
         """See `Settler`; a nack without a delay backs off by the attempt, so that it is no hot loop."""
         subscription = self._subscribed()
         self._unsettled.pop(delivery, None)
-        if outcome is Outcome.NACK and delay is None:
+        if delay is None and outcome is _NACK:
             delay = self._backoff(delivery.attempt)
-        return subscription.settle((Settlement(delivery, outcome, delay or 0.0),))
+        return subscription.settle_delivery(delivery, outcome, delay)
 
     def reject_delivery(self, delivery: Delivery, reason: str, error: BaseException | None) -> Awaitable[None]:
         """See `Settler`: keep the message in the dead-letter topic, and only when it is confirmed there, finish it."""
@@ -307,8 +311,8 @@ class EventConsumer:
             if self._closed:
                 return False
             self._buffer.extend(batch)
-        for topic, group in groupby(batch, lambda delivery: delivery.topic):
-            self._telemetry.received(topic, [delivery.message for delivery in group])
+        for topic, messages in groupby(map(_MESSAGE, batch), _TOPIC):
+            self._telemetry.received(topic, list(messages))
         return bool(batch)
 
     async def _receive_batch(self, subscription: Subscription) -> Sequence[Delivery]:
@@ -355,10 +359,11 @@ class EventConsumer:
         return subscription
 
     def _subscribed(self) -> Subscription:
-        self._check_usable()
-        if self._subscription is None:
+        subscription = self._subscription
+        if subscription is None or self._closed or self._loop is not asyncio._get_running_loop():
+            self._check_usable()  # says which of the three it is
             raise ClosedError("This EventConsumer has not started; use it in async with, or await start().")
-        return self._subscription
+        return subscription
 
     def _check_usable(self) -> None:
         self._check_loop()

@@ -17,6 +17,7 @@ from commons_events.event._envelope import accepted_names, check_envelope
 from commons_events.event._exact import exact_schema, unsealed
 from commons_events.event._metadata import MetadataField
 from commons_events.event._registry import registry
+from commons_events.event._scalars import aware_times, holds_scalars
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
 from commons_events.plugins import serializer, serializer_of
 from commons_events.runtime import current_runtime
@@ -34,7 +35,10 @@ def _now() -> datetime:
     return current_runtime().now()
 
 
-_BEING_MADE, _MADE = "being made", "made"
+_TRUSTED_SCALARS = frozenset((_new_id, _now))
+_TRUSTED_FACTORIES = frozenset((_new_id, _now, dict, list))
+_BEING_MADE, _MADE, _MADE_OF_SCALARS = "being made", "made", "made of scalars"
+"""The last one: of validated values that cannot change, so that writing it needs no check; see `_json.write`."""
 
 
 def _finish(event: E) -> E:
@@ -137,6 +141,8 @@ class Event(BaseModel):
     _pydantic_schema: ClassVar[core_schema.CoreSchema]
     _names: ClassVar[frozenset[str]] = frozenset()
     _states_type: ClassVar[bool] = False
+    _made: ClassVar[str] = _MADE
+    """The life of an event whose values were validated."""
 
     def __init__(self, /, **data: Any) -> None:
         _set_life(self, _BEING_MADE)
@@ -146,7 +152,7 @@ class Event(BaseModel):
             filler.validate_python(data, self_instance=self, extra="forbid")
         filler.validate_python(data, self_instance=self)
         self.__post_init__()
-        _set_life(self, _MADE)
+        _set_life(self, self._made)
 
     # pydantic calls a custom __init__ when decoding, too; ours is for programs alone
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -167,6 +173,10 @@ class Event(BaseModel):
             SerializationError: a value that JSON cannot hold, such as NaN; the message says where.
         """
         return _json.write(self)
+
+    def is_as_validated(self) -> bool:
+        """Whether no value can have become another one since it was validated; serializers then need no check."""
+        return _get_life(self) is _MADE_OF_SCALARS
 
     @classmethod
     def from_json(cls, data: bytes | bytearray | str) -> Self:
@@ -223,7 +233,7 @@ class Event(BaseModel):
                 f"{type(self).__qualname__} {self.event_type!r} {self.version}: __post_init__ refused the event "
                 f"{self.event_id!r} that was read: {type(error).__name__}: {error}"
             ) from error
-        _set_life(self, _MADE)
+        _set_life(self, self._made)
         return self
 
     # --- copies ----------------------------------------------------------------------------------------------
@@ -245,10 +255,14 @@ class Event(BaseModel):
 
     def with_source(self, source: str) -> Self:
         """The same fact with its ``source`` stated, as a producer sends it."""
-        event = super().__copy__()
-        vars(event)["source"] = source
-        event.__pydantic_fields_set__.add("source")
-        _set_life(event, _MADE)
+        event = type(self).__new__(type(self))
+        assign = object.__setattr__  # as pydantic's own copy does, which looks everything up twice
+        assign(event, "__dict__", {**vars(self), "source": source})
+        assign(event, "__pydantic_fields_set__", {*self.__pydantic_fields_set__, "source"})
+        extra, private = self.__pydantic_extra__, self.__pydantic_private__
+        assign(event, "__pydantic_extra__", None if extra is None else dict(extra))
+        assign(event, "__pydantic_private__", None if private is None else dict(private))
+        _set_life(event, _get_life(self))
         return event
 
     def __copy__(self) -> Self:
@@ -273,7 +287,7 @@ class Event(BaseModel):
     def __setattr__(self, name: str, value: Any) -> None:
         if name[0] == "_":
             super().__setattr__(name, value)
-        elif _get_life(self) is _MADE:
+        elif _get_life(self) is not _BEING_MADE:
             raise FrozenEventError(
                 f"{type(self).__qualname__} {self.event_id!r} is a fact and does not change: {name!r} cannot be "
                 f"assigned. Make a new event: event.model_copy(update={{{name!r}: …}}); or assign in __post_init__."
@@ -343,7 +357,7 @@ class Event(BaseModel):
             event_type=cls.event_type,
             version=cls._schema_info.version,
             seal=_seal,
-            trusted_factories=frozenset((_new_id, _now, dict, list)),
+            trusted_factories=_TRUSTED_FACTORIES,
         )
         cls._set_late()
         if cls._schema_info.schema_type != "json":
@@ -362,11 +376,15 @@ class Event(BaseModel):
         if cls.__pydantic_core_schema__ is cls._pydantic_schema:
             cls._define()
         schema = cls.__pydantic_core_schema__
+        # a __post_init__ of its own may go past the validation that assigning does
+        scalars = cls.__post_init__ is Event.__post_init__ and holds_scalars(schema, _TRUSTED_SCALARS)
+        cls._made = _MADE_OF_SCALARS if scalars else _MADE
         config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
         cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
         cls.filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)
         cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
-        cls._read_json = staticmethod(_json.reader(cls))
+        quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False) if scalars else None
+        cls._read_json = staticmethod(_json.reader(cls, quick and quick.validate_json))
         cls._names = accepted_names(cls)
 
     @classmethod

@@ -27,6 +27,8 @@ class EventRegistry:
         self._lock = RLock()
         self.migrations = Migrations(self)
         """From one version of an event to another."""
+        self.changes = 0
+        """Counted up with every change: whoever remembers an answer of `find` knows by it whether that still holds."""
 
     def register(self, event_class: type[Event], *, provisional: bool = False) -> None:
         """Let ``event_class`` stand for its type and version.
@@ -42,7 +44,7 @@ class EventRegistry:
         """
         key = (event_class.event_type, event_class.schema_info().version)
         with self._lock:
-            self.migrations.forget_routes()
+            self._changed()
             present = self._classes.get(key)
             if present is None or _identity(present) == _identity(event_class):
                 self._classes[key] = event_class
@@ -60,6 +62,7 @@ class EventRegistry:
     def end_contest(self) -> None:
         """As `refuse_contested`, after which the classes that came too late are forgotten."""
         with self._lock:
+            self._changed()
             try:
                 self.refuse_contested()
             finally:
@@ -69,10 +72,14 @@ class EventRegistry:
         """Take ``event_class`` out again."""
         key = (event_class.event_type, event_class.schema_info().version)
         with self._lock:
-            self.migrations.forget_routes()
+            self._changed()
             for classes in (self._classes, self._contested):
                 if classes.get(key) is event_class:
                     del classes[key]
+
+    def _changed(self) -> None:
+        self.changes += 1
+        self.migrations.forget_routes()
 
     def get(self, event_type: str, version: str | None = None) -> type[Event] | None:
         """As `find`, but None where there is no class."""
@@ -135,6 +142,7 @@ class EventRegistry:
             yield
         finally:
             with self._lock:
+                self._changed()
                 self._classes, self._contested = before, {}
                 take_back_migrations()
 

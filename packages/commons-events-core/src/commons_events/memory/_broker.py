@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryBroker", "MemoryLimits"]
 
+_ACK = Outcome.ACK  # see `Delivery.ack`
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryLimits:
@@ -133,21 +135,25 @@ class MemoryBroker:
     ) -> None:
         """Store messages, or line them up where there is no room; ``future`` gets the results in its own loop."""
         with self._lock:
-            batch = PendingBatch(len(messages), future)
+            batch = PendingBatch(future)
+            results = batch.results
             due = self.runtime.monotonic() + delay if delay else None
+            max_size = self.limits.max_message_bytes
             grown: dict[str, Topic] = {}
-            for index, message in enumerate(messages):
-                refused = self._refusal(message)
-                if refused is not None:
-                    batch.confirm(index, refused)
-                    continue
+            for message in messages:
                 topic = grown.get(message.topic)
-                if topic is None:
+                if topic is None or message.partition is not None or message.size > max_size:
+                    refused = self._refusal(message)  # any other message has nothing that could be refused
+                    if refused is not None:
+                        results.append(refused)
+                        continue
                     topic = grown[message.topic] = self._open(message.topic)
                 if topic.waiting or not self._has_room(topic):
-                    topic.waiting.append((batch, index, message, due))
+                    topic.waiting.append((batch, batch.postpone(), message, due))
+                elif due is None:
+                    results.append(topic.append(message, self.runtime))
                 else:
-                    batch.confirm(index, self._store(topic, message, due))
+                    results.append(self._delay(topic, message, due))
             for topic in grown.values():
                 self._grown(topic)
             batch.complete()
@@ -171,9 +177,7 @@ class MemoryBroker:
                 )
         return None
 
-    def _store(self, topic: Topic, message: Message, due: float | None) -> Receipt:
-        if due is None:
-            return topic.append(message, self.runtime)
+    def _delay(self, topic: Topic, message: Message, due: float) -> Receipt:
         order = next(self._order)
         heappush(self._delayed, (due, order, message))
         topic.reserved += 1
@@ -192,10 +196,12 @@ class MemoryBroker:
             self._grown(topic)
 
     def _has_room(self, topic: Topic, messages: int = 1, size: int = 1) -> bool:
-        if topic.fits(self.limits.max_messages - messages, self.limits.max_bytes - size):
+        limits = self.limits
+        if topic.count + topic.reserved + messages <= limits.max_messages and topic.bytes + size <= limits.max_bytes:
             return True
-        topic.reclaim(keep=0)
-        return topic.fits(self.limits.max_messages - messages, self.limits.max_bytes - size)
+        if not topic.reclaim(keep=0):
+            return False
+        return self._has_room(topic, messages, size)
 
     def _grown(self, topic: Topic) -> None:
         if topic.count >= topic.reclaim_at:
@@ -211,7 +217,8 @@ class MemoryBroker:
             if not batch.future.done():
                 if not self._has_room(topic):
                     break
-                batch.confirm(index, self._store(topic, message, due))
+                stored = topic.append(message, self.runtime) if due is None else self._delay(topic, message, due)
+                batch.confirm(index, stored)
                 batch.complete()
                 admitted = True
             topic.waiting.popleft()
@@ -280,29 +287,36 @@ class MemoryBroker:
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Carry out those settlements whose delivery is still out."""
         with self._lock:
-            self._settle(settlements)
+            for delivery, outcome, delay in settlements:
+                self._settle(delivery, outcome, delay)
 
-    def _settle(self, settlements: Sequence[Settlement]) -> None:
-        for delivery, outcome, delay in settlements:
-            state, offset, owner = _out(delivery)
-            if owner is None:
-                continue
-            del state.in_flight[offset]
-            if owner.unsettled >= owner.max_unsettled:
-                owner.signal.set()
-            owner.unsettled -= 1
-            if outcome is Outcome.ACK:
-                state.finish(offset)
-                topic = self._topics.get(delivery.topic)
-                if topic is not None and topic.waiting:
-                    self._admit_waiting(topic)
-            else:
-                if outcome is Outcome.NACK:
-                    state.attempts[offset] = delivery.attempt + 1
-                state.put_back(offset, self.runtime.monotonic() + delay)
-                owner.signal.set()
-            if state.next_owner is not None and not state.in_flight:
-                state.group.hand_over(state)
+    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float) -> None:
+        """Carry out one settlement, if its delivery is still out."""
+        with self._lock:
+            self._settle(delivery, outcome, delay)
+
+    def _settle(self, delivery: Delivery, outcome: Outcome, delay: float) -> None:
+        state, offset, owner = _out(delivery)
+        if owner is None:
+            return
+        del state.in_flight[offset]
+        if owner.unsettled >= owner.max_unsettled:
+            owner.signal.set()
+        owner.unsettled -= 1
+        if outcome is _ACK:
+            state.tracker.finish(offset)
+            if state.attempts:
+                state.attempts.pop(offset, None)
+            topic = state.partition.topic
+            if topic.waiting:
+                self._admit_waiting(topic)
+        else:
+            if outcome is Outcome.NACK:
+                state.attempts[offset] = delivery.attempt + 1
+            state.put_back(offset, self.runtime.monotonic() + delay)
+            owner.signal.set()
+        if state.next_owner is not None and not state.in_flight:
+            state.group.hand_over(state)
 
     def seek(self, member: Member, targets: dict[PartitionState, int]) -> None:
         """Let a member's partitions go on at other offsets; what is out of them is forgotten."""
@@ -337,8 +351,9 @@ class MemoryBroker:
                         f"Nothing was committed: topic {name!r} has no room for {len(own):,} messages now."
                     )
             for message in messages:
-                self._store(self._topics[message.topic], message, None)
-            self._settle(settlements)
+                self._topics[message.topic].append(message, self.runtime)
+            for delivery, outcome, delay in settlements:
+                self._settle(delivery, outcome, delay)
             for name in by_topic:
                 self._grown(self._topics[name])
 

@@ -84,12 +84,6 @@ class PartitionState:
             return offset
         return None
 
-    def finish(self, offset: int) -> None:
-        """Mark an offset finished for good."""
-        self.tracker.finish(offset)
-        if self.attempts:
-            self.attempts.pop(offset, None)
-
 
 @dataclass(eq=False, slots=True)
 class Member:
@@ -111,65 +105,21 @@ class Member:
         if limit <= 0 or self.paused:
             return []
         batch: list[MemoryDelivery] = []
+        token = next(_tokens)  # one for all, since no offset is in a batch twice
         heads: list[tuple[int, int, PartitionState]] = []
         for index, state in enumerate(self.owned):
             if state.next_owner is not None:
                 continue
             if state.schedule:
                 while len(batch) < limit and (again := state.pop_due(now)) is not None:
-                    batch.append(self._deliver(state, again, settler))
+                    batch.append(_deliver(state, again, settler, token))
             partition = state.partition
             if state.position < partition.end:
                 heads.append((partition.sequence[state.position - partition.base], index, state))
         if heads and len(batch) < limit:
-            self._take_new(batch, heads, limit, settler)
+            _take_new(batch, heads, limit, settler, token)
         self.unsettled += len(batch)
         return batch
-
-    def _take_new(
-        self,
-        batch: list[MemoryDelivery],
-        heads: list[tuple[int, int, PartitionState]],
-        limit: int,
-        settler: Settler,
-    ) -> None:
-        heapify(heads)
-        while heads and len(batch) < limit:
-            _, index, state = heads[0]
-            partition = state.partition
-            until = heads[1][0] if len(heads) > 1 else _NEVER
-            if len(heads) > 2 and heads[2][0] < until:
-                until = heads[2][0]
-            at = state.position - partition.base
-            sequence = partition.sequence
-            stored = len(sequence)
-            while at < stored and len(batch) < limit and sequence[at] <= until:  # topics may tie
-                offset = partition.base + at
-                at += 1
-                state.position = offset + 1
-                if state.held:
-                    key = partition.messages[at - 1].key
-                    if key is not None and key in state.held:
-                        heappush(state.held[key], offset)
-                        continue
-                batch.append(self._deliver(state, offset, settler))
-            if at < stored:
-                heapreplace(heads, (sequence[at], index, state))
-            else:
-                heappop(heads)
-
-    def _deliver(self, state: PartitionState, offset: int, settler: Settler) -> MemoryDelivery:
-        partition = state.partition
-        delivery = MemoryDelivery(
-            partition.messages[offset - partition.base],
-            settler,
-            partition.id.partition,
-            offset,
-            state.attempts.get(offset, 1) if state.attempts else 1,
-        )
-        delivery.state = state
-        delivery.token = state.in_flight[offset] = next(_tokens)
-        return delivery
 
     def next_due(self) -> float | None:
         """When something of this member's comes again or a partition is taken over, at the earliest."""
@@ -177,7 +127,41 @@ class Member:
         return min(times, default=None)
 
 
-_NEVER = 1 << 64
+def _take_new(
+    batch: list[MemoryDelivery], heads: list[tuple[int, int, PartitionState]], limit: int, settler: Settler, token: int
+) -> None:
+    """Merge the partitions whose next messages are ``heads``, by the place that each has in its topic."""
+    heapify(heads)
+    while heads and len(batch) < limit:
+        _, index, state = heads[0]
+        partition = state.partition
+        offset = state.position
+        state.position = offset + 1
+        at = offset + 1 - partition.base
+        if at < len(partition.sequence):
+            heapreplace(heads, (partition.sequence[at], index, state))
+        else:
+            heappop(heads)
+        if state.held:
+            key = partition.messages[at - 1].key
+            if key is not None and key in state.held:
+                heappush(state.held[key], offset)
+                continue
+        batch.append(_deliver(state, offset, settler, token))
+
+
+def _deliver(state: PartitionState, offset: int, settler: Settler, token: int) -> MemoryDelivery:
+    partition = state.partition
+    delivery = MemoryDelivery(
+        partition.messages[offset - partition.base],
+        settler,
+        partition.id.partition,
+        offset,
+        state.attempts.get(offset, 1) if state.attempts else 1,
+    )
+    delivery.state = state
+    delivery.token = state.in_flight[offset] = token
+    return delivery
 
 
 class Group:
@@ -209,6 +193,7 @@ class Group:
                 if state.owner is not None:
                     state.owner.owned.remove(state)
                     state.owner.unsettled -= len(state.in_flight)
+                state.in_flight = {}  # settling one of these does nothing any more
 
     def join(self, member: Member, now: float) -> None:
         """Take a member in."""

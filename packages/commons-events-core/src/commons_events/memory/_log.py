@@ -24,10 +24,11 @@ __all__ = ["Partition", "PendingBatch", "Topic"]
 class Partition:
     """Messages in offset order; the first stored one has offset ``base``."""
 
-    __slots__ = ("base", "group_states", "id", "messages", "sequence")
+    __slots__ = ("base", "group_states", "id", "messages", "sequence", "topic")
 
-    def __init__(self, id: TopicPartition) -> None:
-        self.id = id
+    def __init__(self, topic: Topic, index: int) -> None:
+        self.topic = topic
+        self.id = TopicPartition(topic.name, index)
         self.base = 0
         self.messages: list[Message] = []
         self.sequence = array("Q")
@@ -65,25 +66,33 @@ class Partition:
 class PendingBatch:
     """A publish call that is not confirmed yet: results fill in as its messages find room."""
 
-    __slots__ = ("_missing", "_results", "future")
+    __slots__ = ("_missing", "future", "results")
 
-    def __init__(self, size: int, future: asyncio.Future[Sequence[PublishResult]]) -> None:
-        self._results: list[PublishResult] = [_UNKNOWN] * size
-        self._missing = size
+    def __init__(self, future: asyncio.Future[Sequence[PublishResult]]) -> None:
+        self.results: list[PublishResult] = []
+        """One a message that was looked at, in their order."""
+        self._missing = 0
         self.future = future
 
+    def postpone(self) -> int:
+        """Leave a place for the next message's result; returns the place, for `confirm`."""
+        self.results.append(_UNKNOWN)
+        self._missing += 1
+        return len(self.results) - 1
+
     def confirm(self, index: int, result: PublishResult) -> None:
-        """Note the result of one message."""
-        self._results[index] = result
+        """Note the result of a message that was postponed."""
+        self.results[index] = result
         self._missing -= 1
 
     def complete(self) -> None:
         """Hand the results over once they are all there."""
         if self._missing == 0:
-            complete(self.future, self._results)
+            complete(self.future, self.results)
 
 
 _UNKNOWN = Receipt("")
+_tuple = tuple.__new__  # half the time that a NamedTuple's own constructor takes
 
 
 class Topic:
@@ -93,7 +102,7 @@ class Topic:
 
     def __init__(self, name: str, partitions: int) -> None:
         self.name = name
-        self.partitions = [Partition(TopicPartition(name, index)) for index in range(partitions)]
+        self.partitions = [Partition(self, index) for index in range(partitions)]
         self.count = 0
         self.bytes = 0
         self.reserved = 0
@@ -105,43 +114,39 @@ class Topic:
         self.waiting: deque[tuple[PendingBatch, int, Message, float | None]] = deque()
         """What found no room, in order: its batch and place there, the message, and when it is due if delayed."""
 
-    def fits(self, max_messages: int, max_bytes: int) -> bool:
-        """Whether the topic holds no more than this."""
-        return self.count + self.reserved <= max_messages and self.bytes <= max_bytes
-
-    def partition_for(self, message: Message) -> Partition:
-        """The partition that was asked for, else the key's, else the next in turn."""
-        count = len(self.partitions)
-        if message.partition is not None:
-            return self.partitions[message.partition]
-        if message.key is not None:
-            return self.partitions[crc32(message.key) % count]
-        self.round_robin = turn = (self.round_robin + 1) % count
-        return self.partitions[turn]
-
     def append(self, message: Message, runtime: Runtime) -> Receipt:
-        """Store a message at the end of its partition."""
-        partition = self.partition_for(message)
+        """Store a message at the end of the partition that it asks for, else of its key's, else of the next in turn."""
+        partitions = self.partitions
+        if message.partition is not None:
+            index = message.partition
+        elif message.key is not None:
+            index = crc32(message.key) % len(partitions)
+        else:
+            self.round_robin = index = (self.round_robin + 1) % len(partitions)
         if message.timestamp is None:
             message = message._replace(timestamp=runtime.now())
-        offset = partition.base + len(partition.messages)
-        partition.messages.append(message)
+        partition = partitions[index]
+        stored = partition.messages
+        offset = partition.base + len(stored)
+        stored.append(message)
         self.sequence = sequence = self.sequence + 1
         partition.sequence.append(sequence)
         self.count += 1
         self.bytes += payload_size(message)
-        return Receipt(self.name, partition.id.partition, offset)
+        return _tuple(Receipt, (self.name, index, offset, None))
 
-    def reclaim(self, keep: int) -> None:
-        """Forget finished messages, all but about ``keep`` of them."""
+    def reclaim(self, keep: int) -> int:
+        """Forget finished messages, all but about ``keep`` of them; returns how many."""
         finished = [partition.finished_by_all() for partition in self.partitions]
         excess = sum(finished) - keep
+        before = self.count
         for partition, count in zip(self.partitions, finished, strict=True):
             if excess <= 0:
                 break
             dropped = min(count, -(-excess * count // sum(finished)))
             self.bytes -= partition.drop(dropped)
             self.count -= dropped
+        return before - self.count
 
 
 def payload_size(message: Message) -> int:

@@ -21,6 +21,7 @@ from commons_events.transport import (
     DONE,
     Capabilities,
     Delivery,
+    Outcome,
     SeekTarget,
     Settlement,
     StoredMessage,
@@ -195,6 +196,11 @@ class MemorySubscription(Subscription):
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
         """See `Subscription.settle`; done when it returns."""
         self._broker.settle(settlements)
+        return DONE
+
+    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
+        """`settle` of one, without a list around it."""
+        self._broker.settle_delivery(delivery, outcome, delay or 0.0)
         return DONE
 
     async def flush(self) -> None:

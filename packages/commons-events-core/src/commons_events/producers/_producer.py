@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field
 
@@ -125,11 +125,9 @@ class EventProducer:
         loop = self._check_usable()
         if self._telemetry.tracing:
             with self._telemetry.send(topic) as context:
-                message = self._message(topic, event, key, partition, (*_headers(headers), *context), timestamp)
-                published = self._publish([message])
+                published = self._send_one(topic, event, key, partition, (*_headers(headers), *context), timestamp)
         else:
-            message = self._message(topic, event, key, partition, _headers(headers), timestamp)
-            published = self._publish([message])
+            published = self._send_one(topic, event, key, partition, _headers(headers), timestamp)
         self._telemetry.sent(topic)
         receipt: asyncio.Future[Receipt] = loop.create_future()
         if published.done():
@@ -202,17 +200,10 @@ class EventProducer:
         key: Key,
         partition: int | None,
         headers: Headers,
-        timestamp: datetime | None,
+        timestamp: datetime,
     ) -> Message:
-        if topic not in self._checked_topics:
-            self._transport.check_topic(topic)
-            self._checked_topics.add(topic)
-        if not isinstance(event, Event):
+        if Event not in type(event).__mro__:  # isinstance asks pydantic's metaclass, which takes its time
             raise TypeError(f"send takes an Event, not {type(event).__name__}; define a subclass of Event.")
-        if timestamp is None:
-            timestamp = self._runtime.now()
-        elif timestamp.tzinfo is None:
-            raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
         if not event.source:
             event = event.with_source(self._source)
         if type(key) is not bytes and key is not None:
@@ -227,6 +218,11 @@ class EventProducer:
                 f"{topic!r}; max_message_bytes is {limit:,}. Send less, for example a reference to the data."
             )
         return message
+
+    def _check_topic(self, topic: str) -> None:
+        if topic not in self._checked_topics:
+            self._transport.check_topic(topic)
+            self._checked_topics.add(topic)
 
     def _publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         published = self._transport.publish(messages)
@@ -246,34 +242,54 @@ class EventProducer:
                 )
             )
 
+    def _send_one(
+        self,
+        topic: str,
+        event: Event,
+        key: Key,
+        partition: int | None,
+        headers: Headers,
+        timestamp: datetime | None,
+    ) -> asyncio.Future[Sequence[PublishResult]]:
+        self._check_topic(topic)
+        if timestamp is None:
+            timestamp = self._runtime.now()
+        elif timestamp.tzinfo is None:
+            raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
+        return self._publish([self._message(topic, event, key, partition, headers, timestamp)])
+
     async def _send_all(
         self, topic: str, events: list[Event], key: Key | Callable[[Event], Key], headers: Headers
     ) -> Sequence[Receipt]:
-        results: list[PublishResult] = []
-        published: list[tuple[list[int], asyncio.Future[Sequence[PublishResult]]]] = []
+        if events:
+            self._check_topic(topic)
+        key_of = key if callable(key) else None
+        fixed = None if callable(key) else key
+        published: list[_Chunk] = []
         for start in range(0, len(events), _CHUNK):
             if start:
                 await self._runtime.sleep(0)
                 self._check_usable()
-            places, messages = [], []
+            unsent: list[tuple[int, TransportError]] = []
+            messages: list[Message] = []
             now = self._runtime.now()  # they are handed over together
-            for event in events[start : start + _CHUNK]:
+            for place, event in enumerate(events[start : start + _CHUNK]):
                 try:
-                    message = self._message(topic, event, key(event) if callable(key) else key, None, headers, now)
+                    message = self._message(topic, event, key_of(event) if key_of else fixed, None, headers, now)
                 except (SerializationError, MessageTooLargeError) as error:
-                    results.append(error if isinstance(error, PublishError) else _not_sent(error))
+                    unsent.append((place, error if isinstance(error, PublishError) else _not_sent(error)))
                 else:
-                    places.append(len(results))
-                    results.append(_PENDING)
                     messages.append(message)
-            published.append((places, self._publish(messages)))
-        for places, future in published:
+            published.append(_Chunk(unsent, len(messages), self._publish(messages)))
+        results: list[PublishResult] = []
+        for chunk in published:
             try:
-                outcomes: Sequence[PublishResult] = await future
+                outcomes = list(await chunk.future)
             except TransportError as error:
-                outcomes = [error] * len(places)
-            for place, outcome in zip(places, outcomes, strict=True):
-                results[place] = outcome
+                outcomes = [error] * chunk.sent
+            for place, refusal in chunk.unsent:
+                outcomes.insert(place, refusal)
+            results += outcomes
         self._telemetry.sent(topic, len(results))
         receipts = [result for result in results if isinstance(result, Receipt)]
         if len(receipts) < len(results):
@@ -309,7 +325,14 @@ class EventProducer:
         return loop
 
 
-_PENDING = Receipt("")
+class _Chunk(NamedTuple):
+    """A part of a batch that was handed over."""
+
+    unsent: list[tuple[int, TransportError]]
+    """Events that were not, by their places, in order."""
+    sent: int
+    """How many were."""
+    future: asyncio.Future[Sequence[PublishResult]]
 
 
 def _not_sent(error: SerializationError) -> PublishError:

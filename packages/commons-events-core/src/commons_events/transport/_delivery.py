@@ -28,6 +28,9 @@ class Outcome(StrEnum):
     """Not looked at: it comes again as if it had never been delivered."""
 
 
+_ACK = Outcome.ACK  # Python 3.11 takes as long to look it up in the enum as for a call
+
+
 class _Done:
     """An awaitable that is done already, without a future, a coroutine or a generator a call."""
 
@@ -136,8 +139,8 @@ class Delivery:
         """Finished: the message never comes again in this group."""
         if self.outcome is not None:
             return DONE
-        self.outcome = Outcome.ACK
-        return self.settler.settle_delivery(self, Outcome.ACK, None)
+        self.outcome = _ACK
+        return self.settler.settle_delivery(self, _ACK, None)
 
     def nack(self, delay: float | None = None) -> Awaitable[None]:
         """Failed: the message comes again.

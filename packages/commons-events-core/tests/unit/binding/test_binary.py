@@ -7,10 +7,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from commons_events import Event, EventSchema, Message
-from commons_events.binding import BinaryBinding, to_event
+from commons_events.binding import BinaryBinding, StructuredBinding, to_event
 from commons_events.errors import DeserializationError, SerializationError, UnknownEventTypeError
+from commons_events.event import registry
 
 
 @EventSchema(name="com.example.order.placed", version="1.2.0")
@@ -327,3 +330,86 @@ def test_an_empty_attribute_is_refused_or_as_one_that_is_absent(name: str) -> No
         return
     assert event.event_id
     assert event.source is None
+
+
+# --- what is remembered of a class's messages -----------------------------------------------------------------------
+
+
+@given(
+    st.datetimes(
+        timezones=st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes))) | st.just(UTC)
+    )
+)
+def test_the_time_is_the_timestamp_in_iso_format(moment: datetime) -> None:
+    event = placed(timestamp=moment)
+    expected = event.timestamp.isoformat()
+    assert BinaryBinding().to_message(event, "t").header("ce_time") == expected
+    assert json.loads(StructuredBinding().to_message(event, "t").value or b"")["time"] == expected
+
+
+def test_events_of_several_classes_in_turn_keep_their_own_headers() -> None:
+    binding = BinaryBinding()
+    for event in (placed(), PlacedTwo(source="s"), placed(), PlacedTwo(source="s")):
+        message = binding.to_message(event, "t")
+        assert message.header("ce_eventversion") == event.version
+        assert to_event(message, Event) == event
+
+
+def test_a_class_that_takes_another_ones_place_reads_the_next_message() -> None:
+    def define() -> type[Event]:
+        class Renewed(Event):
+            event_type = "renewed"
+            one: str = "1"
+
+        return Renewed
+
+    first = define()
+    message = BinaryBinding().to_message(first(source="s"), "t")
+    assert type(to_event(message, Event)) is first
+    second = define()
+    assert type(to_event(message, Event)) is second
+    registry.unregister(second)
+    with pytest.raises(UnknownEventTypeError):
+        to_event(message, Event)
+
+
+def test_a_class_that_is_forgotten_at_the_end_of_a_block_reads_no_more() -> None:
+    with registry.isolated():
+
+        class Passing(Event):
+            event_type = "passing"
+
+        message = BinaryBinding().to_message(Passing(source="s"), "t")
+        assert type(to_event(message, Event)) is Passing
+    with pytest.raises(UnknownEventTypeError):
+        to_event(message, Event)
+
+
+def test_the_order_and_repetition_of_headers_make_no_difference() -> None:
+    event = placed()
+    message = BinaryBinding().to_message(event, "t")
+    again = (*message.headers, ("ce_type", b"another"), ("content-type", b"application/avro"))
+    for headers in (message.headers, message.headers[::-1], again, message.headers[4:] + message.headers[:4]):
+        for _ in range(2):  # the second time it is remembered
+            assert to_event(message._replace(headers=headers), Event) == event
+            assert to_event(message._replace(headers=headers), Placed) == event
+
+
+def test_messages_that_begin_alike_are_told_apart_by_all_that_counts() -> None:
+    message = BinaryBinding().to_message(placed(), "t")
+    assert to_event(message, Event) == placed()
+    wrong = (("content-type", b"application/json"), *message.headers[1:2], ("ce_type", b"unheard of"))
+    with pytest.raises(UnknownEventTypeError):
+        to_event(message._replace(headers=wrong + message.headers[3:]), Event)
+    other_prefix = tuple((name.replace("ce_", "ce-"), value) for name, value in message.headers)
+    assert to_event(message._replace(headers=other_prefix), Event, prefix="ce-") == placed()
+
+
+def test_what_foreign_headers_name_is_remembered_within_bounds() -> None:
+    from commons_events.binding import _binding
+
+    message = BinaryBinding().to_message(placed(), "t")
+    for number in range(2 * _binding._MOST_ROUTES):
+        headers = (*message.headers[:3], ("ce_eventversion", f"1.0.{number}".encode()), *message.headers[4:])
+        assert to_event(message._replace(headers=headers), Event) == placed()
+        assert len(_binding._routes) <= _binding._MOST_ROUTES

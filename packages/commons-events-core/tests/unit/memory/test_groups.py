@@ -13,7 +13,7 @@ import pytest
 
 from commons_events import Message
 from commons_events.memory import MemorySubscription
-from commons_events.transport import TopicPartition
+from commons_events.transport import Outcome, Settlement, TopicPartition
 
 Bench = Callable[..., Any]
 
@@ -314,3 +314,38 @@ async def test_messages_of_several_partitions_come_in_the_order_of_publishing(be
     for n, partition in enumerate(order):
         await b.publish(str(n).encode(), partition=partition)
     assert await b.values(subscription) == [str(n).encode() for n in range(len(order))]
+
+
+@pytest.mark.asyncio
+async def test_settling_what_came_from_a_deleted_topic_does_nothing(bench: Bench) -> None:
+    b = bench()
+    subscription = await b.subscribe("t", "u", max_unsettled=2)
+    await b.publish(b"1", b"2")
+    old = await b.take(subscription)
+    await b.transport.delete("t")
+    for delivery in old:
+        await delivery.ack()
+    await b.publish(b"3", b"4", b"5", topic="u")
+    assert await b.values(subscription) == [b"3", b"4"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("outcome", list(Outcome))
+async def test_one_settlement_is_as_one_in_a_list(bench: Bench, outcome: Outcome) -> None:
+    shown = []
+    for alone in (True, False):
+        b = bench()
+        subscription = await b.subscribe(max_unsettled=2)
+        await b.publish(b"1", b"2", b"3")
+        first, second = await b.take(subscription)
+        for _ in range(2):  # the second time it is stale
+            if alone:
+                await subscription.settle_delivery(first, outcome, 0.0)
+            else:
+                await subscription.settle([Settlement(first, outcome, 0.0)])
+        batch = await b.take(subscription)
+        await second.ack()
+        batch += await b.take(subscription)
+        shown.append([(delivery.value, delivery.attempt) for delivery in batch])
+    assert shown[0] == shown[1]
+    assert shown[0]

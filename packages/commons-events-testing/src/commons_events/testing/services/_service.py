@@ -20,6 +20,7 @@ from commons_events.testing.services._errors import (
     ServiceUnavailableError,
     WayUnavailableError,
 )
+from commons_events.testing.services._restartable import Restartable
 
 __all__ = ["ENVIRONMENT", "Place", "RunningService", "Service", "Way", "cache_folder"]
 
@@ -79,7 +80,9 @@ class RunningService:
         address: where clients find it, in the form that they take.
         lacks: what it can't serve, as capability and reason.
         log: the file that it logs to; None if that is not known here.
-        stop: ends it; None if it isn't ours to end.
+        servers: its processes, by a number from 1, if they are ours.
+        place: where its files are, if they are ours; `stop` removes it.
+        stop: called by `stop`, after the processes' end, for what else has to go.
     """
 
     def __init__(
@@ -91,6 +94,8 @@ class RunningService:
         address: str,
         lacks: Mapping[str, str] | None = None,
         log: Path | None = None,
+        servers: Mapping[int, Restartable] | None = None,
+        place: Place | None = None,
         stop: Callable[[], None] | None = None,
     ) -> None:
         self.service = service
@@ -101,7 +106,76 @@ class RunningService:
         self.log = log
         self.passed_over: dict[str, str] = {}
         """The ways that come before this one, each with the reason why it was not taken."""
+        self._servers = dict(servers or {})
+        self._place = place
         self._stop = stop
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """The numbers of the processes that `kill` and the like take; none where they aren't ours."""
+        return tuple(self._servers)
+
+    def pid(self, node: int = 1) -> int:
+        """The process id of a node.
+
+        Raises:
+            ServiceError: it doesn't run, or isn't a process of ours; the methods below raise that too.
+        """
+        return self._server(node).pid
+
+    def kill(self, node: int = 1) -> None:
+        """End a node by SIGKILL, and return once it is gone. Its files stay."""
+        self._server(node).kill()
+
+    def terminate(self, node: int = 1) -> None:
+        """Shut a node down orderly, by SIGTERM, and return once it is gone. Its files stay."""
+        self._server(node).terminate()
+
+    def start(self, node: int = 1, *, wait: bool = True) -> None:
+        """Start a node again on its files and ports; return once it serves, or at once without ``wait``.
+
+        Raises:
+            ServiceError: it runs already.
+            ServiceStartError: it ended, or did not serve in time.
+        """
+        self._server(node).start(wait=wait)
+
+    def pause(self, node: int = 1) -> None:
+        """Freeze a node by SIGSTOP: its connections stay open and silent."""
+        self._server(node).pause()
+
+    def resume(self, node: int = 1) -> None:
+        """Let a paused node go on, by SIGCONT."""
+        self._server(node).resume()
+
+    def start_all(self) -> None:
+        """Start every node that doesn't run, let every paused one go on, and return once all serve."""
+        for server in self._servers.values():
+            if server.running:
+                server.resume()
+            else:
+                server.start(wait=False)
+        for server in self._servers.values():
+            server.wait_ready()
+
+    def started(self) -> Self:
+        """This, with all its nodes started; for a `Way`, whose server is stopped again if that fails."""
+        try:
+            self.start_all()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _server(self, node: int) -> Restartable:
+        if not self._servers:
+            raise ServiceError(f"{self.service} by {self.way} ({self.description}): its processes aren't ours")
+        try:
+            return self._servers[node]
+        except KeyError:
+            raise ServiceError(
+                f"no node {node} of {self.service}; there are: {', '.join(map(str, self.nodes))}"
+            ) from None
 
     @property
     def logs(self) -> dict[str, Path]:
@@ -146,9 +220,13 @@ class RunningService:
 
     def stop(self) -> None:
         """End the server and remove its data. Calling it again does nothing; a server of others stays."""
+        for server in self._servers.values():
+            server.stop()
         stop, self._stop = self._stop, None
         if stop is not None:
             stop()
+        if self._place is not None:
+            self._place.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -281,8 +359,3 @@ def _announce(running: RunningService) -> None:
         address=running.address,
         log_file=str(running.log),
     )
-
-
-def unsupported(running: RunningService, what: str) -> ServiceError:
-    """The error of an operation that this way of the service can't do."""
-    return ServiceError(f"{running.service} by {running.way} ({running.description}) can't {what}")

@@ -16,7 +16,14 @@ from commons_events.testing._wait import eventually
 from commons_events.transport import Delivery
 
 if TYPE_CHECKING:
-    from commons_events.testing.services import RunningKafka, RunningService
+    from commons_events.testing.services import (
+        RunningAws,
+        RunningKafka,
+        RunningPostgres,
+        RunningPubsub,
+        RunningRabbitMQ,
+        RunningService,
+    )
 
 __all__ = ["EventTestHarness"]
 
@@ -100,6 +107,34 @@ class EventTestHarness:
             ServiceStartError: it is there and did not start.
         """
         return cast("AbstractAsyncContextManager[RunningKafka]", self._service("kafka", fresh))
+
+    def postgres_container(self, *, fresh: bool = False) -> AbstractAsyncContextManager[RunningPostgres]:
+        """A real PostgreSQL: ``async with harness.postgres_container() as postgres: postgres.url``.
+
+        As `kafka_container`; ``with postgres.database() as url:`` gives an empty database of one's own.
+        """
+        return cast("AbstractAsyncContextManager[RunningPostgres]", self._service("postgres", fresh))
+
+    def rabbitmq_container(self, *, fresh: bool = False) -> AbstractAsyncContextManager[RunningRabbitMQ]:
+        """A real RabbitMQ: ``async with harness.rabbitmq_container() as rabbitmq: rabbitmq.url``.
+
+        As `kafka_container`; ``with rabbitmq.vhost() as url:`` gives a virtual host of one's own.
+        """
+        return cast("AbstractAsyncContextManager[RunningRabbitMQ]", self._service("rabbitmq", fresh))
+
+    def pubsub_container(self, *, fresh: bool = False) -> AbstractAsyncContextManager[RunningPubsub]:
+        """Google's Pub/Sub emulator: ``async with harness.pubsub_container() as pubsub: pubsub.address``.
+
+        As `kafka_container`; a project of one's own, ``pubsub.unique("project")``, needs no making.
+        """
+        return cast("AbstractAsyncContextManager[RunningPubsub]", self._service("pubsub", fresh))
+
+    def aws_container(self, *, fresh: bool = False) -> AbstractAsyncContextManager[RunningAws]:
+        """A server that speaks for SNS and SQS: ``async with harness.aws_container() as aws: aws.url``.
+
+        As `kafka_container`; ``boto3.client("sqs", **aws.client_settings)`` is a client of it.
+        """
+        return cast("AbstractAsyncContextManager[RunningAws]", self._service("aws", fresh))
 
     @asynccontextmanager
     async def _service(self, name: str, fresh: bool) -> AsyncIterator[RunningService]:

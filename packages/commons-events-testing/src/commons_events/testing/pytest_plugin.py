@@ -18,9 +18,28 @@ if TYPE_CHECKING:
     from commons_events.event import EventRegistry
     from commons_events.memory import MemoryBroker
     from commons_events.testing._harness import EventTestHarness
-    from commons_events.testing.services import RunningKafka, RunningService
+    from commons_events.testing.services import (
+        RunningAws,
+        RunningKafka,
+        RunningPostgres,
+        RunningPubsub,
+        RunningRabbitMQ,
+        RunningService,
+    )
 
-__all__ = ["event_harness", "event_registry", "kafka_cluster", "kafka_service", "memory_broker"]
+__all__ = [
+    "aws_service",
+    "event_harness",
+    "event_registry",
+    "kafka_cluster",
+    "kafka_service",
+    "memory_broker",
+    "postgres_database",
+    "postgres_service",
+    "pubsub_service",
+    "rabbitmq_service",
+    "rabbitmq_vhost",
+]
 
 _CONTRACTS = "commons_events.testing.contracts"
 _SERVICES = "commons_events.testing.services"
@@ -84,6 +103,45 @@ def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> RunningKafka:
     return cast("RunningKafka", _shared(tmp_path_factory, "kafka-cluster", "kafka", KafkaOptions(brokers=3)))
 
 
+@pytest.fixture(scope="session")
+def postgres_service(tmp_path_factory: pytest.TempPathFactory) -> RunningPostgres:
+    """The session's PostgreSQL, started on first use."""
+    return cast("RunningPostgres", _shared(tmp_path_factory, "postgres"))
+
+
+@pytest.fixture
+def postgres_database(postgres_service: RunningPostgres) -> Iterator[str]:
+    """The URL of an empty database that belongs to this test alone; needs psycopg."""
+    with postgres_service.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_service(tmp_path_factory: pytest.TempPathFactory) -> RunningRabbitMQ:
+    """The session's RabbitMQ, started on first use."""
+    return cast("RunningRabbitMQ", _shared(tmp_path_factory, "rabbitmq"))
+
+
+@pytest.fixture
+def rabbitmq_vhost(rabbitmq_service: RunningRabbitMQ) -> Iterator[str]:
+    """The AMQP URL of a virtual host that belongs to this test alone."""
+    rabbitmq_service.require("management")
+    with rabbitmq_service.vhost() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def pubsub_service(tmp_path_factory: pytest.TempPathFactory) -> RunningPubsub:
+    """The session's Pub/Sub emulator, started on first use; tests keep apart by project."""
+    return cast("RunningPubsub", _shared(tmp_path_factory, "pubsub"))
+
+
+@pytest.fixture(scope="session")
+def aws_service(tmp_path_factory: pytest.TempPathFactory) -> RunningAws:
+    """The session's server for SNS and SQS, started on first use; tests keep apart by names."""
+    return cast("RunningAws", _shared(tmp_path_factory, "aws"))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse to run a contract of which a test is marked away without a reason, wherever the mark stands.
@@ -126,7 +184,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Point a failed test's report at the logs of the servers that it used."""
     report = yield
     if report.failed and _SERVICES in sys.modules:
-        logs = [f"{service.service}: {log}" for service in _services_of(item) for log in service.logs.values()]
+        logs = [f"{name}: {log}" for service in _services_of(item) for name, log in service.logs.items()]
         if logs:
             report.sections.append(("Server logs", "\n".join(logs)))
     return report

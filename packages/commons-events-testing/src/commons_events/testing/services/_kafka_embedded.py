@@ -122,6 +122,7 @@ class MockCluster:
         options = options or KafkaOptions()
         _refuse_unless_plain(options, "the mock cluster", 9)
         found = self.find()
+        place.remove()  # it keeps no files
         from confluent_kafka import KafkaException, Producer
 
         # The instance holds the brokers for as long as it lives.
@@ -136,6 +137,5 @@ class MockCluster:
             description=found,
             address=",".join(f"{broker.host}:{broker.port}" for broker in sorted(brokers, key=lambda b: b.id)),
             lacks=MOCK_LACKS | ({"cluster": "one broker was asked for"} if options.brokers < 3 else {}),
-            place=place,
             stop=holder.clear,
         )

@@ -168,8 +168,8 @@ class KafkaCluster(RunningKafka):
 
     @property
     def logs(self) -> dict[str, Path]:
-        """Each broker's log, as ``broker-1``."""
-        return {f"broker-{node.id}": node.log for node in self._files.values()}
+        """Each broker's log, as ``kafka broker 1``."""
+        return {f"kafka broker {node.id}": node.log for node in self._files.values()}
 
     def data(self, node: int = 1) -> Path:
         """The folder of a broker's partitions."""

@@ -294,23 +294,24 @@ class Service(Generic[R]):
         """The variable of the environment that holds an address, or the name of the only way to be tried."""
         return f"COMMONS_EVENTS_TEST_{self.name.upper()}"
 
-    def chosen(self) -> Sequence[Way[R]]:
-        """The ways to be tried: all, or the one that the environment names."""
-        value = os.environ.get(self.variable, "").strip()
-        return [way for way in self.ways if way.name == value] or self.ways
-
     def address(self) -> str | None:
         """The address that the environment holds, if it holds one."""
         value = os.environ.get(self.variable, "").strip()
         return value if value and value not in {way.name for way in self.ways} else None
 
+    def _passed_over(self, way: Way[R]) -> str | None:
+        """Why the environment leaves this way out, if it does."""
+        value = os.environ.get(self.variable, "").strip()
+        return None if value in ("", way.name) else f"{self.variable}={value} asks for another"
+
     def survey(self) -> dict[str, tuple[bool, str]]:
         """Every way with whether it is there, and what it would start or why it isn't; nothing is started."""
         address = self.address()
-        found = {ENVIRONMENT: (address is not None, address or f"{self.variable} is not set")}
+        found = {ENVIRONMENT: (address is not None, address or f"{self.variable} holds no address")}
         for way in self.ways:
+            reason = self._passed_over(way)
             try:
-                found[way.name] = (True, way.find())
+                found[way.name] = (True, way.find()) if reason is None else (False, reason)
             except WayUnavailableError as error:
                 found[way.name] = (False, str(error))
         return found
@@ -331,11 +332,11 @@ class Service(Generic[R]):
             running = self.given(address)
             _announce(running)
             return running
-        reasons: dict[str, str] = {ENVIRONMENT: f"{self.variable} is not set"}
-        chosen = self.chosen()
+        reasons = {ENVIRONMENT: f"{self.variable} holds no address"}
         for way in self.ways:
-            if way not in chosen:
-                reasons[way.name] = f"{self.variable} asks for another"
+            left_out = self._passed_over(way)
+            if left_out is not None:
+                reasons[way.name] = left_out
                 continue
             try:
                 way.find()

@@ -97,7 +97,7 @@ class EventTestHarness:
     def kafka_container(self, *, fresh: bool = False) -> AbstractAsyncContextManager[RunningKafka]:
         """A real Kafka: ``async with harness.kafka_container() as kafka: kafka.bootstrap_servers``.
 
-        From a container where a Docker engine answers, else a local Apache Kafka, else an embedded broker; ``way``
+        At the address that the environment holds, else a local Apache Kafka, else an embedded broker; ``way``
         and ``description`` say which it is. It creates topics by themselves. All blocks of a process share one, so
         take topics that no other test has (``kafka.unique("orders")``), or ask for a ``fresh`` one, which takes
         seconds and is stopped at the block's end.

@@ -249,7 +249,7 @@ class Way(Protocol[R_co]):
 
     @property
     def name(self) -> str:
-        """A word: ``docker``, ``local``, or what the embedded server is called."""
+        """A word: ``local``, or what the embedded server is called."""
         ...
 
     def find(self) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "DuplicatePluginError",
     "EventDefinitionError",
     "FrozenEventError",
+    "InvalidSchemaError",
     "InvalidTopicError",
     "MessageTooLargeError",
     "MissingDistributionError",
@@ -116,6 +117,10 @@ class DeserializationError(CommonsEventsError, ValueError):
 
 class UnknownEventTypeError(DeserializationError, LookupError):
     """No class is known for the event type and version that the bytes or headers name."""
+
+
+class InvalidSchemaError(CommonsEventsError, ValueError):
+    """A text is not a schema of the format that it was read as; the message says where and why."""
 
 
 # --- brokers ---------------------------------------------------------------------------------------------------

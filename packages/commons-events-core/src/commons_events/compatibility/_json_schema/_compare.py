@@ -37,12 +37,11 @@ __all__ = ["compare"]
 Steps = Generator[tuple[Link, Link], Outcome, None]
 Pair = tuple[int, int]
 
-_MOST_PAIRS = 250_000
-"""A union of 500 types against another one; more is no schema that anybody wrote."""
+_MOST_PAIRS = 500_000
+"""A union of 700 types against another one: more than the largest schemas in use have."""
 
 
 class _Frame(NamedTuple):
-    pair: Pair
     outcome: Outcome
     steps: Steps
 
@@ -86,8 +85,8 @@ class _Run:
                 request = next(frame.steps) if answer is None else frame.steps.send(answer)
             except StopIteration:
                 self._stack.pop()
-                self._open.discard(frame.pair)
-                answer = self.found[frame.pair] = frame.outcome
+                self._open.discard(frame.outcome.pair)
+                answer = self.found[frame.outcome.pair] = frame.outcome
             else:
                 answer = self._ask(*request)
         assert answer is not None
@@ -103,15 +102,15 @@ class _Run:
             if pair in self._known:
                 return self._known[pair]
             self.assumed = True
-            return Outcome(self._lenient)
+            return Outcome(pair, self._lenient)
         self.budget -= 1
         if self.budget < 0:
             raise InvalidSchemaError(
                 f"The schemas have more than {_MOST_PAIRS:,} pairs of parts to compare. Make their unions smaller."
             )
         self._open.add(pair)
-        outcome = Outcome(self._lenient)
-        self._stack.append(_Frame(pair, outcome, _pair(outcome, one, other)))
+        outcome = Outcome(pair, self._lenient)
+        self._stack.append(_Frame(outcome, _pair(outcome, one, other)))
         return None
 
 
@@ -193,8 +192,7 @@ def _combined(out: Outcome, writer: Combined, reader: Combined) -> Steps:
             )
             return
         out.note("COMBINED_TYPE_EXTENDED")
-    before = list({member.key: member for member in writer.members}.values())
-    after = list({member.key: member for member in reader.members}.values())
+    before, after = _distinct(writer.members), _distinct(reader.members)
     _compare_sizes(out, writer, reader, len(before), len(after))
     outcomes: dict[tuple[int, int], Outcome] = {}
     for i, old in enumerate(before):
@@ -214,6 +212,10 @@ def _combined(out: Outcome, writer: Combined, reader: Combined) -> Steps:
             f"no member of the reader's {reader.criterion} is left that reads the writer's {names}",
             f"Keep a member that reads it: the reader has {', '.join(describe(m.target) for m in after[:5])}.",
         )
+
+
+def _distinct(members: list[Link]) -> list[Link]:
+    return list({member.key or id(member): member for member in members}.values())
 
 
 def _compare_sizes(out: Outcome, writer: Combined, reader: Combined, before: int, after: int) -> None:

@@ -38,6 +38,7 @@ class Outcome:
     Pairs below are shared, not copied: a schema that is reached by a thousand ways was compared once.
     """
 
+    pair: tuple[int, int]
     lenient: bool
     entries: list[Difference | tuple[str, Outcome]] = field(default_factory=list)
     breaks: bool = False
@@ -70,21 +71,26 @@ def walk(root: Outcome, *, broken: bool, limit: int) -> Iterator[tuple[str, Diff
         broken: whether to leave out what does no harm.
         limit: how many to give; a schema of a few lines may have billions of paths.
     """
-    stack: list[tuple[str, Outcome, Iterator[Difference | tuple[str, Outcome]]]] = [("", root, iter(root.entries))]
-    on_the_way = {id(root)}
-    while stack and limit > 0:
-        path, outcome, entries = stack[-1]
+    stack = [(root, iter(root.entries))]
+    way = [""]
+    on_the_way = {root.pair}  # a cycle's differences are given where it starts
+    while stack:
+        outcome, entries = stack[-1]
         for entry in entries:
             if isinstance(entry, Difference):
                 if not broken or outcome.counts(entry.effect):
+                    yield "".join(way) + entry.path, entry
                     limit -= 1
-                    yield path + entry.path, entry
                     if limit <= 0:
                         return
-            elif (not broken or entry[1].breaks) and id(entry[1]) not in on_the_way:
-                on_the_way.add(id(entry[1]))
-                stack.append((path + entry[0], entry[1], iter(entry[1].entries)))
+                continue
+            path, below = entry
+            if (below.breaks or not broken) and below.pair not in on_the_way:
+                on_the_way.add(below.pair)
+                way.append(path)
+                stack.append((below, iter(below.entries)))
                 break
         else:
             stack.pop()
-            on_the_way.discard(id(outcome))
+            way.pop()
+            on_the_way.discard(outcome.pair)

@@ -79,7 +79,7 @@ class Document:
         Raises:
             InvalidSchemaError: it names none in this document. Other documents are not fetched.
         """
-        absolute = self._join(self._base.get(id(where), ""), reference)
+        absolute = self._join(self.base(where), reference)
         if absolute.rstrip("#") in self._named:
             return self._named[absolute.rstrip("#")]
         url, fragment = urldefrag(absolute)
@@ -94,6 +94,10 @@ class Document:
             f"the reference {reference!r} leads to no schema in this document (other documents are not fetched: "
             "put what it names under $defs)",
         )
+
+    def base(self, schema: dict[str, Any]) -> str:
+        """The address that references in a schema are relative to."""
+        return self._base.get(id(schema), "")
 
     def _follow(self, root: Any, pointer: str) -> Any:
         if pointer and not pointer.startswith("/"):

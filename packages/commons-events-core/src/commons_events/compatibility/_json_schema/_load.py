@@ -26,6 +26,7 @@ from commons_events.compatibility._json_schema._nodes import (
     Object,
     Reference,
     Text,
+    as_text,
     canonical,
     shown,
 )
@@ -59,7 +60,7 @@ class _Loader:
     def __init__(self, document: Document) -> None:
         self._document = document
         self._draft = draft = document.draft
-        self._links: dict[int, Link] = {}
+        self._links: dict[tuple[str, str], Link] = {}
         self._waiting: list[tuple[Link, str]] = []
         modern = draft >= Draft.DRAFT_2019_09
         arrays = {
@@ -102,10 +103,12 @@ class _Loader:
         if not isinstance(raw, dict | bool):
             self._wrong(path, "a schema is an object or a boolean", raw)
         if isinstance(raw, bool):
-            return Link(raw, Anything(raw=raw) if raw else Nothing(raw=raw))
-        link = self._links.get(id(raw))
+            return Link(raw, Anything(raw=raw) if raw else Nothing(raw=raw), key=str(raw))
+        # What says the same in the same place is one schema, so that it is compared once.
+        key = self._document.base(raw), as_text(raw)
+        link = self._links.get(key)
         if link is None:
-            link = self._links[id(raw)] = Link(raw)
+            link = self._links[key] = Link(raw, key=key[1])
             self._waiting.append((link, path))
         return link
 
@@ -113,9 +116,8 @@ class _Loader:
 
     def _node(self, raw: dict[str, Any], path: str) -> Node:
         old = self._draft <= Draft.DRAFT_7
-        if old and "$ref" in raw:  # up to draft 7, nothing counts beside it
-            return self._reference(raw, "$ref", path)
-        parts = list(self._parts(raw, path))
+        # up to draft 7, no statement beside a reference counts
+        parts = [self._reference(raw, "$ref", path)] if old and "$ref" in raw else list(self._parts(raw, path))
         if not parts:
             node: Node = Anything()
         elif len(parts) == 1:
@@ -151,7 +153,7 @@ class _Loader:
             if isinstance(raw["type"], str):
                 yield nodes[0]
             else:
-                links = [Link({"type": name}, node) for name, node in zip(stated, nodes, strict=True)]
+                links = [Link(name, node, key=name) for name, node in zip(stated, nodes, strict=True)]
                 yield Combined(criterion="anyOf", members=links)
                 for node in nodes:
                     node.raw = raw
@@ -177,9 +179,9 @@ class _Loader:
         reference = raw[keyword]
         if not isinstance(reference, str):
             self._wrong(f"{path}/{keyword}", "a reference is a string", reference)
-        return Reference(
-            raw=raw, link=self._link(self._document.find(reference, raw, f"{path}/{keyword}"), f"{path}/{keyword}")
-        )
+        path = f"{path}/{keyword}"
+        found = self._document.find(reference, raw, path)
+        return Reference(raw=raw, link=self._link(found, reference if reference.startswith("#") else path))
 
     def _combined(self, raw: dict[str, Any], criterion: Criterion, path: str) -> Combined:
         members = self._list(raw, criterion, path)

@@ -29,6 +29,7 @@ __all__ = [
     "Object",
     "Reference",
     "Text",
+    "as_text",
     "canonical",
     "describe",
     "shown",
@@ -45,14 +46,8 @@ class Link:
     node: Node | None = None
     default: str | None = None
     """The default that stands right here, a reference's own included."""
-    _key: str | None = None
-
-    @property
-    def key(self) -> str:
-        """Equal for two members of a union that say the same."""
-        if self._key is None:
-            self._key = str(id(self)) if self.raw is None else canonical(self.raw)
-        return self._key
+    key: str = ""
+    """The same for two schemas that say the same; empty for one that nobody wrote."""
 
     @property
     def target(self) -> Node:
@@ -190,6 +185,11 @@ class Reference(Node):
 
 
 # --- in words --------------------------------------------------------------------------------------------------
+
+
+def as_text(schema: dict[str, Any]) -> str:
+    """A text that two schemas share where they say the same."""
+    return json.dumps(schema, sort_keys=True, default=repr)
 
 
 def canonical(value: Any) -> str:

@@ -59,6 +59,7 @@ _KNOWN: dict[tuple[str, str], str] = {
     (TRANSPORTS, "sqs"): "commons-events-aws",
     (TRANSPORTS, "aws"): "commons-events-aws",
     (SERIALIZERS, "json"): "commons-events-core",
+    (SERIALIZERS, "jsonschema"): "commons-events-core[jsonschema]",
     (SERIALIZERS, "avro"): "commons-events-core[avro]",
     (SERIALIZERS, "protobuf"): "commons-events-core[protobuf]",
     (PRODUCERS, "KafkaProducer"): "commons-events-kafka",
@@ -173,8 +174,20 @@ def serializer(name: str) -> Serializer:
 
 
 @lru_cache(maxsize=256)  # bounded: a content type is whatever a foreign header says
-def serializer_for(content_type: str) -> Serializer | None:
-    """The installed serializer of a content type, parameters aside; any kind of JSON is JSON's."""
+def serializer_for(content_type: str, schema_type: str | None = None) -> Serializer | None:
+    """The installed serializer of a content type, parameters aside; any kind of JSON is JSON's.
+
+    Args:
+        content_type: as a header states it.
+        schema_type: the format of the class that is read, which is asked first: several may have one content type.
+
+    Raises:
+        MissingDistributionError: the class's own format has this content type, and its extra is not installed.
+    """
+    if schema_type in names(SERIALIZERS):
+        own = load(SERIALIZERS, schema_type).content_type
+        if own == media_type(content_type) or (is_json(own) and is_json(content_type)):
+            return serializer(schema_type)
     if is_json(content_type):
         return serializer("json")
     for name in names(SERIALIZERS):

@@ -30,6 +30,7 @@ TREE = {
     "SerializationError": ("CommonsEventsError", "ValueError"),
     "DeserializationError": ("CommonsEventsError", "ValueError"),
     "UnknownEventTypeError": ("DeserializationError", "LookupError"),
+    "InvalidSchemaError": ("CommonsEventsError", "ValueError"),
     "TransportError": ("CommonsEventsError",),
     "ConnectionLostError": ("TransportError",),
     "InvalidTopicError": ("TransportError", "ValueError"),

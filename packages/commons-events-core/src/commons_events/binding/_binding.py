@@ -262,9 +262,8 @@ def _found(event_class: type[E], event_type: str, version: str | None) -> type[E
 
 
 def _decode(data: bytes, event_class: type[E], content_type: object) -> E:
-    codec = serializer_for(content_type) if isinstance(content_type, str) else None
-    if codec is None:
-        codec = serializer(event_class.schema_info().schema_type if _is_concrete(event_class) else "json")
+    own = event_class.schema_info().schema_type if _is_concrete(event_class) else "json"
+    codec = (serializer_for(content_type, own) if isinstance(content_type, str) else None) or serializer(own)
     return codec.decode(data, event_class)
 
 

@@ -112,6 +112,8 @@ def compile_check(schema: Schema) -> Callable[[Any], None]:
     """
     try:
         jsonschema.Draft202012Validator.check_schema(_without_patterns(schema))
+        for pattern in _patterns(schema):
+            _Pattern(pattern)
         return _compile(schema)
     except jsonschema.SchemaError as error:
         raise Unusable(f"{error.json_path}: {error.message}") from error
@@ -172,6 +174,8 @@ def _slow(schema: Schema) -> Callable[[Any], None]:
             raise Mismatch("it nests too deeply") from caught
         except Unresolvable as caught:
             raise Unusable(f"{caught.ref} leads to nothing in the schema; other documents are not fetched") from caught
+        except re.error as caught:  # the library has no other engine for unevaluatedProperties
+            raise Unusable(f"{caught.pattern!r} is no regular expression to Python: {caught}") from caught
         if error is not None:
             path = ".".join(map(str, error.absolute_path))
             raise Mismatch(f"{path}: {error.message}" if path else error.message)
@@ -267,10 +271,9 @@ def _needs_more(node: Any, beyond: set[str]) -> bool:
         name = str(reference).removeprefix(_DEFINITIONS)
         if reference == name or name in beyond or not _NAME.fullmatch(name):
             return True
-    patterns = [*node.get("patternProperties", ()), *([node["pattern"]] if "pattern" in node else [])]
-    return any(not _python_knows(pattern) for pattern in patterns) or any(
-        _needs_more(child, beyond) for child in _children(node)
-    )
+    if not all(map(_python_knows, _own_patterns(node))):
+        return True
+    return any(_needs_more(child, beyond) for child in _children(node))
 
 
 _NAME = re.compile(r"[\w.-]+")
@@ -285,6 +288,17 @@ def _children(node: Schema) -> Iterator[Any]:
             yield from value
         elif key in _NAMED:
             yield from value.values()
+
+
+def _own_patterns(node: Schema) -> list[str]:
+    return [*node.get("patternProperties", ()), *([node["pattern"]] if "pattern" in node else [])]
+
+
+def _patterns(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from _own_patterns(node)
+        for child in _children(node):
+            yield from _patterns(child)
 
 
 # --- patterns and multiples ------------------------------------------------------------------------------------
@@ -325,17 +339,41 @@ def _without_patterns(node: Any) -> Any:
     return [_without_patterns(item) for item in node] if isinstance(node, list) else node
 
 
-def _pattern(_: Any, pattern: str, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+Errors = Iterator[jsonschema.ValidationError]
+
+
+def _pattern(_: Any, pattern: str, value: Any, schema: Any) -> Errors:
     if isinstance(value, str) and not _Pattern(pattern).search(value):
         yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
 
 
-def _multiple_of(_: Any, divisor: Any, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+def _pattern_properties(validator: Any, patterns: Schema, value: Any, schema: Any) -> Errors:
+    for pattern, child in patterns.items() if isinstance(value, dict) else ():
+        search = _Pattern(pattern).search
+        for name, member in value.items():
+            if search(name):
+                yield from validator.descend(member, child, path=name, schema_path=pattern)
+
+
+def _additional_properties(validator: Any, rest: Any, value: Any, schema: Any) -> Errors:
+    searches = [_Pattern(pattern).search for pattern in schema.get("patternProperties", ())]
+    for name, member in value.items() if isinstance(value, dict) else ():
+        if name not in schema.get("properties", ()) and not any(search(name) for search in searches):
+            yield from validator.descend(member, rest, path=name)
+
+
+def _multiple_of(_: Any, divisor: Any, value: Any, schema: Any) -> Errors:
     """As decimals, since 0.3 is a multiple of 0.1, whatever floats say."""
     if isinstance(value, int | float) and not isinstance(value, bool) and Decimal(repr(value)) % Decimal(repr(divisor)):
         yield jsonschema.ValidationError(f"{value!r} is not a multiple of {divisor!r}")
 
 
 _Exact = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
-    jsonschema.Draft202012Validator, {"pattern": _pattern, "multipleOf": _multiple_of}
+    jsonschema.Draft202012Validator,
+    {
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+        "multipleOf": _multiple_of,
+    },
 )

@@ -102,16 +102,15 @@ class JsonSchemaSerializer(JsonSerializer):
 
     def _check(self, fields: Any, event_class: type[Event]) -> None:
         made = self._made.get(event_class)
-        if made is None or made[0] is not event_class.__pydantic_serializer__:  # it was decorated or completed since
-            made = self._made[event_class] = event_class.__pydantic_serializer__, self._compiled(event_class)
         try:
+            if (
+                made is None or made[0] is not event_class.__pydantic_serializer__
+            ):  # it was decorated or completed since
+                check = self._compile(published_schema(event_class))
+                made = self._made[event_class] = event_class.__pydantic_serializer__, check
             made[1](fields)
         except self._mismatch as error:
             self._refuse(event_class, error)
-
-    def _compiled(self, event_class: type[Event]) -> Check:
-        try:
-            return self._compile(published_schema(event_class))
         except self._unusable as error:
             raise EventDefinitionError(
                 f"{event_class.__qualname__}: its JSON Schema cannot be checked with: {error}. See what its fields add "

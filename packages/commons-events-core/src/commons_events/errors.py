@@ -26,6 +26,7 @@ __all__ = [
     "DuplicatePluginError",
     "EventDefinitionError",
     "FrozenEventError",
+    "InvalidSchemaError",
     "InvalidTopicError",
     "MessageTooLargeError",
     "MigrationError",
@@ -131,6 +132,10 @@ class MigrationError(DeserializationError):
 
 class UnknownEventTypeError(DeserializationError, LookupError):
     """No class is known for the event type and version that the bytes or headers name."""
+
+
+class InvalidSchemaError(CommonsEventsError, ValueError):
+    """A text is not a schema of the format that it was read as; the message says where and why."""
 
 
 # --- brokers ---------------------------------------------------------------------------------------------------

@@ -195,11 +195,24 @@ def serializer_for(content_type: str, preferred: str | None = None) -> Serialize
 
     Args:
         content_type: as a header has it.
-        preferred: the name of the one to take where several share the content type.
+        preferred: the format of the class that is read, which is the one to take where several share a content type.
+
+    Raises:
+        MissingDistributionError: the preferred one has this content type, and its extra is not installed.
     """
     wanted = _format(content_type)
     fitting = {codec.name: codec for codec in _installed_serializers() if _format(codec.content_type) == wanted}
+    if preferred is not None and preferred not in fitting and _has_format(preferred, wanted):
+        return serializer(preferred)  # says what is missing
     return fitting.get(preferred or "") or next(iter(fitting.values()), None)
+
+
+def _has_format(name: str, wanted: str) -> bool:
+    """Whether a serializer that could not be made is of this content type; unknown where it does not even load."""
+    try:
+        return name in names(SERIALIZERS) and _format(load(SERIALIZERS, name).content_type) == wanted
+    except MissingDistributionError:
+        return False
 
 
 def _format(content_type: str) -> str:

@@ -147,7 +147,7 @@ class Event(BaseModel):
     def __init__(self, /, **data: Any) -> None:
         _set_life(self, _BEING_MADE)
         filler = self.filler
-        if not data.keys() <= self._names:
+        if not data.keys() <= self._names and not data.keys() <= self._own_names():
             # the validator would pass over unknown fields; told to forbid them, it names these and all else
             filler.validate_python(data, self_instance=self, extra="forbid")
         filler.validate_python(data, self_instance=self)
@@ -396,6 +396,11 @@ class Event(BaseModel):
         """
         if isinstance(cls.filler, _Late):  # asking for it raises where a name is missing
             cls._build()
+
+    @classmethod
+    def _own_names(cls) -> frozenset[str]:
+        cls.complete()  # before, its names are those of the class above it
+        return cls._names
 
     @classmethod
     def schema_info(cls) -> SchemaInfo:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import ClassVar, TypeVar
 
-from commons_events.event import Event, _json
+from commons_events.event import Event, _json, registry
+from commons_events.plugins import serializer_for
+from commons_events.serialization._published import published_schema
 from commons_events.serialization._serializer import Serializer
 
 __all__ = ["JsonSerializer"]
@@ -24,17 +26,18 @@ class JsonSerializer(Serializer):
         return _json.write(event)
 
     def decode(self, data: bytes, event_class: type[E]) -> E:
-        """See `Event.from_json`."""
+        """See `Event.from_json`. On a base class, by the format of the class that is found, if that is JSON, too."""
+        if "event_type" not in event_class.__dict__:
+            identity = _json.identify(data)
+            found = registry.get(*identity) if identity is not None else None
+            codec = serializer_for(self.content_type, found.schema_info().schema_type) if found is not None else self
+            if codec is not None and type(codec) is not type(self):
+                return codec.decode(data, event_class)
         return event_class.from_json(data)
 
     def schema(self, event_class: type[Event]) -> str:
         """The class's JSON Schema, draft 2020-12."""
-        return json.dumps(
-            {
-                "$schema": "https://json-schema.org/draft/2020-12/schema",
-                **event_class.model_json_schema(mode="serialization"),
-            }
-        )
+        return json.dumps(published_schema(event_class))
 
     def identify(self, data: bytes) -> tuple[str, str | None] | None:
         """The ``event_type`` and ``version`` members of the object."""

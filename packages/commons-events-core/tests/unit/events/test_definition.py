@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from commons_events import Event, EventSchema
 from commons_events.errors import DuplicateEventTypeError, EventDefinitionError
@@ -373,6 +373,17 @@ def test_whatever_the_first_use_is_the_class_is_ready(use: Callable[[type[_Later
     with pytest.raises(AttributeError, match="fact"):
         event.number = 3
     assert Fresh.from_json(event.to_json()) == event
+
+
+def test_the_first_use_forbids_no_more_than_later_ones() -> None:
+    class Loose(BaseModel):
+        model_config = ConfigDict(extra="allow")
+
+    class Holding(Event):
+        loose: Loose
+
+    loose = Loose.model_validate({"more": 1})
+    assert Holding(loose=loose).loose == Holding(loose=loose).loose == loose
 
 
 def test_a_class_below_one_in_use_is_its_own() -> None:

@@ -1,0 +1,89 @@
+"""The JSON Schema that an event class publishes: draft 2020-12, and true of all that ``to_json`` writes."""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import TYPE_CHECKING, Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema, to_json
+
+if TYPE_CHECKING:
+    from commons_events.event import Event
+
+__all__ = ["published_schema"]
+
+
+def published_schema(event_class: type[Event]) -> dict[str, Any]:
+    """The schema of what a class's events are written as; a reader's schema asks for no more than that."""
+    return {
+        "$schema": _Generator.schema_dialect,
+        **event_class.model_json_schema(mode="serialization", schema_generator=_Generator),
+    }
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's, where that says something else than what is written."""
+
+    def generate(self, schema: CoreSchema, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:
+        made = super().generate(schema, mode)
+        _mend_names(made, made.get("$defs", {}))
+        return made
+
+    def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
+        """Flags may be combined, so that their members are not all the values that there are."""
+        made = super().enum_schema(schema)
+        if issubclass(schema["cls"], enum.Flag):
+            made = {key: value for key, value in made.items() if key not in ("enum", "const")}
+        return made
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        """Members have the fields' names, unless the model's own configuration writes aliases."""
+        outer = self.by_alias
+        self.by_alias = _writes_aliases(schema)
+        try:
+            return super().model_schema(schema)
+        finally:
+            self.by_alias = outer
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
+        """As for models."""
+        outer = self.by_alias
+        self.by_alias = _writes_aliases(schema)
+        try:
+            return super().dataclass_schema(schema)
+        finally:
+            self.by_alias = outer
+
+
+def _writes_aliases(schema: core_schema.ModelSchema | core_schema.DataclassSchema) -> bool:
+    return bool((schema.get("config") or {}).get("serialize_by_alias"))
+
+
+def _mend_names(node: Any, definitions: dict[str, Any]) -> None:
+    """The names of an object's members are text, whatever type the keys of a dict have."""
+    if isinstance(node, dict):
+        names = node.get("propertyNames")
+        if isinstance(names, dict):
+            named = definitions.get(str(names.get("$ref", "")).rpartition("/")[2], names)
+            if named.get("type", "string") != "string":
+                values = named.get("enum", [named["const"]] if "const" in named else None)
+                if values is None:
+                    del node["propertyNames"]
+                else:
+                    node["propertyNames"] = {"enum": [_as_name(value) for value in values]}
+        for key, child in node.items():
+            if key not in _DATA:
+                _mend_names(child, definitions)
+    elif isinstance(node, list):
+        for child in node:
+            _mend_names(child, definitions)
+
+
+_DATA = frozenset({"default", "enum", "const", "examples"})
+
+
+def _as_name(value: Any) -> str:
+    (name,) = json.loads(to_json({value: None}))
+    return str(name)

@@ -25,6 +25,7 @@ __all__ = [
     "DuplicatePluginError",
     "EventDefinitionError",
     "FrozenEventError",
+    "InvalidSchemaError",
     "InvalidTopicError",
     "MessageTooLargeError",
     "MissingDistributionError",
@@ -112,6 +113,10 @@ class SerializationError(CommonsEventsError, ValueError):
 
 class DeserializationError(CommonsEventsError, ValueError):
     """Bytes are not the event that they were read as; the reason is in the message, its cause is chained."""
+
+
+class InvalidSchemaError(CommonsEventsError, ValueError):
+    """A text is not a schema of its format; the message says where and why."""
 
 
 class UnknownEventTypeError(DeserializationError, LookupError):

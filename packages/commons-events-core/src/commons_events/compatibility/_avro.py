@@ -17,20 +17,19 @@ from commons_events.compatibility._violation import Violation
 
 __all__ = ["violations"]
 
-_PROMOTIONS = frozenset(
-    {
-        ("int", "long"),
-        ("int", "float"),
-        ("int", "double"),
-        ("long", "float"),
-        ("long", "double"),
-        ("float", "double"),
-        ("string", "bytes"),
-        ("bytes", "string"),
-    }
+_PROMOTIONS = (
+    ("int", "long"),
+    ("int", "float"),
+    ("int", "double"),
+    ("long", "float"),
+    ("long", "double"),
+    ("float", "double"),
+    ("string", "bytes"),
+    ("bytes", "string"),
 )
 """Writer's type, reader's type: "Schema Resolution" in the specification."""
-_PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+_NAMED = frozenset({"record", "enum", "fixed"})
+_SHOWN = 10
 
 
 def violations(
@@ -73,6 +72,7 @@ class _Comparison:
     def __init__(self) -> None:
         self._pairs: dict[tuple[int, int], _Pair] = {}
         self._new: deque[_Pair] = deque()
+        self._branches: dict[int, dict[tuple[str, str], list[Any]]] = {}
 
     def run(self, reader: Any, writer: Any) -> list[Violation]:
         root = self._pair(reader, writer)
@@ -106,7 +106,7 @@ class _Comparison:
             pair.parts = [(f"/{i}", self._pair(reader, branch)) for i, branch in enumerate(writer.schemas)]
         elif reads == "union":
             pair.is_choice = True
-            pair.parts = [("", self._pair(branch, writer)) for branch in reader.schemas]
+            pair.parts = [("", self._pair(branch, writer)) for branch in self._candidates(reader, writer)]
         elif reads != writes:
             if (writes, reads) not in _PROMOTIONS:
                 pair.own.append(_type_mismatch(reader, writer))
@@ -114,8 +114,28 @@ class _Comparison:
             pair.parts = [("/items", self._pair(reader.items, writer.items))]
         elif reads == "map":
             pair.parts = [("/values", self._pair(reader.values, writer.values))]
-        elif reads not in _PRIMITIVES:
+        elif reads in _NAMED:
             self._compare_named(pair, reads)
+
+    def _candidates(self, union: Any, writer: Any) -> list[Any]:
+        """The branches that may read what is no union itself; unions may be too large to try each with each."""
+        if id(union) not in self._branches:
+            index: dict[tuple[str, str], list[Any]] = defaultdict(list)
+            for branch in union.schemas:
+                name = kind(branch)
+                if name in _NAMED:
+                    for one in {branch.name, *fullname_aliases(branch)}:
+                        index[name, one].append(branch)
+                else:
+                    index[name, ""].append(branch)
+            self._branches[id(union)] = index
+        index = self._branches[id(union)]
+        name = kind(writer)
+        if name in _NAMED:
+            found = [*index.get((name, writer.name), ()), *index.get((name, writer.fullname), ())]
+            return list({id(branch): branch for branch in found}.values())
+        readers = [name, *(reads for writes, reads in _PROMOTIONS if writes == name)]
+        return [branch for one in readers for branch in index.get((one, ""), ())]
 
     def _compare_named(self, pair: _Pair, name: str) -> None:
         reader, writer = pair.reader, pair.writer
@@ -177,12 +197,11 @@ def _compare_symbols(pair: _Pair) -> None:
     known = set(reader.symbols)
     missing = [symbol for symbol in pair.writer.symbols if symbol not in known]
     if missing and reader.other_props.get("default") not in known:
-        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10:,} more" if len(missing) > 10 else "")
         pair.own.append(
             (
                 "/symbols",
                 "MISSING_ENUM_SYMBOLS",
-                f"the reader's enum {reader.fullname} lacks symbols that the writer has: {shown}",
+                f"the reader's enum {reader.fullname} lacks symbols that the writer has: {_list(missing)}",
                 "Keep the symbols, or give the reader's enum a default, which stands for those it doesn't know.",
             )
         )
@@ -195,6 +214,11 @@ def _type_mismatch(reader: Any, writer: Any) -> tuple[str, str, str, str]:
         f"the reader expects {_named(reader)}, and the writer has {_named(writer)}",
         "Keep the type, or read a union of the old and the new one.",
     )
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _named(schema: Any) -> str:
@@ -227,14 +251,9 @@ def _collect(root: _Pair) -> list[Violation]:
 
 
 def _missing_branch(path: str, pair: _Pair) -> Violation:
-    reasons = [
-        f"{rule} for {_named(part.reader)}: {message}"
-        for _, part in pair.parts
-        for _, rule, message, _ in part.own
-        if rule != "TYPE_MISMATCH"
-    ]
-    more = f" (nearest: {reasons[0]})" if reasons else ""
-    branches = ", ".join(_named(part.reader) for _, part in pair.parts) or "none"
+    reasons = [message for _, part in pair.parts for _, _, message, _ in part.own]
+    more = f": {reasons[0]}" if reasons else ""
+    branches = _list([_named(branch) for branch in pair.reader.schemas]) or "none"
     return Violation(
         path=path,
         rule="MISSING_UNION_BRANCH",

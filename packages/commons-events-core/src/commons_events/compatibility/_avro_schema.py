@@ -23,6 +23,8 @@ __all__ = ["fullname_aliases", "kind", "parse"]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAMED = frozenset({"record", "error", "enum", "fixed"})
 _INT, _LONG = 1 << 31, 1 << 63
+_MAX_FIELDS = 10_000
+"""Of a record; the library compares each field's name with all names before it."""
 _MAX_SAID = 200
 
 
@@ -103,7 +105,7 @@ def _reason(error: BaseException) -> str:
     """What the library found, without the types around it that it repeats."""
     while error.__context__ is not None:
         error = error.__context__
-    text = str(error)
+    text = str(error).encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= _MAX_SAID else f"{text[:_MAX_SAID]} …"
 
 
@@ -145,6 +147,8 @@ def _members(node: dict[str, Any], path: str, where: str) -> Iterator[tuple[str,
         fields = node.get("fields")
         if not isinstance(fields, list):
             _refuse(where, path, f"a record has a list of fields, not {_shown(fields)}")
+        if len(fields) > _MAX_FIELDS:
+            _refuse(where, path, f"a record may have {_MAX_FIELDS:,} fields here, and this one has {len(fields):,}")
         for i, field in enumerate(fields):
             place = f"{path}/fields/{i}"
             if not isinstance(field, dict):

@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from commons_events.compatibility._text import check_text
@@ -29,6 +29,8 @@ SCALARS = frozenset(
 _NO_KEYS = frozenset({"double", "float", "bytes"})
 _MAX_NUMBER = (1 << 29) - 1
 _RESERVED_NUMBERS = range(19_000, 20_000)
+_LITERALS = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?P<word>[\w.]+)""", re.DOTALL)
+_OTHER_BASE = re.compile(r"0[xX][0-9a-fA-F]+|0[0-7]+")
 _parsing = threading.Lock()
 """The parser's runtime keeps its prediction tables for the whole process."""
 
@@ -59,8 +61,10 @@ class Message:
     oneofs: dict[str, list[int]] = field(default_factory=dict)
     messages: dict[str, Message] = field(default_factory=dict)
     enums: set[str] = field(default_factory=set)
-    is_implied: bool = False
-    """It comes with a field: a group, or the entry of a map that is written as what it is on the wire."""
+    is_group: bool = False
+    """It comes with a field, and goes with it."""
+    is_entry: bool = False
+    """The same, for a map that is written as what it is on the wire."""
 
 
 @dataclass(slots=True)
@@ -73,8 +77,9 @@ class File:
     """Holds the messages and enums of the file, and no fields."""
 
 
+@lru_cache(maxsize=16)
 def parse(text: str, name: str = "") -> File:
-    """The definitions in a text.
+    """The definitions in a text, which nobody changes: the last ones are remembered.
 
     Args:
         text: of proto2, proto3 or an edition.
@@ -102,10 +107,23 @@ def _tree(text: str, where: str) -> ast.File:
         ) from error
     try:
         with _parsing:
-            tree: ast.File = make(where).parse(text.removeprefix("\ufeff"))
+            tree: ast.File = make(where).parse(_LITERALS.sub(_decimal, text.removeprefix("\ufeff")))
+    except InvalidSchemaError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:  # its syntax is right, and the library can't make a tree
+        raise InvalidSchemaError(f"{where}: the parser can't read it: {error}.") from error
     except RecursionError as error:
         raise InvalidSchemaError(f"{where}: nested too deeply for the stack that is left. Flatten it.") from error
     return tree
+
+
+def _decimal(found: re.Match[str]) -> str:
+    """The library reads decimal numbers alone; those of base 16 and 8 are as long or longer."""
+    word = found["word"]
+    if word is None or not _OTHER_BASE.fullmatch(word):
+        return found[0]
+    number = int(word, 16) if word[1] in "xX" else int(word, 8)
+    return str(number).ljust(len(word))
 
 
 @cache
@@ -162,16 +180,14 @@ class _Reader:
         if isinstance(element, self._ast.Message):
             options = [e for e in element.elements if isinstance(e, self._ast.Option)]
             is_entry = _option(options, "map_entry") is True
-            self._message(outer, path, element.name, element.elements, is_implied=is_entry)
+            self._message(outer, path, element.name, element.elements).is_entry = is_entry
         elif isinstance(element, self._ast.Enum):
             self._new_name(outer, path, element.name)
             outer.enums.add(element.name)
 
-    def _message(
-        self, outer: Message, path: str, name: str, elements: Iterable[object], *, is_implied: bool = False
-    ) -> None:
+    def _message(self, outer: Message, path: str, name: str, elements: Iterable[object]) -> Message:
         self._new_name(outer, path, name)
-        message = outer.messages[name] = Message(name, is_implied=is_implied)
+        message = outer.messages[name] = Message(name)
         path = f"{path}.{name}" if path else name
         for element in elements:
             if isinstance(element, self._ast.OneOf):
@@ -183,6 +199,7 @@ class _Reader:
             else:
                 self._field(message, path, element)
                 self._type(message, path, element)
+        return message
 
     def _field(self, message: Message, path: str, element: object, oneof: str | None = None) -> None:
         ast = self._ast
@@ -191,7 +208,7 @@ class _Reader:
             if element.key_type not in SCALARS - _NO_KEYS:
                 self._refuse(f"{path}.{element.name}", f"{element.key_type!r} is no type of a map's keys")
         elif isinstance(element, ast.Group):
-            self._message(message, path, element.name, element.elements, is_implied=True)
+            self._message(message, path, element.name, element.elements).is_group = True
             made = Field(element.name.lower(), element.number, element.name, self._label(element), oneof, is_group=True)
         elif isinstance(element, ast.Field):
             made = Field(element.name, element.number, element.type, self._label(element), oneof)

@@ -97,16 +97,16 @@ class Types:
         if self._missing:
             raise InvalidSchemaError(
                 f"Protobuf schema: {scope}: {name} is not defined here; it may come from {', '.join(self._missing)}, "
-                "which is imported and was not given. Give its text, too: SchemaText(text, imports={name: text}); on the "
-                "command line by --import-path."
+                "which is imported and was not given. Give its text, too: SchemaText(text, imports={name: text}); on "
+                "the command line, --import-path says where it is."
             )
         raise InvalidSchemaError(f"Protobuf schema: {scope}: {name} is not defined. Define it, or import its file.")
 
     def entry_of(self, field: Field, scope: str) -> Field | None:
         """The field as a map, where it is written as what a map is on the wire: its entries, repeated."""
-        if field.label != "repeated" or field.is_group or (entry := self.resolve(field.type, scope)) is None:
+        if field.label != "repeated" or (entry := self.resolve(field.type, scope)) is None:
             return None
-        if entry.message is None or not entry.message.is_implied:
+        if entry.message is None or not entry.message.is_entry:
             return None
         key, value = entry.message.fields.get(1), entry.message.fields.get(2)
         if key is None or value is None:

@@ -138,7 +138,7 @@ class _Comparison:
                 self._tasks.append(
                     _Task(path, old, new, _join(task.old_scope, name), _join(task.new_scope, name), task.owner)
                 )
-            elif not old.is_implied:
+            elif not (old.is_group or old.is_entry):
                 self._report(task.owner, path, "MESSAGE_REMOVED", f"the reader has no message {name} here any more")
 
     def _oneofs(self, task: _Task) -> None:

@@ -8,7 +8,7 @@ changes any more. No step is recursive.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -201,7 +201,7 @@ def _compare_symbols(pair: _Pair) -> None:
             (
                 "/symbols",
                 "MISSING_ENUM_SYMBOLS",
-                f"the reader's enum {reader.fullname} lacks symbols that the writer has: {_list(missing)}",
+                f"the reader's enum {reader.fullname} lacks symbols that the writer has: {_list(missing, str)}",
                 "Keep the symbols, or give the reader's enum a default, which stands for those it doesn't know.",
             )
         )
@@ -216,9 +216,9 @@ def _type_mismatch(reader: Any, writer: Any) -> tuple[str, str, str, str]:
     )
 
 
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _list(items: Sequence[Any], name: Callable[[Any], str]) -> str:
+    more = f" and {len(items) - _SHOWN:,} more" if len(items) > _SHOWN else ""
+    return ", ".join(map(name, items[:_SHOWN])) + more
 
 
 def _named(schema: Any) -> str:
@@ -253,7 +253,7 @@ def _collect(root: _Pair) -> list[Violation]:
 def _missing_branch(path: str, pair: _Pair) -> Violation:
     reasons = [message for _, part in pair.parts for _, _, message, _ in part.own]
     more = f": {reasons[0]}" if reasons else ""
-    branches = _list([_named(branch) for branch in pair.reader.schemas]) or "none"
+    branches = _list(pair.reader.schemas, _named) or "none"
     return Violation(
         path=path,
         rule="MISSING_UNION_BRANCH",

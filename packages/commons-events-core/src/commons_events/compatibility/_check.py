@@ -162,7 +162,8 @@ def _text(schema: AnySchema, format_: str) -> SchemaText:
         return schema
     if isinstance(schema, str):
         return SchemaText(schema, {})
-    return SchemaText(serializer(format_).schema(_event_class(schema)), {})
+    event_class = _event_class(schema)
+    return SchemaText(serializer(format_).schema(event_class), {})
 
 
 def _event_class(schema: object) -> type[Event]:

@@ -26,7 +26,6 @@ SCALARS = frozenset(
         *("int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "sfixed32", "sfixed64"),
     }
 )
-_NO_KEYS = frozenset({"double", "float", "bytes"})
 _MAX_NUMBER = (1 << 29) - 1
 _RESERVED_NUMBERS = range(19_000, 20_000)
 _LITERALS = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|(?P<word>[\w.]+)""", re.DOTALL)
@@ -205,8 +204,6 @@ class _Reader:
         ast = self._ast
         if isinstance(element, ast.MapField):
             made = Field(element.name, element.number, element.value_type, key=element.key_type)
-            if element.key_type not in SCALARS - _NO_KEYS:
-                self._refuse(f"{path}.{element.name}", f"{element.key_type!r} is no type of a map's keys")
         elif isinstance(element, ast.Group):
             self._message(message, path, element.name, element.elements).is_group = True
             made = Field(element.name.lower(), element.number, element.name, self._label(element), oneof, is_group=True)

@@ -25,7 +25,7 @@ __all__ = ["run_check", "run_show"]
 
 _TYPES = {".avsc": "avro", ".proto": "protobuf"}
 _SUFFIXES = (*_TYPES, ".json", ".jsonschema")
-_IMPORT = re.compile(r"""^\s*import\s+(?:public\s+|weak\s+)?(["'])(.+?)\1""", re.MULTILINE)
+_IMPORT = re.compile(r"""(?:^|;)\s*import\s+(?:public\s+|weak\s+)?(["'])(.+?)\1""", re.MULTILINE)
 _MAX_BYTES = 1 << 23
 
 _Schema = type[Event] | SchemaText

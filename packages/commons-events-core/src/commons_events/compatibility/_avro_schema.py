@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["fullname_aliases", "kind", "parse"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNKNOWN = re.compile(r"Could not make an Avro Schema object from ([\w.]+)")
 _NAMED = frozenset({"record", "error", "enum", "fixed"})
 _INT, _LONG = 1 << 31, 1 << 63
 _MAX_FIELDS = 10_000
@@ -106,6 +107,8 @@ def _reason(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     text = str(error).encode("utf-8", "backslashreplace").decode("utf-8")
+    if (unknown := _UNKNOWN.match(text)) is not None:
+        text = f"no type is called {unknown[1]!r} here; define it before it is used"
     return text if len(text) <= _MAX_SAID else f"{text[:_MAX_SAID]} …"
 
 

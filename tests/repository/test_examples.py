@@ -1,8 +1,9 @@
-"""The examples in the documents run as they are printed, and print what they say: ``print(…)  # what is printed``."""
+"""The examples in the documents run as they are printed, and print what they say they do: ``# → what is printed``."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,16 @@ EXAMPLES = [
     )
 ]
 
+PAGES_WITH_COMMANDS = [
+    path
+    for path in sorted((ROOT / "docs").glob("**/*.md"))
+    if "```console\n$ commons-events " in path.read_text("utf-8")
+]
+
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 2
+    assert PAGES_WITH_COMMANDS
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -32,5 +40,18 @@ def test_an_example_runs(example: str, tmp_path: Path) -> None:
         [sys.executable, "-W", "error", program], capture_output=True, text=True, check=False, timeout=60
     )
     assert run.returncode == 0, run.stderr
-    printed = re.findall(r"^ *print\(.*\)  # (.+)$", example, re.MULTILINE) or ["john@example.com"]
-    assert [text for text in printed if text not in run.stdout] == []
+    for text in re.findall(r"# → (.*)$", example, re.MULTILINE) or ["john@example.com"]:
+        assert text in run.stdout
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.name)
+def test_a_command_prints_what_is_printed(page: Path, tmp_path: Path) -> None:
+    """The files are the page's own, by their titles."""
+    text = page.read_text("utf-8")
+    for name, content in re.findall(r'^```\w+ title="([\w.-]+)"\n(.*?)^```', text, re.DOTALL | re.MULTILINE):
+        (tmp_path / name).write_text(content, "utf-8")
+    commands = re.findall(r"^```console\n\$ commons-events (.*?)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    for arguments, printed in commands:
+        program = [sys.executable, "-c", "from commons_events.cli import main; main()", *shlex.split(arguments)]
+        run = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+        assert run.stdout == printed, run.stderr

@@ -132,18 +132,21 @@ def _check_text(start: bytes, name: str) -> None:
 # --- the event class -------------------------------------------------------------------------------------------
 
 
-def load_event_class(name: str) -> type[Event]:
+def load_event_class(name: str, *, option: str = "--event ") -> type[Event]:
     """The event class called ``module:Class``; modules are found in the current directory, too.
+
+    ``option`` is what stands before the name on the command line, for complaints; empty where it is an argument.
 
     Raises:
         InputError: there is no such class.
     """
+    given = f"{option}{name}"
     module_name, _, class_name = name.partition(":")
     if not class_name or not all(part.isidentifier() for part in f"{module_name}.{class_name}".split(".")):
         hint = "shop.events:OrderPlaced"
         if "/" in module_name or module_name.endswith(".py"):
             hint = f"{'.'.join(Path(module_name).with_suffix('').parts)}:{class_name or 'OrderPlaced'}"
-        raise InputError(f"--event {name}: this is not of the form MODULE:CLASS. Write, for example, --event {hint}")
+        raise InputError(f"{given}: this is not of the form MODULE:CLASS. Write, for example, {option}{hint}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -151,35 +154,35 @@ def load_event_class(name: str) -> type[Event]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module, and whatever it raises is said to its user
-        raise InputError(_import_complaint(name, module_name, here, error)) from error
+        raise InputError(_import_complaint(given, module_name, here, error)) from error
     try:
         found = attrgetter(class_name)(module)
     except AttributeError as error:
         there = sorted(key for key, value in vars(module).items() if _is_event_class(value) and value is not Event)
         known = f"Its event classes: {', '.join(there)}." if there else "It has no event classes."
-        raise InputError(f"--event {name}: {module_name} has no {class_name}. {known}") from error
+        raise InputError(f"{given}: {module_name} has no {class_name}. {known}") from error
     if _is_event_class(found):
         return found
     if isinstance(found, type):
         fix = f"Derive it from commons_events.Event: class {found.__name__}(Event)"
     else:
         fix = "Name a class that derives from commons_events.Event."
-    raise InputError(f"--event {name}: {class_name} is not an event class. {fix}")
+    raise InputError(f"{given}: {class_name} is not an event class. {fix}")
 
 
 def _is_event_class(value: object) -> TypeGuard[type[Event]]:
     return isinstance(value, type) and issubclass(value, Event)
 
 
-def _import_complaint(name: str, module_name: str, here: str, error: Exception) -> str:
+def _import_complaint(given: str, module_name: str, here: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
         return (
-            f"--event {name}: there is no module {error.name}, neither in {here} nor installed here ({sys.prefix}). "
+            f"{given}: there is no module {error.name}, neither in {here} nor installed here ({sys.prefix}). "
             "Run this where the module is, or install it."
         )
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
     return (
-        f"--event {name}: importing {module_name} failed: {type(error).__name__}: {error}{where}. "
+        f"{given}: importing {module_name} failed: {type(error).__name__}: {error}{where}. "
         f'Correct that first; python -c "import {module_name}" shows it, too.'
     )

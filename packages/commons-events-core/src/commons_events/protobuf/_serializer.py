@@ -1,0 +1,187 @@
+"""`ProtobufSerializer`: the plugin."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from commons_events.errors import (
+    DeserializationError,
+    MissingDistributionError,
+    SerializationError,
+    UnknownEventTypeError,
+)
+from commons_events.event import Event, registry
+from commons_events.event._registry import same_major
+from commons_events.plugins import SERIALIZERS, install_hint
+from commons_events.protobuf._identity import identify
+from commons_events.protobuf._plan import plan_of
+from commons_events.protobuf._wire import Problem
+from commons_events.serialization import Serializer
+
+if TYPE_CHECKING:
+    from commons_events.protobuf._codec import ClassCodec
+
+__all__ = ["ProtobufSerializer"]
+
+E = TypeVar("E", bound=Event)
+
+_TYPE, _VERSION = "f2040", "f2041"
+
+
+class ProtobufSerializer(Serializer):
+    """Protobuf's binary format, version 3 of the language: the event's own message, envelope included.
+
+    Raises:
+        MissingDistributionError: the package ``protobuf`` is not installed; the message has the line to type.
+    """
+
+    name: ClassVar[str] = "protobuf"
+    content_type: ClassVar[str] = "application/protobuf"
+    """As draft-ietf-dispatch-mime-protobuf registers it; older systems say ``application/x-protobuf``."""
+
+    def __init__(self) -> None:
+        if not _is_installed():
+            raise MissingDistributionError(
+                f"Events with schema_type='protobuf' need the package protobuf. {install_hint(SERIALIZERS, self.name)}"
+            )
+
+    def encode(self, event: Event) -> bytes:
+        """The bytes of an event; those of unknown fields that it was read with are written again.
+
+        Raises:
+            SerializationError: an int does not fit into 64 bits, or a text is not UTF-8; the message says where.
+        """
+        codec = _codec_of(type(event))
+        if codec is None:
+            raise SerializationError("Event is the base class; make a subclass that says what happened.")
+        try:
+            data = codec.encode(event, 0)
+        except Problem as problem:
+            raise SerializationError(
+                f"{type(event).__qualname__} {event.event_id!r} cannot be written as Protobuf: {problem}."
+            ) from (problem.__cause__ or problem)
+        return data + event.unread(self.name) if codec.keeps else data
+
+    def decode(self, data: bytes, event_class: type[E]) -> E:
+        """The event in ``data``: by the class's own field numbers, in whatever order they stand there."""
+        codec = _codec_of(event_class)
+        if codec is None:
+            return self._decode_any(data, event_class)
+        strange: list[int] = []
+        try:
+            message = codec.parse(data)
+            if getattr(message, _TYPE) == codec.event_type and getattr(message, _VERSION) == codec.version:
+                event: E = codec.fill(message, data, 0, strange)
+            else:
+                return self._decode_other(codec, message, data, event_class)
+        except Problem as problem:
+            raise _refusal(event_class, problem) from (problem.__cause__ or problem)
+        except codec.DECODE_ERROR as error:
+            raise _refusal(event_class, codec.misfit(error, 0, data, {})) from error
+        if strange:
+            codec.keeps = True
+            event.keep_unread(self.name, codec.unread(data))
+        return event
+
+    def _decode_other(self, codec: ClassCodec, message: Any, data: bytes, event_class: type[E]) -> E:
+        """Bytes of another type or version, or that state none."""
+        event_type, version = getattr(message, _TYPE), getattr(message, _VERSION)
+        if not data:
+            raise DeserializationError(f"{event_class.__qualname__} cannot be read from Protobuf: there are no bytes.")
+        if event_type and event_type != codec.event_type:
+            sub = registry.get(event_type, version or None)
+            if sub is not None and sub is not event_class and issubclass(sub, event_class):
+                return self.decode(data, sub)
+            raise DeserializationError(
+                f"{event_class.__qualname__}: the bytes are an event of type {event_type!r}, not "
+                f"{event_class.event_type!r}."
+            )
+        if version and not same_major(version, codec.version):
+            raise DeserializationError(
+                f"{event_class.__qualname__} is version {codec.version} of {event_type!r}, and the bytes are version "
+                f"{version}: another major version may mean something else by the same fields. Read them with that "
+                "version's class."
+            )
+        return self.resolve(data, event_class)
+
+    def resolve(self, data: bytes, event_class: type[E]) -> E:
+        """The event in bytes of another version, by Protobuf's own rules: fields are known by their numbers.
+
+        What the bytes lack is the class's default; what the class does not know stays with the event, and is written
+        with it again.
+
+        Raises:
+            DeserializationError: a field without a default is missing, or has another type.
+        """
+        codec = _codec_of(event_class)
+        assert codec is not None
+        strange: list[int] = []
+        try:
+            event: E = codec.fill(codec.parse(data), data, 0, strange)
+        except Problem as problem:
+            raise _refusal(event_class, problem) from (problem.__cause__ or problem)
+        except codec.DECODE_ERROR as error:
+            raise _refusal(event_class, codec.misfit(error, 0, data, {})) from error
+        if strange:
+            codec.keeps = True
+            event.keep_unread(self.name, codec.unread(data))
+        return event
+
+    def _decode_any(self, data: bytes, event_class: type[E]) -> E:
+        identity = identify(data)
+        if identity is None:
+            raise UnknownEventTypeError(
+                f"{event_class.__qualname__}: the bytes are no Protobuf message with an event_type (field 2040), so "
+                "their class is not known; read them with the class itself."
+            )
+        found = registry.find(*identity)
+        if not issubclass(found, event_class):
+            raise DeserializationError(
+                f"{event_class.__qualname__}: the bytes are an event of type {identity[0]!r}, which is "
+                f"{found.__qualname__}."
+            )
+        return self.decode(data, found)
+
+    def schema(self, event_class: type[Event]) -> str:
+        """The text of a .proto file that holds the class's message, and all that it needs but Google's own types."""
+        from commons_events.protobuf._text import render
+
+        return render(plan_of(event_class))
+
+    def identify(self, data: bytes) -> tuple[str, str | None] | None:
+        """The fields 2040 and 2041; they stand first in what is written here, and may stand anywhere."""
+        return identify(data)
+
+    def check(self, event_class: type[Event]) -> None:
+        """Raise `EventDefinitionError` where Protobuf cannot hold a field of the class, or its numbers clash."""
+        plan_of(event_class)
+
+
+def _is_installed() -> bool:
+    try:
+        return find_spec("google.protobuf") is not None
+    except ModuleNotFoundError:  # there is no package google at all
+        return False
+
+
+def _refusal(event_class: type[Event], problem: Problem) -> DeserializationError:
+    identity = f"{event_class.event_type!r} {event_class.schema_info().version}"
+    return DeserializationError(f"{event_class.__qualname__} {identity} cannot be read from Protobuf: {problem}.")
+
+
+def _codec_of(event_class: type[Event]) -> ClassCodec | None:
+    """The class's codec, made when it is first asked for; None for a base class that is no event by itself."""
+    codec: ClassCodec | None = event_class.__dict__.get(_ATTRIBUTE)
+    if codec is not None and codec.info is event_class._schema_info and codec.filler is event_class.filler:
+        return codec
+    if "event_type" not in event_class.__dict__:
+        return None
+    from commons_events.protobuf._codec import ClassCodec
+
+    codec = ClassCodec(plan_of(event_class))
+    type.__setattr__(event_class, _ATTRIBUTE, codec)  # on the class, so that it goes when the class goes
+    return codec
+
+
+_ATTRIBUTE = "_protobuf_codec"

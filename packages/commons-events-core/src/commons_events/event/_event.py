@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -10,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
 
-from commons_events.errors import DeserializationError, EventDefinitionError, FrozenEventError
+from commons_events.errors import DeserializationError, EventDefinitionError, FrozenEventError, PluginError
 from commons_events.event import _json
 from commons_events.event._envelope import accepted_names, check_envelope
 from commons_events.event._exact import exact_schema, unsealed
 from commons_events.event._metadata import MetadataField
 from commons_events.event._registry import registry
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
-from commons_events.plugins import serializer
+from commons_events.plugins import serializer, serializer_of
 from commons_events.runtime import current_runtime
 
 __all__ = ["Event"]
@@ -176,11 +177,15 @@ class Event(BaseModel):
     def deserialize(cls, data: bytes) -> Self:
         """The event in ``data``, which is in the format of the class's ``schema_type``.
 
+        On `Event` itself the format and the class are found by what the bytes state. Bytes of another version of
+        the class are read by the format's own rules within a major version, and by migrations beyond.
+
         Raises:
             DeserializationError: (a ValueError) the bytes are not such an event; the message says why.
             MissingDistributionError: the format's package is not installed.
         """
-        return serializer(cls._schema_info.schema_type).decode(data, cls)
+        codec = serializer_of(data) if cls is Event else serializer(cls._schema_info.schema_type)
+        return codec.decode(data, cls)
 
     def being_made(self) -> Self:
         """This event, which is bare (``cls.__new__(cls)``), for a serializer to fill and then call `finished`.
@@ -352,6 +357,9 @@ class Event(BaseModel):
         cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
         cls._read_json = staticmethod(_json.reader(cls))
         cls._names = accepted_names(cls)
+        if cls._schema_info.schema_type != "json":
+            with suppress(PluginError):  # not installed: serialize() says so, when it is asked for
+                serializer(cls._schema_info.schema_type).check(cls)
 
     @classmethod
     def schema_info(cls) -> SchemaInfo:

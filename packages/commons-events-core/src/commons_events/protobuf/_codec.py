@@ -7,7 +7,7 @@ fields while all is well: where something fails, the line that it failed in tell
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -28,10 +28,12 @@ from commons_events.protobuf._scalars import (
 )
 from commons_events.protobuf._unions import picker
 from commons_events.protobuf._value import read_members, read_value, write_members, write_value
-from commons_events.protobuf._wire import FIXED64, LENGTH, VARINT, Problem, check, tag, unknown, varint
+from commons_events.protobuf._wire import FIXED64, LENGTH, VARINT, Problem, check, spans, tag, unknown, varint
 from commons_events.shapes import Literals, Map, Other, Scalar
 
 __all__ = ["ClassCodec"]
+
+E = TypeVar("E", bound=Event)
 
 CAUGHT = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, RecursionError, DecodeError, EncodeError)
 """What a value that does not fit raises, out of the libraries that look at it. A validator's errors are among them."""
@@ -50,7 +52,8 @@ class ClassCodec:
         file: its messages.
     """
 
-    DECODE_ERROR = DecodeError
+    FAILURES = (Problem, DecodeError)
+    """What parsing and filling raise."""
 
     def __init__(self, file: File) -> None:
         self.file = file
@@ -112,6 +115,14 @@ class ClassCodec:
 
     # --- fields of newer writers -------------------------------------------------------------------------------
 
+    def keep(self, event: E, data: bytes) -> E:
+        """The event, with what its class does not know of the bytes."""
+        unread = self.unread(data)
+        if unread:
+            self.keeps = True
+            event.keep_unread("protobuf", unread)
+        return event
+
     def unread(self, data: bytes) -> bytes:
         """The fields that the class does not know, as a message that merges with one of those that it knows.
 
@@ -133,8 +144,6 @@ class ClassCodec:
 
 
 def _bodies(data: bytes) -> Iterator[tuple[int, bytes]]:
-    from commons_events.protobuf._wire import spans
-
     for span in spans(data):
         if span.wire == LENGTH:
             yield span.number, data[span.value : span.end]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from commons_events.errors import (
     DeserializationError,
@@ -11,8 +11,7 @@ from commons_events.errors import (
     SerializationError,
     UnknownEventTypeError,
 )
-from commons_events.event import Event, registry
-from commons_events.event._registry import same_major
+from commons_events.event import Event, read_other, registry
 from commons_events.plugins import SERIALIZERS, install_hint
 from commons_events.protobuf._identity import identify
 from commons_events.protobuf._plan import plan_of
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["ProtobufSerializer"]
 
 E = TypeVar("E", bound=Event)
-
-_TYPE, _VERSION = "f2040", "f2041"
 
 
 class ProtobufSerializer(Serializer):
@@ -71,39 +68,28 @@ class ProtobufSerializer(Serializer):
         strange: list[int] = []
         try:
             message = codec.parse(data)
-            if getattr(message, _TYPE) == codec.event_type and getattr(message, _VERSION) == codec.version:
-                event: E = codec.fill(message, data, 0, strange)
-            else:
+            if message.f2040 != codec.event_type or message.f2041 != codec.version:
                 return self._decode_other(codec, message, data, event_class)
-        except Problem as problem:
-            raise _refusal(event_class, problem) from (problem.__cause__ or problem)
-        except codec.DECODE_ERROR as error:
-            raise _refusal(event_class, codec.misfit(error, 0, data, {})) from error
-        if strange:
-            codec.keeps = True
-            event.keep_unread(self.name, codec.unread(data))
-        return event
+            event: E = codec.fill(message, data, 0, strange)
+        except codec.FAILURES as error:
+            raise self._refusal(codec, error, data) from (error.__cause__ or error)
+        return codec.keep(event, data) if strange else event
 
     def _decode_other(self, codec: ClassCodec, message: Any, data: bytes, event_class: type[E]) -> E:
-        """Bytes of another type or version, or that state none."""
-        event_type, version = getattr(message, _TYPE), getattr(message, _VERSION)
+        """Bytes of another type or version, or that state none and so leave it to the class that they are read as."""
         if not data:
             raise DeserializationError(f"{event_class.__qualname__} cannot be read from Protobuf: there are no bytes.")
-        if event_type and event_type != codec.event_type:
-            sub = registry.get(event_type, version or None)
-            if sub is not None and sub is not event_class and issubclass(sub, event_class):
-                return self.decode(data, sub)
-            raise DeserializationError(
-                f"{event_class.__qualname__}: the bytes are an event of type {event_type!r}, not "
-                f"{event_class.event_type!r}."
-            )
-        if version and not same_major(version, codec.version):
-            raise DeserializationError(
-                f"{event_class.__qualname__} is version {codec.version} of {event_type!r}, and the bytes are version "
-                f"{version}: another major version may mean something else by the same fields. Read them with that "
-                "version's class."
-            )
-        return self.resolve(data, event_class)
+        event_type, version = message.f2040 or codec.event_type, message.f2041
+        if event_type == codec.event_type and not version:
+            return self.resolve(data, event_class)
+        event = read_other(
+            event_class,
+            event_type,
+            version or None,
+            exact=lambda cls: self.decode(data, cls),
+            resolve=lambda cls: self.resolve(data, cls),
+        )
+        return cast(E, event)
 
     def resolve(self, data: bytes, event_class: type[E]) -> E:
         """The event in bytes of another version, by Protobuf's own rules: fields are known by their numbers.
@@ -119,14 +105,17 @@ class ProtobufSerializer(Serializer):
         strange: list[int] = []
         try:
             event: E = codec.fill(codec.parse(data), data, 0, strange)
-        except Problem as problem:
-            raise _refusal(event_class, problem) from (problem.__cause__ or problem)
-        except codec.DECODE_ERROR as error:
-            raise _refusal(event_class, codec.misfit(error, 0, data, {})) from error
-        if strange:
-            codec.keeps = True
-            event.keep_unread(self.name, codec.unread(data))
-        return event
+        except codec.FAILURES as error:
+            raise self._refusal(codec, error, data) from (error.__cause__ or error)
+        return codec.keep(event, data) if strange else event
+
+    @staticmethod
+    def _refusal(codec: ClassCodec, error: Exception, data: bytes) -> DeserializationError:
+        problem = error if isinstance(error, Problem) else codec.misfit(error, 0, data, {})
+        return DeserializationError(
+            f"{codec.file.event_class.__qualname__} {codec.event_type!r} {codec.version} cannot be read from Protobuf: "
+            f"{problem}."
+        )
 
     def _decode_any(self, data: bytes, event_class: type[E]) -> E:
         identity = identify(data)
@@ -163,11 +152,6 @@ def _is_installed() -> bool:
         return find_spec("google.protobuf") is not None
     except ModuleNotFoundError:  # there is no package google at all
         return False
-
-
-def _refusal(event_class: type[Event], problem: Problem) -> DeserializationError:
-    identity = f"{event_class.event_type!r} {event_class.schema_info().version}"
-    return DeserializationError(f"{event_class.__qualname__} {identity} cannot be read from Protobuf: {problem}.")
 
 
 def _codec_of(event_class: type[Event]) -> ClassCodec | None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from pydantic_core import from_json, to_json
 
@@ -20,6 +20,7 @@ from commons_events.event import Event, SchemaInfo, registry
 from commons_events.media_types import is_json
 from commons_events.message import Headers, Message
 from commons_events.plugins import serializer, serializer_for, serializer_of
+from commons_events.serialization import Serializer
 
 __all__ = ["BinaryBinding", "Binding", "StructuredBinding", "to_event"]
 
@@ -49,12 +50,22 @@ class Binding(ABC):
     Args:
         prefix: what stands before an attribute's name in a header: ``ce_`` for Kafka (Kafka binding, section
             3.2.3), ``cloudEvents_`` for AMQP (AMQP binding, section 3.1.3.1), ``ce-`` for Pub/Sub and HTTP.
+        outside: whether the messages go to other processes: see `Serializer.leaving`.
     """
 
     mode: ClassVar[str]
 
-    def __init__(self, prefix: str = "ce_") -> None:
+    def __init__(self, prefix: str = "ce_", *, outside: bool = False) -> None:
         self.prefix = prefix
+        self.outside = outside
+        self._left: WeakSet[type[Event]] = WeakSet()
+
+    def _codec(self, event_class: type[Event]) -> Serializer:
+        codec = serializer(event_class.schema_info().schema_type)
+        if self.outside and event_class not in self._left:
+            self._left.add(event_class)
+            codec.leaving(event_class)
+        return codec
 
     @abstractmethod
     def to_message(
@@ -87,8 +98,8 @@ class BinaryBinding(Binding):
 
     mode = "binary"
 
-    def __init__(self, prefix: str = "ce_") -> None:
-        super().__init__(prefix)
+    def __init__(self, prefix: str = "ce_", *, outside: bool = False) -> None:
+        super().__init__(prefix, outside=outside)
         self._classes: WeakKeyDictionary[type[Event], _ClassPart] = WeakKeyDictionary()
         self._id, self._source, self._time = f"{prefix}id", f"{prefix}source", f"{prefix}time"
         self._correlation, self._causation = f"{prefix}correlationid", f"{prefix}causationid"
@@ -121,7 +132,7 @@ class BinaryBinding(Binding):
 
     def _class_part(self, event_class: type[Event]) -> _ClassPart:
         info = event_class.schema_info()
-        codec = serializer(info.schema_type)
+        codec = self._codec(event_class)
         part = self._classes[event_class] = _ClassPart(
             info,
             (
@@ -152,7 +163,7 @@ class StructuredBinding(Binding):
     ) -> Message:
         """See `Binding.to_message`."""
         info = event.schema_info()
-        codec = serializer(info.schema_type)
+        codec = self._codec(type(event))
         id, source = _identity(event)
         attributes: dict[str, str] = {
             "specversion": SPEC_VERSION,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from commons_events.cli._schema import app as schema_app
 from commons_events.errors import PluginError
 from commons_events.plugins import COMMANDS, load, names
 
@@ -140,6 +141,9 @@ def plugins(
     from commons_events.cli._plugins import list_plugins
 
     raise typer.Exit(list_plugins(as_json=as_json))
+
+
+app.add_typer(schema_app, name="schema")
 
 
 @app.command()

@@ -103,7 +103,8 @@ class _Describer:
             proto.field.add(name="blank_fields", number=BLANK, label=_REPEATED, type=FieldDescriptorProto.TYPE_UINT32)
         for name, number in sorted(message.reserved.items(), key=lambda item: item[1]):
             proto.reserved_range.add(start=number, end=number + 1)
-            proto.reserved_name.append(name)
+            if name.isidentifier() and name.isascii() and name not in {slot.name for slot in message.slots}:
+                proto.reserved_name.append(name)
         return proto
 
     def enum(self, enum: Enum) -> EnumDescriptorProto:
@@ -113,7 +114,8 @@ class _Describer:
             proto.value.add(name=enum.value_name(name), number=number)
         for name, number in sorted(enum.reserved.items(), key=lambda item: item[1]):
             proto.reserved_range.add(start=number, end=number)  # an enum's range includes its end
-            proto.reserved_name.append(enum.value_name(name))
+            if name not in enum.values:
+                proto.reserved_name.append(enum.value_name(name))
         return proto
 
 

@@ -85,6 +85,14 @@ class Slot:
     field: Field | None = None
     """What it is in the class; None where the message is none of the user's."""
 
+    locked: bool = False
+    """Whether the number is one that a lock file keeps; others are fixed."""
+
+    @property
+    def lock_name(self) -> str | None:
+        """What the lock file calls it."""
+        return self.label if self.locked else None
+
     @property
     def label(self) -> str:
         """What an error calls it."""
@@ -219,7 +227,9 @@ class _Planner:
         for f in record.fields:
             self._place = f"{record.name}.{f.name}"
             number = envelope.get(f.name) or numbers[f.name]
-            message.slots.append(self._slot(names[f.name], number, f.shape, message, f))
+            slot = self._slot(names[f.name], number, f.shape, message, f)
+            slot.locked = f.name not in envelope
+            message.slots.append(slot)
         self._place = outer
         if record.kind == "event" and record.keeps_extra:
             self._uses.add("Value")
@@ -312,7 +322,7 @@ class _Planner:
                 if boxed
                 else self._element(label, member, message)
             )
-            message.slots.append(Slot(label, numbers[label], type_, member))
+            message.slots.append(Slot(label, numbers[label], type_, member, locked=True))
         return message
 
     def _enum(self, cls: type[PyEnum]) -> Enum:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from weakref import WeakSet
 
 from commons_events.errors import (
     DeserializationError,
@@ -12,6 +13,7 @@ from commons_events.errors import (
     UnknownEventTypeError,
 )
 from commons_events.event import Event, read_other, registry
+from commons_events.log import logger
 from commons_events.plugins import SERIALIZERS, install_hint
 from commons_events.protobuf._identity import identify
 from commons_events.protobuf._plan import plan_of
@@ -42,6 +44,7 @@ class ProtobufSerializer(Serializer):
             raise MissingDistributionError(
                 f"Events with schema_type='protobuf' need the package protobuf. {install_hint(SERIALIZERS, self.name)}"
             )
+        self._warned: WeakSet[type[Event]] = WeakSet()
 
     def encode(self, event: Event) -> bytes:
         """The bytes of an event; those of unknown fields that it was read with are written again.
@@ -145,6 +148,21 @@ class ProtobufSerializer(Serializer):
     def check(self, event_class: type[Event]) -> None:
         """Raise `EventDefinitionError` where Protobuf cannot hold a field of the class, or its numbers clash."""
         plan_of(event_class)
+
+    def leaving(self, event_class: type[Event]) -> None:
+        """Warn, once a class, where numbers come from the order of the fields alone: others will read by them."""
+        if event_class in self._warned:
+            return
+        self._warned.add(event_class)
+        unlocked = plan_of(event_class).unlocked
+        if unlocked:
+            logger().warning(
+                "protobuf field numbers are not locked",
+                event_type=event_class.event_type,
+                fields=", ".join(unlocked),
+                advice="they follow the order of declaration, and a field in between moves them all: write the lock "
+                f"file with `commons-events schema lock {event_class.__module__}`, or state FieldNumber(…)",
+            )
 
 
 def _is_installed() -> bool:

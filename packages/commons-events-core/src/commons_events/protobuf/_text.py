@@ -67,7 +67,7 @@ class _Renderer:
         if proto.reserved_range:
             numbers = ", ".join(str(r.start) for r in proto.reserved_range)
             names = ", ".join(f'"{name}"' for name in proto.reserved_name)
-            content += [f"{inner}reserved {numbers};", f"{inner}reserved {names};", ""]
+            content += [f"{inner}reserved {numbers};", *([f"{inner}reserved {names};"] if names else []), ""]
         entries = {nested.name: nested for nested in proto.nested_type if nested.options.map_entry}
         for nested in proto.nested_type:
             if nested.name not in entries:
@@ -124,7 +124,8 @@ class _Renderer:
         if proto.reserved_range:
             yield f"  reserved {', '.join(str(r.start) for r in proto.reserved_range)};"
             names = ", ".join(f'"{name}"' for name in proto.reserved_name)
-            yield f"  reserved {names};"
+            if names:
+                yield f"  reserved {names};"
         for value in proto.value:
             yield f"  {value.name} = {value.number};"
         yield "}"

@@ -18,6 +18,7 @@ Written and read here, since Python sees each of these values anyway: a message 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from struct import Struct
 from typing import Any
 
@@ -29,10 +30,12 @@ __all__ = ["read_member", "read_members", "read_value", "write_member", "write_m
 _NULL, _BOOL, _INT, _BIG, _DOUBLE, _TEXT, _LIST, _MAP = 8, 16, 24, 34, 41, 50, 58, 66
 """The tags: number times eight, and the wire type. Those of list items and of keys are 10, of entries' values 18."""
 _NONE, _TRUE, _FALSE = b"\x08\0", b"\x10\x01", b"\x10\0"
-_ZERO, _ONE = b"\x18\0", b"\x18\x02"
 _double = Struct("<d")
 _WIRES = {1: 0, 2: 0, 3: 0, 4: 2, 5: 1, 6: 2, 7: 2, 8: 2}
 _NOTHING: Any = object()
+_CONSTANT_VALUES: dict[bytes, Any] = {_NONE: None, _TRUE: True, _FALSE: False} | {
+    b"\x18%c" % coded: ~(coded >> 1) if coded & 1 else coded >> 1 for coded in range(128)
+}
 
 
 def _length(number: int) -> bytes:
@@ -90,7 +93,7 @@ def write_member(key: str, value: Any) -> bytes:
     return b"\n%b%b\x12%b%b" % (_length(size), name, _length(length), coded)
 
 
-def write_members(values: dict[str, Any]) -> list[bytes]:
+def write_members(values: Mapping[str, Any]) -> list[bytes]:
     """The entries of a ``map<string, Value>``."""
     return [write_member(key, value) for key, value in values.items()]
 
@@ -122,9 +125,28 @@ def read_member(data: bytes) -> tuple[str, Any]:
         raise Problem(f"a text inside a Value is not UTF-8: {error}") from error
 
 
-def read_members(entries: Any) -> dict[str, Any]:
+def read_members(entries: Iterable[bytes]) -> dict[str, Any]:
     """The dict of these entries; of two with the same key the last one counts."""
-    return dict(map(read_member, entries))
+    members: dict[str, Any] = {}
+    for data in entries:
+        try:
+            # as they are mostly written: tags, lengths of one byte, and a short text or a constant
+            size = data[1]
+            start = size + 4
+            if data[0] == 10 and size < 128 and data[size + 2] == 18 and data[size + 3] == len(data) - start < 128:
+                if data[start] == _TEXT and data[start + 1] == len(data) - start - 2:
+                    members[data[2 : size + 2].decode()] = data[start + 2 :].decode()
+                    continue
+                value = _CONSTANT_VALUES.get(data[start:], _NOTHING)
+                if value is _NOTHING:
+                    value = _value(data, start, len(data), 0)
+                members[data[2 : size + 2].decode()] = value
+                continue
+        except (IndexError, UnicodeDecodeError):
+            pass  # what is wrong with it is said below
+        key, value = read_member(data)
+        members[key] = value
+    return members
 
 
 def _value(data: bytes, position: int, end: int, depth: int) -> Any:

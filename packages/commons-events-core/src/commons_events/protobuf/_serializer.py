@@ -82,17 +82,15 @@ class ProtobufSerializer(Serializer):
         """Bytes of another type or version, or that state none and so leave it to the class that they are read as."""
         if not data:
             raise DeserializationError(f"{event_class.__qualname__} cannot be read from Protobuf: there are no bytes.")
-        event_type, version = message.f2040 or codec.event_type, message.f2041
-        if event_type == codec.event_type and not version:
+        event_type, version = message.f2040 or codec.event_type, message.f2041 or codec.version
+        if (event_type, version) == (codec.event_type, codec.version):
             return self.resolve(data, event_class)
-        event = read_other(
-            event_class,
-            event_type,
-            version or None,
-            exact=lambda cls: self.decode(data, cls),
-            resolve=lambda cls: self.resolve(data, cls),
-        )
-        return cast(E, event)
+        # a version of the class's own and another one are read alike: by the numbers
+
+        def read(cls: type[Event]) -> Event:
+            return self.resolve(data, cls)
+
+        return cast(E, read_other(event_class, event_type, version, exact=read, resolve=read))
 
     def resolve(self, data: bytes, event_class: type[E]) -> E:
         """The event in bytes of another version, by Protobuf's own rules: fields are known by their numbers.

@@ -6,7 +6,7 @@ fields while all is well: where something fails, the line that it failed in tell
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, EncodeError
@@ -28,7 +28,7 @@ from commons_events.protobuf._scalars import (
 )
 from commons_events.protobuf._unions import picker
 from commons_events.protobuf._value import read_members, read_value, write_members, write_value
-from commons_events.protobuf._wire import FIXED64, LENGTH, VARINT, Problem, check, spans, tag, unknown, varint
+from commons_events.protobuf._wire import FIXED64, LENGTH, LENGTHS, VARINT, Problem, check, spans, tag, unknown, varint
 from commons_events.shapes import Literals, Map, Other, Scalar
 
 __all__ = ["ClassCodec"]
@@ -143,6 +143,20 @@ class ClassCodec:
         return b"".join(parts)
 
 
+def _merged(data: bytes, number: int, last: bytes, members: Collection[int]) -> bytes:
+    """A member of a union that is a message, and may stand there several times in a row."""
+    size = len(last)
+    if len(data) == size + len(tag(number, LENGTH)) + len(LENGTHS[size] if size < 16384 else varint(size)):
+        return last  # there is no other
+    parts: list[bytes] = []
+    for span in spans(data):
+        if span.number == number:
+            parts.append(data[span.value : span.end])
+        elif span.number in members:
+            parts.clear()
+    return b"".join(parts)
+
+
 def _bodies(data: bytes) -> Iterator[tuple[int, bytes]]:
     for span in spans(data):
         if span.wire == LENGTH:
@@ -174,7 +188,7 @@ class _Writer:
         self._names: dict[str, Any] = {
             "CAUGHT": CAUGHT, "ABSENT": _ABSENT, "UNKNOWN": UnknownFieldSet, "Problem": Problem, "VALUES": read_members,
             "MEMBERS": write_members, "READ": read_value, "WRITE": write_value, "MISFIT": codec.misfit,
-            "STRANGE": codec.strange, "PLACES": self._places,
+            "STRANGE": codec.strange, "PLACES": self._places, "MERGED": _merged,
         }  # fmt: skip
         for number, cls in enumerate(classes):
             self._names[f"C{number}"] = cls
@@ -211,7 +225,7 @@ class _Writer:
             self._line(f"        i = {self._constant(picker([slot.shape for slot in message.slots]))}(value)")
             for place, slot in enumerate(message.slots):
                 self._line(f"        {'el' if place else ''}if i == {place}:")
-                for line in self._put(slot, "value"):
+                for line in self._put(slot, "value", in_union=True):
                     self._line(f"            {line}", slot.label)
         else:
             if record is not None:
@@ -259,13 +273,14 @@ class _Writer:
             return [f"x = {get}", *self._put(slot, "x"), f"if not x: {blank}"]
         return self._put(slot, get)
 
-    def _put(self, slot: Slot, get: str) -> list[str]:
+    def _put(self, slot: Slot, get: str, *, in_union: bool = False) -> list[str]:
+        merges = slot.merges and not in_union
         target = f"m.f{slot.number}"
         if slot.many == "one":
             if slot.type in _MOMENTS:
                 to = self._constant(_MOMENTS[str(slot.type)][0])
                 return [f"t = {target}", f"t.seconds, t.nanos = {to}({get})"]
-            return [f"{target} = {self._coded(slot, get)}"]
+            return [f"{target}.append({self._coded(slot, get)})" if merges else f"{target} = {self._coded(slot, get)}"]
         if _is_any_map(slot):
             return [f"{target}.extend(MEMBERS({get}))"]
         items = f"{get}.items()" if isinstance(slot.shape, Map) and slot.container is dict else get
@@ -328,7 +343,9 @@ class _Writer:
                 back = self._constant(_MOMENTS[str(slot.type)][1])
                 text = f"t = m.f{slot.number}; return {back}(t.seconds, t.nanos)"
             else:
-                text = f"return {self._decoded(slot, f'm.f{slot.number}')}"
+                numbers = self._constant({other.number for other in message.slots})
+                get = f"MERGED(data, {slot.number}, m.f{slot.number}, {numbers})" if slot.merges else f"m.f{slot.number}"
+                text = f"return {self._decoded(slot, get)}"
             self._line(f"            {text}", slot.label)
         self._line("        raise Problem('the union has none of the members that are known here')")
 
@@ -370,6 +387,9 @@ class _Writer:
         if slot.type in _MOMENTS:
             back = self._constant(_MOMENTS[str(slot.type)][1])
             return [f"if {present}: t = {source}; {name} = {back}(t.seconds, t.nanos)", f"else: {absent}"]
+        if slot.merges:
+            decoded = self._decoded(slot, "t[0] if len(t) == 1 else b''.join(t)")
+            return [f"t = {source}", f"if t: {name} = {decoded}", f"else: {absent}"]
         if isinstance(slot.type, Enum):
             return [f"n = {source}", f"if n: {name} = {self._decoded(slot, 'n')}", f"else: {absent}"]
         decoded = self._decoded(slot, "t")

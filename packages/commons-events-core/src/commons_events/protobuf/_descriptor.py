@@ -103,20 +103,25 @@ class _Describer:
             proto.field.add(name="blank_fields", number=BLANK, label=_REPEATED, type=FieldDescriptorProto.TYPE_UINT32)
         for name, number in sorted(message.reserved.items(), key=lambda item: item[1]):
             proto.reserved_range.add(start=number, end=number + 1)
-            if name.isidentifier() and name.isascii() and name not in {slot.name for slot in message.slots}:
+            if _is_name(name) and name not in {slot.name for slot in message.slots}:
                 proto.reserved_name.append(name)
         return proto
 
     def enum(self, enum: Enum) -> EnumDescriptorProto:
         proto = EnumDescriptorProto(name=enum.name)
-        proto.value.add(name=f"{enum.prefix}_UNSPECIFIED", number=0)
+        proto.value.add(name=enum.unspecified, number=0)
         for name, number in sorted(enum.values.items(), key=lambda item: item[1]):
-            proto.value.add(name=enum.value_name(name), number=number)
+            proto.value.add(name=enum.names[name], number=number)
         for name, number in sorted(enum.reserved.items(), key=lambda item: item[1]):
             proto.reserved_range.add(start=number, end=number)  # an enum's range includes its end
-            if name not in enum.values:
-                proto.reserved_name.append(enum.value_name(name))
+            former = f"{enum.prefix}_{name.upper()}"
+            if _is_name(former) and former not in {*enum.names.values(), enum.unspecified}:
+                proto.reserved_name.append(former)
         return proto
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and text.isascii()
 
 
 def _make_optional(proto: DescriptorProto, field: FieldDescriptorProto) -> None:
@@ -151,7 +156,8 @@ def codec_classes(messages: list[Message]) -> list[Any]:
 
     On the wire a message inside another one is the same as bytes, and an enum the same as an int32. So each message is
     parsed by itself: a limit on nesting is ours to state, the order of a map's entries is kept, and what is wrong is
-    known with its place. Fields are called after their numbers: ``f1``.
+    known with its place. A message that comes twice has to be merged, which joining its bytes does; so there may be
+    several. Fields are called after their numbers: ``f1``.
     """
     file = FileDescriptorProto(name="codec.proto", package="codec", syntax="proto3")
     moment = file.message_type.add(name="Moment")  # Timestamp and Duration are alike
@@ -166,7 +172,7 @@ def codec_classes(messages: list[Message]) -> list[Any]:
             _codec_type(field, slot)
             if message.role == "union":
                 field.oneof_index = 0
-            elif slot.many != "one":
+            elif slot.many != "one" or slot.merges:
                 field.label = _REPEATED
             elif field.type != FieldDescriptorProto.TYPE_MESSAGE:
                 _make_optional(proto, field)

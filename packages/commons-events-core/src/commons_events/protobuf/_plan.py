@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum as PyEnum
 from enum import Flag
@@ -60,13 +60,16 @@ class Enum:
     cls: type[PyEnum]
     values: dict[str, int]
     """Each member's number, by the member's name."""
-    prefix: str = ""
+    names: dict[str, str]
+    """What each member is called: Protobuf's style guide wants the enum's name in front."""
+    prefix: str
     reserved: dict[str, int] = field(default_factory=dict)
     doc: str | None = None
 
-    def value_name(self, member: str) -> str:
-        """What a member is called: Protobuf's style guide wants the enum's name in front."""
-        return f"{self.prefix}_{_identifier(member).upper()}"
+    @property
+    def unspecified(self) -> str:
+        """The name of the zero value, which stands for no member."""
+        return f"{self.prefix}_UNSPECIFIED"
 
 
 @dataclass(eq=False, slots=True)
@@ -87,6 +90,11 @@ class Slot:
 
     locked: bool = False
     """Whether the number is one that a lock file keeps; others are fixed."""
+
+    @property
+    def merges(self) -> bool:
+        """Whether it is one message, of which all that stand there are parts, where other fields' last value counts."""
+        return self.many == "one" and (isinstance(self.type, Message) or self.type == "Value")
 
     @property
     def lock_name(self) -> str | None:
@@ -258,7 +266,8 @@ class _Planner:
     def _entry(self, name: str, key: Shape, value: Shape, parent: Message) -> Message:
         message = self._inner(f"{_entry_name(name)}Entry", "entry", parent, Map(key, value))
         for number, (part, shape) in enumerate((("key", key), ("value", value)), 1):
-            message.slots.append(Slot(part, number, self._element(part, shape, message), shape))
+            # what an entry needs stands beside it: in the text there is no message that it could stand in
+            message.slots.append(Slot(part, number, self._element(f"{name}_{part}", shape, parent), shape))
         return message
 
     # --- fields ---
@@ -336,11 +345,16 @@ class _Planner:
             where = f"{self._class.__qualname__} (Protobuf enum {name})"
             numbers, _ = assign([Wanted(m, None, ()) for m in members], locked.numbers, locked.reserved, where)
             prefix = _snake(name).upper()
-            found = Enum(name, cls, numbers, prefix, dict(locked.reserved), _doc(cls))
-            used = [found.value_name(m) for m in members] + [f"{prefix}_UNSPECIFIED"]
-            if len(set(used)) < len(used) or self._taken & set(used):
-                self._refuse(f"two members of enums are called the same in Protobuf, of {', '.join(used)}. Rename one.")
-            self._taken |= set(used)
+            known = {"unspecified"}  # protoc passes over case and underscores
+            names = {m: f"{prefix}_{_unique_as(_identifier(m).upper(), known, _folded)}" for m in members}
+            found = Enum(name, cls, numbers, names, prefix, dict(locked.reserved), _doc(cls))
+            used = {*names.values(), found.unspecified}
+            if self._taken & used:
+                self._refuse(
+                    f"{', '.join(sorted(self._taken & used))}, of {cls.__name__}, is the name of another type or value. "
+                    "Rename one."
+                )
+            self._taken |= used
             self._enums[cls] = found
         return found
 
@@ -373,17 +387,8 @@ def _is_map(entry: Message) -> bool:
 
 def _proto_names(fields: Sequence[Field]) -> dict[str, str]:
     """Each field's name in Protobuf: its own, unless two would be the same in Protobuf's JSON, or it is not ASCII."""
-    names: dict[str, str] = {}
     taken: set[str] = set()
-    for f in fields:
-        name = base = _identifier(f.name)
-        count = 1
-        while _json_name(name) in taken:
-            count += 1
-            name = f"{base}_{count}"
-        taken.add(_json_name(name))
-        names[f.name] = name
-    return names
+    return {f.name: _unique_as(_identifier(f.name), taken, _json_name) for f in fields}
 
 
 def _json_name(name: str) -> str:
@@ -416,6 +421,20 @@ def _unique(name: str, taken: set[str]) -> str:
         found = f"{name}{count}"
     taken.add(found)
     return found
+
+
+def _unique_as(name: str, taken: set[str], compared: Callable[[str], str]) -> str:
+    """As `_unique`, for names that must differ in what is ``compared``."""
+    found, count = name, 1
+    while compared(found) in taken:
+        count += 1
+        found = f"{name}_{count}"
+    taken.add(compared(found))
+    return found
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def _word(shape: Shape) -> str:

@@ -110,7 +110,7 @@ class _Renderer:
     def _type(self, field: FieldDescriptorProto, path: str) -> str:
         if not field.type_name:
             return FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
-        if field.type_name.startswith(".google."):
+        if field.type_name in (".google.protobuf.Duration", ".google.protobuf.Timestamp"):
             return self._google + field.type_name.removeprefix(".google")
         name = field.type_name.removeprefix(f".{self._proto.package}.")
         if name.startswith(f"{path}."):

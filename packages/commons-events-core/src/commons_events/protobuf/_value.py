@@ -232,7 +232,7 @@ def _inner(data: bytes, position: int, end: int) -> list[tuple[int, int]]:
 
 
 def _member(data: bytes, position: int, end: int, depth: int) -> tuple[str, Any]:
-    key, value = "", _NOTHING  # a key that is empty need not be there
+    key, bodies = "", []  # a key that is empty need not be there
     while position < end:
         tag = data[position]
         if tag not in (10, 18):
@@ -248,10 +248,13 @@ def _member(data: bytes, position: int, end: int, depth: int) -> tuple[str, Any]
         if tag == 10:
             key = data[start:position].decode()
         else:
-            value = _value(data, start, position, depth)
-    if value is _NOTHING:
+            bodies.append((start, position))
+    if not bodies:
         raise Problem(f"the entry {key!r} of a map has no value")
-    return key, value
+    if len(bodies) > 1:  # they are merged, as they would be side by side
+        data = b"".join([data[start:stop] for start, stop in bodies])
+        return key, _value(data, 0, len(data), depth)
+    return key, _value(data, *bodies[0], depth)
 
 
 def _big_int(digits: bytes) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
@@ -14,7 +14,7 @@ from commons_events import Event
 from commons_events.event import registry
 from commons_events.protobuf import ProtobufSerializer, file_descriptor
 from tools.bench.measure import Effort, Table, at_most, microseconds
-from tools.bench.model import PlainEnvelope, PlainUserRegistered, UserRegisteredEvent, UserRole, user_fields
+from tools.bench.model import PlainEnvelope, PlainUserRegistered, UserRegisteredEvent, user_fields
 
 LIBRARIES = ("pydantic", "protobuf")
 COUNT = 2000
@@ -31,7 +31,7 @@ def event_class(count: int) -> tuple[type[Event], type[BaseModel], dict[str, Any
     values = {f"field_{n}": kinds[n % 4][1] for n in range(count - 1)} | {"tags": ["one", "two"]}
     required: dict[str, Any] = {name: (type_, ...) for name, type_ in fields.items()}
     event = type(f"Wide{count}", (Event,), {"__annotations__": fields, "__module__": __name__})
-    stated = {"event_type": (str, f"Wide{count}"), "version": (str, "1.0.0")}
+    stated: dict[str, Any] = {"event_type": (str, f"Wide{count}"), "version": (str, "1.0.0")}
     return event, create_model(f"PlainWide{count}", __base__=PlainEnvelope, **stated, **required), values
 
 
@@ -42,7 +42,7 @@ def by_hand(cls: type[Event], model: type[BaseModel]) -> tuple[Callable[[Any], b
     are JSON texts, and role is a text.
     """
     file = file_descriptor(cls)
-    F = descriptor_pb2.FieldDescriptorProto
+    field_type = descriptor_pb2.FieldDescriptorProto
     message = file.message_type[0]
     texts: list[str] = []
     moments: list[str] = []
@@ -51,16 +51,16 @@ def by_hand(cls: type[Event], model: type[BaseModel]) -> tuple[Callable[[Any], b
     optional: list[str] = []
     for field in message.field:
         if field.type_name.endswith("Entry"):
-            field.type, field.label = F.TYPE_STRING, F.LABEL_OPTIONAL
+            field.type, field.label = field_type.TYPE_STRING, field_type.LABEL_OPTIONAL
             field.ClearField("type_name")
             texts.append(field.name)
-        elif field.type == F.TYPE_ENUM:
-            field.type = F.TYPE_STRING
+        elif field.type == field_type.TYPE_ENUM:
+            field.type = field_type.TYPE_STRING
             field.ClearField("type_name")
             plain.append(field.name)
-        elif field.type == F.TYPE_MESSAGE:
+        elif field.type == field_type.TYPE_MESSAGE:
             moments.append(field.name)
-        elif field.label == F.LABEL_REPEATED:
+        elif field.label == field_type.LABEL_REPEATED:
             lists.append(field.name)
         elif model.model_fields[field.name].default is None:
             optional.append(field.name)
@@ -95,7 +95,9 @@ def by_hand(cls: type[Event], model: type[BaseModel]) -> tuple[Callable[[Any], b
     return encode, decode
 
 
-def tables(key: str, what: str, cls: type[Event], model: type[BaseModel], fields: dict[str, Any]) -> tuple[Table, Table]:
+def tables(
+    key: str, what: str, cls: type[Event], model: type[BaseModel], fields: dict[str, Any]
+) -> tuple[Table, Table]:
     event = cls(**fields, source="bench", correlation_id="request-1")
     plain = model(
         **fields, event_id=event.event_id, timestamp=event.timestamp, source="bench", correlation_id="request-1"
@@ -134,7 +136,9 @@ with registry.isolated():
     SMALL, WIDE = event_class(5), event_class(60)
 
 TABLES = (
-    *tables("page", "UserRegisteredEvent of the product's page", UserRegisteredEvent, PlainUserRegistered, user_fields()),
+    *tables(
+        "page", "UserRegisteredEvent of the product's page", UserRegisteredEvent, PlainUserRegistered, user_fields()
+    ),
     *tables("small", "an event of 5 fields", *SMALL),
     *tables("wide", "an event of 60 fields", *WIDE),
 )

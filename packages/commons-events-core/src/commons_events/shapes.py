@@ -181,7 +181,6 @@ class Record:
             return _model_maker(self.cls)
         return _checked_maker(self)
 
-
     def completer(self) -> Callable[[dict[str, Any]], Any]:
         """As `maker`, for values of which some are missing: the class's own defaults stand in, or it refuses."""
         return _event_completer(self) if self.kind == "event" else _checked_maker(self)
@@ -330,9 +329,7 @@ class _Reader:
             return self._validated(node)
         if "serialization" in node and type_ != "json-or-python":
             return self._other(node)
-        self._checks[-1] |= any(
-            name in node and _HARMLESS.get(name, _CONSTRAINTS) != node[name] for name in _CONSTRAINTS
-        )
+        self._checks[-1] |= any(_HARMLESS.get(name, _CONSTRAINTS) != node[name] for name in _CONSTRAINTS & node.keys())
         if type_ in _KINDS:
             return Scalar(_KINDS[type_], {name: node[name] for name in _CONSTRAINTS & node.keys()})
         read = _READERS.get(type_)
@@ -434,9 +431,7 @@ class _Reader:
             record = self._records[cls] = Record(cls.__name__, cls, kind, doc=_class_doc(cls))
             config = {**cls.model_config, **(node.get("config") or {})}
             record.keeps_extra = config.get("extra") == "allow" or config.get("extra_fields_behavior") == "allow"
-            record.checked = bool(
-                node.get("custom_init") or node.get("post_init") or record.keeps_extra
-            )
+            record.checked = bool(node.get("custom_init") or node.get("post_init") or record.keeps_extra)
             inner = node["schema"]
             while inner["type"] != "model-fields":  # validators of the whole model
                 record.checked = True

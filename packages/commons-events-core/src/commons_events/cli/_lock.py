@@ -40,8 +40,8 @@ def write_locks(modules: Sequence[str], *, check: bool) -> int:
         except Exception as error:  # noqa: BLE001  # a user's module, and whatever it raises is said to its user
             place = traceback.extract_tb(error.__traceback__)[-1]
             typer.echo(
-                f"{name}: importing it failed: {type(error).__name__}: {error} ({place.filename}, line {place.lineno}). "
-                f'Correct that first; python -c "import {name}" shows it, too.',
+                f"{name}: importing it failed: {type(error).__name__}: {error} ({place.filename}, line {place.lineno}"
+                f'). Correct that first; python -c "import {name}" shows it, too.',
                 err=True,
             )
             return _WRONG_USE
@@ -52,7 +52,7 @@ def write_locks(modules: Sequence[str], *, check: bool) -> int:
         ]
         if not classes:
             typer.echo(
-                f'{name}: it defines no event class with schema_type="protobuf". Name the module, or package, that does.',
+                f'{name}: it defines no event class with schema_type="protobuf". Name the module or package that does.',
                 err=True,
             )
             return _WRONG_USE

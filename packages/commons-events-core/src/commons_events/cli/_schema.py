@@ -26,7 +26,9 @@ def lock(
     modules: Annotated[
         list[str], typer.Argument(metavar="MODULE…", help="The modules or packages that define the event classes.")
     ],
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 where a file would change.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 1 where a file would change.")
+    ] = False,
 ) -> None:
     """Give Protobuf's field numbers to the events of modules for good, in the lock file of their package.
 

@@ -260,10 +260,8 @@ class Event(BaseModel):
 
     def _carried(self, copy: Self) -> Self:
         """The copy, with what `keep_unread` kept of this event."""
-        try:
+        with suppress(AttributeError):
             _set_unread(copy, _get_unread(self))
-        except AttributeError:
-            pass
         return copy
 
     def __setstate__(self, state: dict[Any, Any]) -> None:

@@ -28,7 +28,18 @@ from commons_events.protobuf._scalars import (
 )
 from commons_events.protobuf._unions import picker
 from commons_events.protobuf._value import read_members, read_value, write_members, write_value
-from commons_events.protobuf._wire import FIXED64, LENGTH, LENGTHS, VARINT, Problem, check, spans, tag, unknown, varint
+from commons_events.protobuf._wire import (
+    FIXED64,
+    LENGTH,
+    LENGTHS,
+    VARINT,
+    WireError,
+    check,
+    spans,
+    tag,
+    unknown,
+    varint,
+)
 from commons_events.shapes import Literals, Map, Other, Scalar
 
 __all__ = ["ClassCodec"]
@@ -52,7 +63,7 @@ class ClassCodec:
         file: its messages.
     """
 
-    FAILURES = (Problem, DecodeError)
+    FAILURES = (WireError, DecodeError)
     """What parsing and filling raise."""
 
     def __init__(self, file: File) -> None:
@@ -75,19 +86,19 @@ class ClassCodec:
 
     # --- what goes wrong -------------------------------------------------------------------------------------
 
-    def misfit(self, error: Exception, index: int, data: bytes | None, places: dict[int, str]) -> Problem:
+    def misfit(self, error: Exception, index: int, data: bytes | None, places: dict[int, str]) -> WireError:
         """Why a message could not be written or read, from where it failed."""
         line = error.__traceback__.tb_lineno if error.__traceback__ is not None else 0
         place = places.get(line, "")
-        if isinstance(error, Problem):
+        if isinstance(error, WireError):
             return error.below(place) if place else error
         if isinstance(error, DecodeError) and not place:
             if data is not None:
                 try:
                     self.check(index, data)
-                except Problem as problem:
+                except WireError as problem:
                     return problem
-            return Problem(f"the bytes are no such message: {error}")
+            return WireError(f"the bytes are no such message: {error}")
         if isinstance(error, KeyError):
             reason = f"{error.args[0]!r} is none of its values"
         elif isinstance(error, DeserializationError):
@@ -96,14 +107,14 @@ class ClassCodec:
             reason = "it is nested too deeply"
         else:
             reason = f"{type(error).__name__}: {error}"
-        return Problem(reason, place) if place else Problem(reason)
+        return WireError(reason, place) if place else WireError(reason)
 
     def check(self, index: int, data: bytes) -> None:
-        """Raise a `Problem` for what is wrong with a message on the wire."""
+        """Raise a `WireError` for what is wrong with a message on the wire."""
         message = self._messages[index]
         wires = {slot.number: _wires(slot) for slot in message.slots}
         names = {slot.number: slot.label for slot in message.slots}
-        texts = {slot.number for slot in message.slots if slot.type == "string"}
+        texts = {slot.number for slot in message.slots if slot.form == "string"}
         if message.blanks:
             wires[BLANK], names[BLANK] = (VARINT, LENGTH), "blank_fields"
         check(data, wires, names, texts)
@@ -136,8 +147,8 @@ class ClassCodec:
         parts = [unknown(data, numbers)]
         for number, body in _bodies(data):
             slot = known.get(number)
-            if slot is not None and slot.many == "one" and isinstance(slot.type, Message):
-                inner = self._unread(slot.type, body)
+            if slot is not None and slot.many == "one" and isinstance(slot.form, Message):
+                inner = self._unread(slot.form, body)
                 if inner:
                     parts += (tag(number, LENGTH), varint(len(inner)), inner)
         return b"".join(parts)
@@ -164,11 +175,11 @@ def _bodies(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _wires(slot: Slot) -> tuple[int, ...]:
-    if isinstance(slot.type, Enum):
+    if isinstance(slot.form, Enum):
         wire = VARINT
     else:
         wire = {"bool": VARINT, "sint64": VARINT, "double": FIXED64}.get(
-            slot.type if isinstance(slot.type, str) else "", LENGTH
+            slot.form if isinstance(slot.form, str) else "", LENGTH
         )
     return (wire, LENGTH) if slot.many != "one" and wire != LENGTH else (wire,)
 
@@ -186,7 +197,7 @@ class _Writer:
         self._lines: list[str] = []
         self._places: dict[int, str] = {}
         self._names: dict[str, Any] = {
-            "CAUGHT": CAUGHT, "ABSENT": _ABSENT, "UNKNOWN": UnknownFieldSet, "Problem": Problem, "VALUES": read_members,
+            "CAUGHT": CAUGHT, "ABSENT": _ABSENT, "UNKNOWN": UnknownFieldSet, "WireError": WireError, "VALUES": read_members,
             "MEMBERS": write_members, "READ": read_value, "WRITE": write_value, "MISFIT": codec.misfit,
             "STRANGE": codec.strange, "PLACES": self._places, "MERGED": _merged,
         }  # fmt: skip
@@ -216,7 +227,7 @@ class _Writer:
 
     def _encoder(self, number: int, message: Message) -> None:
         self._line(f"def E{number}(value, depth):")
-        self._line(f"    if depth > {MAX_DEPTH}: raise Problem('it is nested deeper than {MAX_DEPTH} levels')")
+        self._line(f"    if depth > {MAX_DEPTH}: raise WireError('it is nested deeper than {MAX_DEPTH} levels')")
         self._line("    try:")
         self._line(f"        m = C{number}()")
         record = message.record
@@ -277,29 +288,29 @@ class _Writer:
         merges = slot.merges and not in_union
         target = f"m.f{slot.number}"
         if slot.many == "one":
-            if slot.type in _MOMENTS:
-                to = self._constant(_MOMENTS[str(slot.type)][0])
+            if slot.form in _MOMENTS:
+                to = self._constant(_MOMENTS[str(slot.form)][0])
                 return [f"t = {target}", f"t.seconds, t.nanos = {to}({get})"]
             return [f"{target}.append({self._coded(slot, get)})" if merges else f"{target} = {self._coded(slot, get)}"]
         if _is_any_map(slot):
             return [f"{target}.extend(MEMBERS({get}))"]
         items = f"{get}.items()" if isinstance(slot.shape, Map) and slot.container is dict else get
-        if slot.type in _MOMENTS:
-            to = self._constant(_MOMENTS[str(slot.type)][0])
+        if slot.form in _MOMENTS:
+            to = self._constant(_MOMENTS[str(slot.form)][0])
             return [f"for i in {items}:", f"    t = {target}.add(); t.seconds, t.nanos = {to}(i)"]
         coded = self._coded(slot, "i")
         return [f"{target}.extend({items})" if coded == "i" else f"{target}.extend([{coded} for i in {items}])"]
 
     def _coded(self, slot: Slot, get: str) -> str:
         """The expression for one value as the message holds it."""
-        if isinstance(slot.type, Message):
-            return f"E{self._index[slot.type]}({get}, depth + 1)"
-        if isinstance(slot.type, Enum):
-            numbers = {member: slot.type.values[member.name] for member in slot.type.cls}
+        if isinstance(slot.form, Message):
+            return f"E{self._index[slot.form]}({get}, depth + 1)"
+        if isinstance(slot.form, Enum):
+            numbers = {member: slot.form.values[member.name] for member in slot.form.cls}
             return f"{self._constant(numbers)}[{get}]"
-        if slot.type == "Value":
+        if slot.form == "Value":
             return f"WRITE({get})"
-        if slot.type == "Null":
+        if slot.form == "Null":
             return "b''"
         if isinstance(slot.shape, Other):
             return f"{self._constant(slot.shape.to_json)}({get}).decode()"
@@ -310,7 +321,7 @@ class _Writer:
 
     def _decoder(self, number: int, message: Message) -> None:
         self._line(f"def D{number}(data, depth, strange):")
-        self._line(f"    if depth > {MAX_DEPTH}: raise Problem('it is nested deeper than {MAX_DEPTH} levels')")
+        self._line(f"    if depth > {MAX_DEPTH}: raise WireError('it is nested deeper than {MAX_DEPTH} levels')")
         self._line("    try:")
         self._line(f"        m = P{number}(data)")
         if message.record is not None and message.record.kind == "event":
@@ -318,7 +329,7 @@ class _Writer:
             wrong = f"it is an event of another type or version than {cls.event_type!r} {cls.schema_info().version}"
             self._line(
                 f"        if m.f{ENVELOPE_NUMBERS['event_type']} != {cls.event_type!r} or "
-                f"m.f{ENVELOPE_NUMBERS['version']} != {cls.schema_info().version!r}: raise Problem({wrong!r})"
+                f"m.f{ENVELOPE_NUMBERS['version']} != {cls.schema_info().version!r}: raise WireError({wrong!r})"
             )
         self._line(f"        return R{number}(m, data, depth, strange)")
         self._line("    except CAUGHT as error:")
@@ -339,23 +350,28 @@ class _Writer:
         self._line("        w = m.WhichOneof('kind')")
         for slot in message.slots:
             self._line(f"        if w == 'f{slot.number}':")
-            if slot.type in _MOMENTS:
-                back = self._constant(_MOMENTS[str(slot.type)][1])
+            if slot.form in _MOMENTS:
+                back = self._constant(_MOMENTS[str(slot.form)][1])
                 text = f"t = m.f{slot.number}; return {back}(t.seconds, t.nanos)"
             else:
                 numbers = self._constant({other.number for other in message.slots})
-                get = f"MERGED(data, {slot.number}, m.f{slot.number}, {numbers})" if slot.merges else f"m.f{slot.number}"
+                get = (
+                    f"MERGED(data, {slot.number}, m.f{slot.number}, {numbers})" if slot.merges else f"m.f{slot.number}"
+                )
                 text = f"return {self._decoded(slot, get)}"
             self._line(f"            {text}", slot.label)
-        self._line("        raise Problem('the union has none of the members that are known here')")
+        self._line("        raise WireError('the union has none of the members that are known here')")
 
     def _reader(self, message: Message) -> None:
         self._line("        lacks = False")
         names: list[str] = []
         extra = ""
         for place, slot in enumerate(message.slots):
-            if slot.field is not None and message.record is not None and message.record.kind == "event" and (
-                slot.name in ("event_type", "version")
+            if (
+                slot.field is not None
+                and message.record is not None
+                and message.record.kind == "event"
+                and (slot.name in ("event_type", "version"))
             ):
                 names.append(f"{slot.field.name!r}: {slot.field.default!r}")
                 continue
@@ -384,13 +400,13 @@ class _Writer:
             return lines
         present = f"m.HasField('f{slot.number}')"
         absent = self._absent(slot, name, role)
-        if slot.type in _MOMENTS:
-            back = self._constant(_MOMENTS[str(slot.type)][1])
+        if slot.form in _MOMENTS:
+            back = self._constant(_MOMENTS[str(slot.form)][1])
             return [f"if {present}: t = {source}; {name} = {back}(t.seconds, t.nanos)", f"else: {absent}"]
         if slot.merges:
             decoded = self._decoded(slot, "t[0] if len(t) == 1 else b''.join(t)")
             return [f"t = {source}", f"if t: {name} = {decoded}", f"else: {absent}"]
-        if isinstance(slot.type, Enum):
+        if isinstance(slot.form, Enum):
             return [f"n = {source}", f"if n: {name} = {self._decoded(slot, 'n')}", f"else: {absent}"]
         decoded = self._decoded(slot, "t")
         if decoded == "t":
@@ -404,17 +420,17 @@ class _Writer:
             return f"{name} = None"
         if slot.field is not None and not slot.field.required:
             return f"{name} = ABSENT; lacks = True"
-        if role == "entry" and slot.type in _FALSY:
-            return f"{name} = {self._decoded(slot, repr(_FALSY[str(slot.type)]))}"
-        if role == "entry" and isinstance(slot.type, Message):
+        if role == "entry" and slot.form in _FALSY:
+            return f"{name} = {self._decoded(slot, repr(_FALSY[str(slot.form)]))}"
+        if role == "entry" and isinstance(slot.form, Message):
             return f"{name} = {self._decoded(slot, repr(b''))}"
-        return "raise Problem('it is missing, and has no default')"
+        return "raise WireError('it is missing, and has no default')"
 
     def _take_many(self, slot: Slot, name: str, source: str) -> list[str]:
         if _is_any_map(slot):
             return [f"{name} = VALUES({source})"]
-        if slot.type in _MOMENTS:
-            back = self._constant(_MOMENTS[str(slot.type)][1])
+        if slot.form in _MOMENTS:
+            back = self._constant(_MOMENTS[str(slot.form)][1])
             items = f"[{back}(t.seconds, t.nanos) for t in {source}]"
         else:
             decoded = self._decoded(slot, "t")
@@ -424,19 +440,21 @@ class _Writer:
         return [f"{name} = {items}"]
 
     def _decoded(self, slot: Slot, get: str) -> str:
-        if isinstance(slot.type, Message):
-            return f"D{self._index[slot.type]}({get}, depth + 1, strange)"
-        if isinstance(slot.type, Enum):
-            allowed = set(slot.shape.values) if isinstance(slot.shape, Literals) else set(slot.type.cls)
-            members = {slot.type.values[member.name]: member for member in slot.type.cls if member in allowed}
+        if isinstance(slot.form, Message):
+            return f"D{self._index[slot.form]}({get}, depth + 1, strange)"
+        if isinstance(slot.form, Enum):
+            allowed = set(slot.shape.values) if isinstance(slot.shape, Literals) else set(slot.form.cls)
+            members = {slot.form.values[member.name]: member for member in slot.form.cls if member in allowed}
             return f"{self._constant(members)}[{get}]"
         if isinstance(slot.shape, Literals):
-            if slot.type == "Value":
-                return f"{self._constant({(type(v), v): v for v in slot.shape.values})}[{self._constant(_typed)}({get})]"
+            if slot.form == "Value":
+                return (
+                    f"{self._constant({(type(v), v): v for v in slot.shape.values})}[{self._constant(_typed)}({get})]"
+                )
             return f"{self._constant({v: v for v in slot.shape.values})}[{get}]"
-        if slot.type == "Value":
+        if slot.form == "Value":
             return f"READ({get})"
-        if slot.type == "Null":
+        if slot.form == "Null":
             return f"{self._constant(_null)}({get})"
         if isinstance(slot.shape, Other):
             return f"{self._constant(slot.shape.from_json)}({get}.encode())"
@@ -446,8 +464,11 @@ class _Writer:
 
 def _is_any_map(slot: Slot) -> bool:
     shape = slot.shape
-    return slot.many == "map" and isinstance(shape, Map) and shape.key == Scalar("str") and (
-        isinstance(shape.value, Scalar) and shape.value.kind == "any"
+    return (
+        slot.many == "map"
+        and isinstance(shape, Map)
+        and shape.key == Scalar("str")
+        and (isinstance(shape.value, Scalar) and shape.value.kind == "any")
     )
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import descriptor_pool, duration_pb2, message_factory, timestamp_pb2
-from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
 from google.protobuf.message import Message as ProtoMessage
 
 from commons_events.protobuf._numbers import BLANK
@@ -83,7 +88,7 @@ class _Describer:
     def message(self, message: Message) -> DescriptorProto:
         proto = DescriptorProto(name=message.name)
         in_map = message.role == "entry" and message.parent is not None and any(
-            slot.type is message and slot.many == "map" for slot in message.parent.slots
+            slot.form is message and slot.many == "map" for slot in message.parent.slots
         )  # fmt: skip
         proto.nested_type.extend(self.message(nested) for nested in message.nested)
         if in_map:
@@ -92,7 +97,7 @@ class _Describer:
             proto.oneof_decl.add(name="kind")
         for slot in message.slots:
             field = proto.field.add(name=slot.name, number=slot.number, label=_OPTIONAL)
-            self.type_of(field, slot.type)
+            self.type_of(field, slot.form)
             if message.role == "union":
                 field.oneof_index = 0
             elif slot.many != "one":
@@ -186,9 +191,9 @@ def codec_classes(messages: list[Message]) -> list[Any]:
 
 
 def _codec_type(field: FieldDescriptorProto, slot: Slot) -> None:
-    if isinstance(slot.type, Enum):
+    if isinstance(slot.form, Enum):
         field.type = _TYPES["int32"]
-    elif slot.type in _IMPORTS:
+    elif slot.form in _IMPORTS:
         field.type, field.type_name = FieldDescriptorProto.TYPE_MESSAGE, ".codec.Moment"
     else:
-        field.type = _TYPES.get(slot.type if isinstance(slot.type, str) else "", _TYPES["bytes"])
+        field.type = _TYPES.get(slot.form if isinstance(slot.form, str) else "", _TYPES["bytes"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from commons_events.protobuf._numbers import ENVELOPE_NUMBERS
-from commons_events.protobuf._wire import LENGTH, Problem, long_varint, spans, tag
+from commons_events.protobuf._wire import LENGTH, WireError, long_varint, spans, tag
 
 __all__ = ["identify"]
 
@@ -20,7 +20,7 @@ def identify(data: bytes) -> tuple[str, str | None] | None:
                 size, after = long_varint(data, end + len(_VERSION))
                 if after + size <= len(data):
                     return data[start:end].decode(), data[after : after + size].decode()
-        except (IndexError, UnicodeDecodeError, Problem):
+        except (IndexError, UnicodeDecodeError, WireError):
             pass
     return _search(data)
 
@@ -31,7 +31,7 @@ def _search(data: bytes) -> tuple[str, str | None] | None:
         for span in spans(data):
             if span.wire == LENGTH and span.number in (ENVELOPE_NUMBERS["event_type"], ENVELOPE_NUMBERS["version"]):
                 found[span.number] = data[span.value : span.end].decode()
-    except (Problem, UnicodeDecodeError):
+    except (WireError, UnicodeDecodeError):
         return None
     event_type = found.get(ENVELOPE_NUMBERS["event_type"])
     return None if not event_type else (event_type, found.get(ENVELOPE_NUMBERS["version"]))

@@ -68,8 +68,8 @@ def assign(
             _check(name, stated, former, where)
         if number in gone:
             raise EventDefinitionError(
-                f"{where}: field {name!r} has the number {number}, which was {gone[number]!r}'s: old bytes would be read "
-                "as the new field. Choose another number."
+                f"{where}: field {name!r} has the number {number}, which was {gone[number]!r}'s: old bytes would be "
+                "read as the new field. Choose another number."
             )
         if number in owners:
             raise EventDefinitionError(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum as PyEnum
 from enum import Flag
+from functools import lru_cache
 from typing import Any, Literal, NoReturn
 
 from commons_events.errors import EventDefinitionError
@@ -78,7 +79,7 @@ class Slot:
 
     name: str
     number: int
-    type: str | Message | Enum
+    form: str | Message | Enum
     """A scalar or well-known type by name, ``Value``, ``Null``, or a type of the file."""
     shape: Shape
     """What one value (an item, of several) is in Python."""
@@ -94,7 +95,7 @@ class Slot:
     @property
     def merges(self) -> bool:
         """Whether it is one message, of which all that stand there are parts, where other fields' last value counts."""
-        return self.many == "one" and (isinstance(self.type, Message) or self.type == "Value")
+        return self.many == "one" and (isinstance(self.form, Message) or self.form == "Value")
 
     @property
     def lock_name(self) -> str | None:
@@ -226,9 +227,7 @@ class _Planner:
         self._top.append(message)
         envelope = ENVELOPE_NUMBERS if record.kind == "event" else {}
         own = [f for f in record.fields if f.name not in envelope]
-        numbers = self._numbers(
-            message, [Wanted(f.name, f.number, f.aliases) for f in own], warn=True
-        )
+        numbers = self._numbers(message, [Wanted(f.name, f.number, f.aliases) for f in own], warn=True)
         names = _proto_names(record.fields)
         message.taken |= set(names.values()) | {f"_{name}" for name in names.values()}
         outer = self._place
@@ -246,9 +245,7 @@ class _Planner:
             message.slots.append(Slot("extra_fields", EXTRA, entry, Map(Scalar("str"), extra), "map", container=dict))
         return message
 
-    def _numbers(
-        self, message: Message, wanted: Sequence[Wanted], *, warn: bool = False
-    ) -> dict[str, int]:
+    def _numbers(self, message: Message, wanted: Sequence[Wanted], *, warn: bool = False) -> dict[str, int]:
         locked = self._locked.messages.get(message.key(self._top[0]), LockedMessage())
         where = f"{self._class.__qualname__} (Protobuf message {message.path})"
         numbers, unlocked = assign(wanted, locked.numbers, locked.reserved, where)
@@ -338,7 +335,9 @@ class _Planner:
         found = self._enums.get(cls)
         if found is None:
             if issubclass(cls, Flag):
-                self._refuse(f"{cls.__name__} is a Flag, whose values combine, and a Protobuf enum's do not. Use an int.")
+                self._refuse(
+                    f"{cls.__name__} is a Flag, whose values combine, and a Protobuf enum's do not. Use an int."
+                )
             name = _unique(_camel(cls.__name__), self._taken)
             members = [member.name for member in cls]
             locked = self._locked.enums.get(name, LockedMessage())
@@ -351,8 +350,8 @@ class _Planner:
             used = {*names.values(), found.unspecified}
             if self._taken & used:
                 self._refuse(
-                    f"{', '.join(sorted(self._taken & used))}, of {cls.__name__}, is the name of another type or value. "
-                    "Rename one."
+                    f"{', '.join(sorted(self._taken & used))}, of {cls.__name__}, is the name of another type or "
+                    "value. Rename one."
                 )
             self._taken |= used
             self._enums[cls] = found
@@ -372,14 +371,16 @@ class _Planner:
         return "Value"
 
     def _refuse(self, reason: str) -> NoReturn:
-        raise EventDefinitionError(f"{self._class.__qualname__}: field {self._place!r} has no form in Protobuf: {reason}")
+        raise EventDefinitionError(
+            f"{self._class.__qualname__}: field {self._place!r} has no form in Protobuf: {reason}"
+        )
 
 
 _LITERALS: dict[type[Any], str] = {str: "string", int: "sint64", bool: "bool", bytes: "bytes"}
 
 
 def _is_map(entry: Message) -> bool:
-    return entry.slots[0].type in _KEYS
+    return entry.slots[0].form in _KEYS
 
 
 # --- names -----------------------------------------------------------------------------------------------------
@@ -391,6 +392,7 @@ def _proto_names(fields: Sequence[Field]) -> dict[str, str]:
     return {f.name: _unique_as(_identifier(f.name), taken, _json_name) for f in fields}
 
 
+@lru_cache(maxsize=1024)
 def _json_name(name: str) -> str:
     return re.sub(r"_(.?)", lambda match: match[1].upper(), name)
 
@@ -400,6 +402,7 @@ def _entry_name(name: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
 
 
+@lru_cache(maxsize=1024)
 def _identifier(text: str) -> str:
     ascii_only = "".join(c if c.isascii() else f"_u{ord(c):x}" for c in text)
     cleaned = re.sub(r"[^0-9A-Za-z_]", "_", ascii_only)
@@ -410,6 +413,7 @@ def _camel(text: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in _identifier(text).split("_"))
 
 
+@lru_cache(maxsize=1024)
 def _snake(text: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text).lower()
 
@@ -461,4 +465,4 @@ def _doc(cls: type[PyEnum]) -> str | None:
     return None if not doc or doc == "An enumeration." else doc.strip()
 
 
-assert FIRST_OWN <= min(BLANK, EXTRA) <= LAST_OWN  # noqa: S101
+assert FIRST_OWN <= min(BLANK, EXTRA) <= LAST_OWN

@@ -8,13 +8,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from commons_events.protobuf._wire import Problem
+from commons_events.protobuf._wire import WireError
 from commons_events.shapes import Scalar
 
 __all__ = ["from_duration", "from_text", "from_timestamp", "to_duration", "to_text", "to_timestamp"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001
+_NAIVE_EPOCH = datetime(1970, 1, 1)
 _FAR_OFFSET = timedelta(hours=23, minutes=59)
 _NANOS = 1_000_000_000
 
@@ -28,7 +28,7 @@ def to_timestamp(value: datetime) -> tuple[int, int]:
 def from_timestamp(seconds: int, nanos: int) -> datetime:
     """The datetime, in UTC; what is finer than a microsecond is cut off."""
     if not 0 <= nanos < _NANOS:
-        raise Problem(f"a Timestamp has {nanos:,} nanos, and 0 to 999,999,999 are possible")
+        raise WireError(f"a Timestamp has {nanos:,} nanos, and 0 to 999,999,999 are possible")
     try:
         return _EPOCH + timedelta(0, seconds, nanos // 1000)
     except OverflowError:
@@ -44,7 +44,7 @@ def _far(seconds: int, nanos: int) -> datetime:
         try:
             local = _NAIVE_EPOCH + (timedelta(0, seconds, nanos // 1000) + offset)
         except OverflowError:
-            raise Problem(f"a Timestamp of {seconds:,} seconds is outside of the years 1 to 9999") from None
+            raise WireError(f"a Timestamp of {seconds:,} seconds is outside of the years 1 to 9999") from None
     return local.replace(tzinfo=timezone(offset))
 
 
@@ -59,18 +59,18 @@ def to_duration(value: timedelta) -> tuple[int, int]:
 def from_duration(seconds: int, nanos: int) -> timedelta:
     """The timedelta; what is finer than a microsecond is cut off."""
     if not -_NANOS < nanos < _NANOS:
-        raise Problem(f"a Duration has {nanos:,} nanos, and ±999,999,999 are possible")
+        raise WireError(f"a Duration has {nanos:,} nanos, and ±999,999,999 are possible")
     micros = nanos // 1000 if nanos >= 0 else -(-nanos // 1000)
     try:
         return timedelta(0, seconds, micros)
     except OverflowError:
-        raise Problem(f"a Duration of {seconds:,} seconds is more than a timedelta holds") from None
+        raise WireError(f"a Duration of {seconds:,} seconds is more than a timedelta holds") from None
 
 
 def _decimal(text: str) -> Decimal:
     value = Decimal(text)
     if not value.is_finite():
-        raise Problem(f"{text!r} is not a finite number")
+        raise WireError(f"{text!r} is not a finite number")
     return value
 
 

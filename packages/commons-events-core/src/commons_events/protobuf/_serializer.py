@@ -17,7 +17,7 @@ from commons_events.log import logger
 from commons_events.plugins import SERIALIZERS, install_hint
 from commons_events.protobuf._identity import identify
 from commons_events.protobuf._plan import plan_of
-from commons_events.protobuf._wire import Problem
+from commons_events.protobuf._wire import WireError
 from commons_events.serialization import Serializer
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ProtobufSerializer(Serializer):
             raise SerializationError("Event is the base class; make a subclass that says what happened.")
         try:
             data = codec.encode(event, 0)
-        except Problem as problem:
+        except WireError as problem:
             raise SerializationError(
                 f"{type(event).__qualname__} {event.event_id!r} cannot be written as Protobuf: {problem}."
             ) from (problem.__cause__ or problem)
@@ -112,7 +112,7 @@ class ProtobufSerializer(Serializer):
 
     @staticmethod
     def _refusal(codec: ClassCodec, error: Exception, data: bytes) -> DeserializationError:
-        problem = error if isinstance(error, Problem) else codec.misfit(error, 0, data, {})
+        problem = error if isinstance(error, WireError) else codec.misfit(error, 0, data, {})
         return DeserializationError(
             f"{codec.file.event_class.__qualname__} {codec.event_type!r} {codec.version} cannot be read from Protobuf: "
             f"{problem}."

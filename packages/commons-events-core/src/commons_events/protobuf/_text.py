@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
 
 from commons_events.protobuf._descriptor import describe_file
 from commons_events.protobuf._numbers import BLANK, ENVELOPE_NUMBERS
@@ -134,7 +139,9 @@ class _Renderer:
         if message is None:
             return _VALUE_DOC if proto.name == "Value" else None
         if message is self._file.root:
-            return self._file.event_class.schema_info().description or (message.record and message.record.doc)
+            described = self._file.event_class.schema_info().description
+            if described:
+                return described
         return message.record.doc if message.record is not None else None
 
     @staticmethod

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from commons_events.protobuf._wire import Problem
+from commons_events.protobuf._wire import WireError
 from commons_events.shapes import Array, Enumeration, Literals, Map, Other, Record, Scalar, Shape, Tuple, Union
 
 __all__ = ["picker"]
@@ -30,7 +30,7 @@ _TYPES: dict[str, type[Any]] = {
 
 
 def picker(shapes: Sequence[Shape]) -> Callable[[Any], int]:
-    """A function that says which of the shapes a value has; it raises a `Problem` where it has none."""
+    """A function that says which of the shapes a value has; it raises a `WireError` where it has none."""
     by_type: dict[type[Any], int | None] = {}
     for index, shape in enumerate(shapes):
         for cls in _classes(shape):
@@ -46,7 +46,7 @@ def picker(shapes: Sequence[Shape]) -> Callable[[Any], int]:
             for index, shape in enumerate(shapes):
                 if _fits(shape, value, exact=exact):
                     return index
-        raise Problem(f"a {type(value).__qualname__} is no member of the union")
+        raise WireError(f"a {type(value).__qualname__} is no member of the union")
 
     return pick
 

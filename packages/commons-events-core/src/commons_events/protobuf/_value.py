@@ -18,12 +18,12 @@ Written and read here, since Python sees each of these values anyway: a message 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 from typing import Any
 
 from commons_events.event._exact import MAX_DEPTH, MAX_DIGITS
-from commons_events.protobuf._wire import LENGTHS, Problem, long_varint, spans, varint
+from commons_events.protobuf._wire import LENGTHS, WireError, long_varint, spans, varint
 
 __all__ = ["read_member", "read_members", "read_value", "write_member", "write_members", "write_value"]
 
@@ -31,6 +31,7 @@ _NULL, _BOOL, _INT, _BIG, _DOUBLE, _TEXT, _LIST, _MAP = 8, 16, 24, 34, 41, 50, 5
 """The tags: number times eight, and the wire type. Those of list items and of keys are 10, of entries' values 18."""
 _NONE, _TRUE, _FALSE = b"\x08\0", b"\x10\x01", b"\x10\0"
 _double = Struct("<d")
+_pack_double: Callable[[float], bytes] = _double.pack
 _WIRES = {1: 0, 2: 0, 3: 0, 4: 2, 5: 1, 6: 2, 7: 2, 8: 2}
 _NOTHING: Any = object()
 _CONSTANT_VALUES: dict[bytes, Any] = {_NONE: None, _TRUE: True, _FALSE: False} | {
@@ -49,7 +50,7 @@ def write_value(value: Any) -> bytes:
     """The bytes of a ``Value``."""
     kind = type(value)
     if kind is str:
-        text = value.encode()
+        text: bytes = value.encode()
         size = len(text)
         return b"2" + (LENGTHS[size] if size < 16384 else varint(size)) + text
     if value is None:
@@ -65,9 +66,9 @@ def write_value(value: Any) -> bytes:
         digits = str(value).encode()
         return b'"' + _length(len(digits)) + digits
     if kind is float:
-        return b")" + _double.pack(value)
+        return b")" + _pack_double(value)
     if kind is list:
-        parts = []
+        parts: list[bytes] = []
         for item in value:
             coded_item = write_value(item)
             parts += (b"\n", _length(len(coded_item)), coded_item)
@@ -80,7 +81,7 @@ def write_value(value: Any) -> bytes:
             parts += (b"\n", _length(len(entry)), entry)
         body = b"".join(parts)
         return b"B" + _length(len(body)) + body
-    raise Problem(f"a {kind.__qualname__} does not fit into Any")
+    raise WireError(f"a {kind.__qualname__} does not fit into Any")
 
 
 def write_member(key: str, value: Any) -> bytes:
@@ -105,14 +106,14 @@ def read_value(data: bytes) -> Any:
     """The value in a ``Value``.
 
     Raises:
-        Problem: the bytes are no ``Value``, state none, or nest deeper than `MAX_DEPTH`.
+        WireError: the bytes are no ``Value``, state none, or nest deeper than `MAX_DEPTH`.
     """
     try:
         return _value(data, 0, len(data), 0)
     except IndexError:
-        raise Problem("a Value ends early") from None
+        raise WireError("a Value ends early") from None
     except UnicodeDecodeError as error:
-        raise Problem(f"a text inside a Value is not UTF-8: {error}") from error
+        raise WireError(f"a text inside a Value is not UTF-8: {error}") from error
 
 
 def read_member(data: bytes) -> tuple[str, Any]:
@@ -120,9 +121,9 @@ def read_member(data: bytes) -> tuple[str, Any]:
     try:
         return _member(data, 0, len(data), 0)
     except IndexError:
-        raise Problem("an entry of a map ends early") from None
+        raise WireError("an entry of a map ends early") from None
     except UnicodeDecodeError as error:
-        raise Problem(f"a text inside a Value is not UTF-8: {error}") from error
+        raise WireError(f"a text inside a Value is not UTF-8: {error}") from error
 
 
 def read_members(entries: Iterable[bytes]) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def _value(data: bytes, position: int, end: int, depth: int) -> Any:
             size, position = long_varint(data, position)
             stop = position + size
             if stop > end:
-                raise Problem(f"a Value claims {size:,} bytes, and {end - position:,} are left")
+                raise WireError(f"a Value claims {size:,} bytes, and {end - position:,} are left")
             # a message that stands there twice is merged, other members take the place of those before
             result = _delimited(tag, data, position, stop, depth, result if tag == last else _NOTHING)
             position = stop
@@ -190,7 +191,7 @@ def _value(data: bytes, position: int, end: int, depth: int) -> Any:
     if position > end:
         raise IndexError
     if result is _NOTHING:
-        raise Problem("a Value has none of the members that are known here")
+        raise WireError("a Value has none of the members that are known here")
     return result
 
 
@@ -203,7 +204,7 @@ def _delimited(tag: int, data: bytes, position: int, end: int, depth: int, befor
     if tag == _BIG:
         return _big_int(data[position:end])
     if depth >= MAX_DEPTH:
-        raise Problem(f"lists and maps are nested deeper than {MAX_DEPTH} levels")
+        raise WireError(f"lists and maps are nested deeper than {MAX_DEPTH} levels")
     if tag == _LIST:
         items: list[Any] = [] if before is _NOTHING else before
         for start, stop in _inner(data, position, end):
@@ -226,7 +227,7 @@ def _inner(data: bytes, position: int, end: int) -> list[tuple[int, int]]:
         size, start = long_varint(data, position + 1)
         position = start + size
         if position > end:
-            raise Problem(f"a Value claims {size:,} bytes, and {end - start:,} are left")
+            raise WireError(f"a Value claims {size:,} bytes, and {end - start:,} are left")
         found.append((start, position))
     return found
 
@@ -244,13 +245,13 @@ def _member(data: bytes, position: int, end: int, depth: int) -> tuple[str, Any]
             size, start = long_varint(data, position + 1)
         position = start + size
         if position > end:
-            raise Problem(f"an entry of a map claims {size:,} bytes, and {end - start:,} are left")
+            raise WireError(f"an entry of a map claims {size:,} bytes, and {end - start:,} are left")
         if tag == 10:
             key = data[start:position].decode()
         else:
             bodies.append((start, position))
     if not bodies:
-        raise Problem(f"the entry {key!r} of a map has no value")
+        raise WireError(f"the entry {key!r} of a map has no value")
     if len(bodies) > 1:  # they are merged, as they would be side by side
         data = b"".join([data[start:stop] for start, stop in bodies])
         return key, _value(data, 0, len(data), depth)
@@ -259,7 +260,7 @@ def _member(data: bytes, position: int, end: int, depth: int) -> tuple[str, Any]
 
 def _big_int(digits: bytes) -> int:
     if not digits.removeprefix(b"-").isdigit() or len(digits.removeprefix(b"-")) > MAX_DIGITS:
-        raise Problem(f"big_int_value is up to {MAX_DIGITS:,} decimal digits, not {digits[:40]!r}")
+        raise WireError(f"big_int_value is up to {MAX_DIGITS:,} decimal digits, not {digits[:40]!r}")
     return int(digits)
 
 
@@ -267,5 +268,5 @@ def _skip(data: bytes, position: int, end: int, known: dict[int, int]) -> int:
     """Behind a field of a newer writer."""
     span = next(spans(data, position, end))
     if span.number in known:
-        raise Problem(f"the field {span.number} of a Value has the wire type {span.wire}, not {known[span.number]}")
+        raise WireError(f"the field {span.number} of a Value has the wire type {span.wire}, not {known[span.number]}")
     return span.end

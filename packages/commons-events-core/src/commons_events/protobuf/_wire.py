@@ -15,7 +15,7 @@ __all__ = [
     "LENGTH",
     "LENGTHS",
     "VARINT",
-    "Problem",
+    "WireError",
     "Span",
     "check",
     "long_varint",
@@ -34,7 +34,7 @@ _MOST_NUMBER = (1 << 29) - 1
 _VARINT_BYTES = 10
 
 
-class Problem(ValueError):
+class WireError(ValueError):
     """Why bytes do not decode, or an event does not encode; ``path`` grows on the way up."""
 
     def __init__(self, reason: str, *path: str) -> None:
@@ -42,9 +42,9 @@ class Problem(ValueError):
         self.reason = reason
         self.path = path
 
-    def below(self, place: str) -> Problem:
+    def below(self, place: str) -> WireError:
         """The same, seen from what is around it."""
-        return Problem(self.reason, place, *self.path)
+        return WireError(self.reason, place, *self.path)
 
     def __str__(self) -> str:
         place = ".".join(self.path).replace(".[", "[")
@@ -85,7 +85,7 @@ def long_varint(data: bytes, position: int) -> tuple[int, int]:
     """The varint that starts at ``position``, and the position behind it.
 
     Raises:
-        Problem: it is longer than ten bytes, or than 64 bits.
+        WireError: it is longer than ten bytes, or than 64 bits.
         IndexError: the bytes end inside it.
     """
     result = shift = 0
@@ -98,9 +98,9 @@ def long_varint(data: bytes, position: int) -> tuple[int, int]:
             break
         shift += 7
         if position - start == _VARINT_BYTES:
-            raise Problem(f"the varint at byte {start:,} has more than ten bytes")
+            raise WireError(f"the varint at byte {start:,} has more than ten bytes")
     if result >> 64:
-        raise Problem(f"the varint at byte {start:,} has more than 64 bits")
+        raise WireError(f"the varint at byte {start:,} has more than 64 bits")
     return result, position
 
 
@@ -108,7 +108,7 @@ def spans(data: bytes, position: int = 0, end: int | None = None) -> Iterator[Sp
     """The fields of a message, as they stand there between ``position`` and ``end``.
 
     Raises:
-        Problem: the bytes are not a message; with the place.
+        WireError: the bytes are not a message; with the place.
     """
     end = len(data) if end is None else end
     while position < end:
@@ -123,7 +123,7 @@ def spans(data: bytes, position: int = 0, end: int | None = None) -> Iterator[Sp
             elif wire == LENGTH:
                 length, body = long_varint(data, position)
                 if length > end - body:
-                    raise Problem(
+                    raise WireError(
                         f"the field {number} at byte {start:,} claims {length:,} bytes, and {end - body:,} are left"
                     )
                 position = body + length
@@ -131,18 +131,20 @@ def spans(data: bytes, position: int = 0, end: int | None = None) -> Iterator[Sp
                 position += 4 if wire == FIXED32 else 8
             else:
                 word = _WORDS.get(wire, f"of the wire type {wire}, which does not exist")
-                raise Problem(f"the field {number} at byte {start:,} is {word}; proto3 has none")
+                raise WireError(f"the field {number} at byte {start:,} is {word}; proto3 has none")
         except IndexError:
-            raise Problem(f"the bytes end inside the field that starts at byte {start:,}") from None
+            raise WireError(f"the bytes end inside the field that starts at byte {start:,}") from None
         if not 0 < number <= _MOST_NUMBER:
-            raise Problem(f"the field at byte {start:,} has the number {number}, which is none (1 to {_MOST_NUMBER:,})")
+            raise WireError(
+                f"the field at byte {start:,} has the number {number}, which is none (1 to {_MOST_NUMBER:,})"
+            )
         if position > end:
-            raise Problem(f"the bytes end inside the field {number} at byte {start:,}")
+            raise WireError(f"the bytes end inside the field {number} at byte {start:,}")
         yield Span(number, wire, start, body, position, value)
 
 
 def check(data: bytes, wires: Mapping[int, Collection[int]], names: Mapping[int, str], texts: Collection[int]) -> None:
-    """Raise a `Problem` for the first thing that is wrong with a message, if there is one.
+    """Raise a `WireError` for the first thing that is wrong with a message, if there is one.
 
     Args:
         data: the message.
@@ -157,12 +159,12 @@ def check(data: bytes, wires: Mapping[int, Collection[int]], names: Mapping[int,
         name = names[span.number]
         if span.wire not in allowed:
             wanted = " or ".join(_WORDS[wire] for wire in allowed)
-            raise Problem(f"it is {_WORDS[span.wire]} on the wire, and has to be {wanted}", name)
+            raise WireError(f"it is {_WORDS[span.wire]} on the wire, and has to be {wanted}", name)
         if span.number in texts:
             try:
                 data[span.value : span.end].decode()
             except UnicodeDecodeError as error:
-                raise Problem(f"the text is not UTF-8: {error}", name) from error
+                raise WireError(f"the text is not UTF-8: {error}", name) from error
         elif span.wire == LENGTH and VARINT in allowed:
             _check_packed(data[span.value : span.end], name)
 
@@ -173,8 +175,8 @@ def _check_packed(data: bytes, name: str) -> None:
         while position < len(data):
             _, position = long_varint(data, position)
     except IndexError:
-        raise Problem("the packed values end inside a varint", name) from None
-    except Problem as problem:
+        raise WireError("the packed values end inside a varint", name) from None
+    except WireError as problem:
         raise problem.below(name) from problem
 
 

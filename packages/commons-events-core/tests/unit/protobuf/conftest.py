@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("google.protobuf", reason='the extra [protobuf] is not installed')
+pytest.importorskip("google.protobuf", reason="the extra [protobuf] is not installed")

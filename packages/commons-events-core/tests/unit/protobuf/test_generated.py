@@ -33,7 +33,7 @@ class Level(IntEnum):
     HIGH = 7
 
 
-class Word(str, Enum):  # noqa: UP042
+class Word(str, Enum):
     EMPTY = ""
     a_b = "x"
 
@@ -46,8 +46,8 @@ class Money(BaseModel):
 
 class Tree(BaseModel):
     name: str = ""
-    children: list["Tree"] = []
-    left: "Tree | None" = None
+    children: list[Tree] = []
+    left: Tree | None = None
 
 
 @dataclass
@@ -102,7 +102,13 @@ UNIONS: list[Typed] = [
     (dict[str, int] | str | None, st.none() | st.dictionaries(text, whole, max_size=2) | text),
     (Level | str, st.sampled_from(Level) | text),
 ]
-hashable: list[Typed] = [(str, text), (int, whole), (UUID, st.uuids()), (date, st.dates()), (Word, st.sampled_from(Word))]
+hashable: list[Typed] = [
+    (str, text),
+    (int, whole),
+    (UUID, st.uuids()),
+    (date, st.dates()),
+    (Word, st.sampled_from(Word)),
+]
 
 
 def containers(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
@@ -130,9 +136,7 @@ def containers(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
     )
 
 
-types: st.SearchStrategy[Typed] = st.recursive(
-    st.sampled_from([*SIMPLE, *RECORDS, *UNIONS]), containers, max_leaves=3
-)
+types: st.SearchStrategy[Typed] = st.recursive(st.sampled_from([*SIMPLE, *RECORDS, *UNIONS]), containers, max_leaves=3)
 numbers = itertools.count()
 
 
@@ -148,7 +152,9 @@ def events(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Event:
         values[name] = draw(strategy)
         if has_default:
             defaults[name] = Field(default=draw(strategy))
-    cls = type(f"Generated{next(numbers)}", (Event,), {"__annotations__": annotations, "__module__": __name__, **defaults})
+    cls = type(
+        f"Generated{next(numbers)}", (Event,), {"__annotations__": annotations, "__module__": __name__, **defaults}
+    )
     try:
         return cls(**values)
     finally:

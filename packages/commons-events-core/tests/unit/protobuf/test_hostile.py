@@ -83,7 +83,10 @@ def nested_nodes(depth: int) -> bytes:
 CASES: list[tuple[bytes, str]] = [
     (GOOD[:-3], r"bytes end|claims"),
     (GOOD + b"\x0a", r"the bytes end inside the field that starts at byte \d+"),
-    (GOOD + tag(TEXT, LENGTH) + varint(2**31 - 1), r"the field 1 at byte \d+ claims 2,147,483,647 bytes, and 0 are left"),
+    (
+        GOOD + tag(TEXT, LENGTH) + varint(2**31 - 1),
+        r"the field 1 at byte \d+ claims 2,147,483,647 bytes, and 0 are left",
+    ),
     (GOOD + tag(TEXT, LENGTH) + varint(2**40) + b"x", r"claims 1,099,511,627,776 bytes, and 1 are left"),
     (GOOD + field(TEXT, b"\xff"), r"text: the text is not UTF-8"),
     (GOOD + integer(TEXT, 5), r"text: it is a varint on the wire, and has to be length-delimited"),

@@ -19,7 +19,14 @@ from commons_events.errors import DeserializationError, SerializationError
 from commons_events.event import registry
 from commons_events.protobuf import ProtobufSerializer, message_class
 from commons_events.protobuf._scalars import from_duration, from_timestamp, to_duration, to_timestamp
-from commons_events.protobuf._value import read_member, read_members, read_value, write_member, write_members, write_value
+from commons_events.protobuf._value import (
+    read_member,
+    read_members,
+    read_value,
+    write_member,
+    write_members,
+    write_value,
+)
 
 codec = ProtobufSerializer()
 
@@ -93,12 +100,21 @@ def test_any_value_holds_and_so_does_its_type(value: Any) -> None:
 
 
 def test_google_s_moments_are_ours() -> None:
-    for moment in (datetime(1, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, UTC), datetime.max.replace(tzinfo=UTC)):
+    for moment in (
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999999, UTC),
+        datetime.max.replace(tzinfo=UTC),
+    ):
         google = Timestamp()
         google.FromDatetime(moment)
         assert to_timestamp(moment) == (google.seconds, google.nanos)
         assert from_timestamp(google.seconds, google.nanos + 999) == moment
-    for span in (timedelta(0), timedelta(microseconds=-1), timedelta(days=-3, seconds=5, microseconds=7), timedelta(days=3650000)):
+    for span in (
+        timedelta(0),
+        timedelta(microseconds=-1),
+        timedelta(days=-3, seconds=5, microseconds=7),
+        timedelta(days=3650000),
+    ):
         duration = Duration()
         duration.FromTimedelta(span)
         assert to_duration(span) == (duration.seconds, duration.nanos)
@@ -113,7 +129,8 @@ def test_moments_beyond_google_s_range_hold_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "nanos"), [(2**62, 0), (-(2**62), 0), (-62135596800 - 86400, 0), (0, -1), (0, 10**9), (253402300800 + 86400, 0)]
+    ("seconds", "nanos"),
+    [(2**62, 0), (-(2**62), 0), (-62135596800 - 86400, 0), (0, -1), (0, 10**9), (253402300800 + 86400, 0)],
 )
 def test_moments_that_are_none_are_refused(seconds: int, nanos: int) -> None:
     message = message_class(Holder)(event_type="holder", version="1.0.0")

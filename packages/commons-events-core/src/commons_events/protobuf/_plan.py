@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum as PyEnum
 from enum import Flag
-from functools import lru_cache
 from typing import Any, Literal, NoReturn
 
 from commons_events.errors import EventDefinitionError
 from commons_events.event import Event
 from commons_events.protobuf._lock import LockedMessage, LockedTypes, locked_types
-from commons_events.protobuf._numbers import BLANK, ENVELOPE_NUMBERS, EXTRA, FIRST_OWN, LAST_OWN, Wanted, assign
+from commons_events.protobuf._names import (
+    camel,
+    entry_name,
+    enum_doc,
+    field_names,
+    folded,
+    identifier,
+    member_label,
+    snake,
+    unique,
+    unique_as,
+    word,
+)
+from commons_events.protobuf._numbers import ENVELOPE_NUMBERS, EXTRA, Wanted, assign
 from commons_events.shapes import (
     Array,
     Enumeration,
@@ -191,7 +202,7 @@ def plan_of(event_class: type[Event], locked: LockedTypes | None = None) -> File
 
 def package_of(event_class: type[Event]) -> str:
     """The package: the event type and the major version, so that what shares a package shares its numbers."""
-    segments = [_snake(_identifier(part)) for part in event_class.event_type.split(".") if part]
+    segments = [snake(identifier(part)) for part in event_class.event_type.split(".") if part]
     major = event_class.schema_info().version.partition(".")[0]
     return ".".join([*segments, f"v{major}"])
 
@@ -222,13 +233,13 @@ class _Planner:
         message = self._records.get(record.cls)
         if message is not None:
             return message
-        message = Message(_unique(_camel(record.name), self._taken), "record", record=record)
+        message = Message(unique(camel(record.name), self._taken), "record", record=record)
         self._records[record.cls] = message
         self._top.append(message)
         envelope = ENVELOPE_NUMBERS if record.kind == "event" else {}
         own = [f for f in record.fields if f.name not in envelope]
         numbers = self._numbers(message, [Wanted(f.name, f.number, f.aliases) for f in own], warn=True)
-        names = _proto_names(record.fields)
+        names = field_names(record.fields)
         message.taken |= set(names.values()) | {f"_{name}" for name in names.values()}
         outer = self._place
         for f in record.fields:
@@ -256,12 +267,12 @@ class _Planner:
 
     def _inner(self, hint: str, role: Role, parent: Message, shape: Shape) -> Message:
         """A message that Protobuf needs and Python doesn't, inside the one that has the field."""
-        message = Message(_unique(hint, parent.taken), role, parent, shape=shape)
+        message = Message(unique(hint, parent.taken), role, parent, shape=shape)
         parent.nested.append(message)
         return message
 
     def _entry(self, name: str, key: Shape, value: Shape, parent: Message) -> Message:
-        message = self._inner(f"{_entry_name(name)}Entry", "entry", parent, Map(key, value))
+        message = self._inner(f"{entry_name(name)}Entry", "entry", parent, Map(key, value))
         for number, (part, shape) in enumerate((("key", key), ("value", value)), 1):
             # what an entry needs stands beside it: in the text there is no message that it could stand in
             message.slots.append(Slot(part, number, self._element(f"{name}_{part}", shape, parent), shape))
@@ -275,7 +286,7 @@ class _Planner:
             nullable = True
             shape = shape.members[1] if len(shape.members) == 2 else Union(shape.members[1:], shape.discriminator)
         if nullable and isinstance(shape, Array | Map):
-            box = self._inner(f"{_camel(name)}{_word(shape)}", "box", parent, shape)
+            box = self._inner(f"{camel(name)}{word(shape)}", "box", parent, shape)
             return Slot(name, number, self._boxed(box, shape), shape, nullable=True, field=f)
         if isinstance(shape, Array):
             return Slot(
@@ -307,24 +318,24 @@ class _Planner:
         if isinstance(shape, Record):
             return self._record(shape)
         if isinstance(shape, Tuple):
-            message = self._inner(f"{_camel(name)}Tuple", "tuple", parent, shape)
+            message = self._inner(f"{camel(name)}Tuple", "tuple", parent, shape)
             for place, item in enumerate(shape.items, 1):
                 message.slots.append(self._slot(f"item_{place}", place, item, message))
             return message
         if isinstance(shape, Union) and shape.members[0] != Scalar("null"):
-            return self._union(f"{_camel(name)}Union", shape, parent)
-        return self._boxed(self._inner(f"{_camel(name)}{_word(shape)}", "box", parent, shape), shape)
+            return self._union(f"{camel(name)}Union", shape, parent)
+        return self._boxed(self._inner(f"{camel(name)}{word(shape)}", "box", parent, shape), shape)
 
     def _union(self, hint: str, shape: Union, parent: Message) -> Message:
         message = self._inner(hint, "union", parent, shape)
         names: set[str] = set()
-        labels = [_unique(_label(member), names) for member in shape.members]
+        labels = [unique(member_label(member), names) for member in shape.members]
         numbers = self._numbers(message, [Wanted(label, None, ()) for label in labels])
         message.taken |= {*labels, "kind"}
         for label, member in zip(labels, shape.members, strict=True):
             boxed = isinstance(member, Array | Map)
             type_ = (
-                self._boxed(self._inner(f"{_camel(label)}{_word(member)}", "box", message, member), member)
+                self._boxed(self._inner(f"{camel(label)}{word(member)}", "box", message, member), member)
                 if boxed
                 else self._element(label, member, message)
             )
@@ -338,15 +349,15 @@ class _Planner:
                 self._refuse(
                     f"{cls.__name__} is a Flag, whose values combine, and a Protobuf enum's do not. Use an int."
                 )
-            name = _unique(_camel(cls.__name__), self._taken)
+            name = unique(camel(cls.__name__), self._taken)
             members = [member.name for member in cls]
             locked = self._locked.enums.get(name, LockedMessage())
             where = f"{self._class.__qualname__} (Protobuf enum {name})"
             numbers, _ = assign([Wanted(m, None, ()) for m in members], locked.numbers, locked.reserved, where)
-            prefix = _snake(name).upper()
+            prefix = snake(name).upper()
             known = {"unspecified"}  # protoc passes over case and underscores
-            names = {m: f"{prefix}_{_unique_as(_identifier(m).upper(), known, _folded)}" for m in members}
-            found = Enum(name, cls, numbers, names, prefix, dict(locked.reserved), _doc(cls))
+            names = {m: f"{prefix}_{unique_as(identifier(m).upper(), known, folded)}" for m in members}
+            found = Enum(name, cls, numbers, names, prefix, dict(locked.reserved), enum_doc(cls))
             used = {*names.values(), found.unspecified}
             if self._taken & used:
                 self._refuse(
@@ -381,88 +392,3 @@ _LITERALS: dict[type[Any], str] = {str: "string", int: "sint64", bool: "bool", b
 
 def _is_map(entry: Message) -> bool:
     return entry.slots[0].form in _KEYS
-
-
-# --- names -----------------------------------------------------------------------------------------------------
-
-
-def _proto_names(fields: Sequence[Field]) -> dict[str, str]:
-    """Each field's name in Protobuf: its own, unless two would be the same in Protobuf's JSON, or it is not ASCII."""
-    taken: set[str] = set()
-    return {f.name: _unique_as(_identifier(f.name), taken, _json_name) for f in fields}
-
-
-@lru_cache(maxsize=1024)
-def _json_name(name: str) -> str:
-    return re.sub(r"_(.?)", lambda match: match[1].upper(), name)
-
-
-def _entry_name(name: str) -> str:
-    """As protoc makes the name of a map's entry."""
-    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-
-
-@lru_cache(maxsize=1024)
-def _identifier(text: str) -> str:
-    ascii_only = "".join(c if c.isascii() else f"_u{ord(c):x}" for c in text)
-    cleaned = re.sub(r"[^0-9A-Za-z_]", "_", ascii_only)
-    return cleaned if cleaned[:1].isalpha() else f"x{cleaned}"
-
-
-def _camel(text: str) -> str:
-    return "".join(part[:1].upper() + part[1:] for part in _identifier(text).split("_"))
-
-
-@lru_cache(maxsize=1024)
-def _snake(text: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text).lower()
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    found, count = name, 1
-    while found in taken:
-        count += 1
-        found = f"{name}{count}"
-    taken.add(found)
-    return found
-
-
-def _unique_as(name: str, taken: set[str], compared: Callable[[str], str]) -> str:
-    """As `_unique`, for names that must differ in what is ``compared``."""
-    found, count = name, 1
-    while compared(found) in taken:
-        count += 1
-        found = f"{name}_{count}"
-    taken.add(compared(found))
-    return found
-
-
-def _folded(name: str) -> str:
-    return name.replace("_", "").lower()
-
-
-def _word(shape: Shape) -> str:
-    return {Array: "List", Map: "Map"}.get(type(shape), "Box")
-
-
-def _label(shape: Shape) -> str:
-    """What a member of a union is called."""
-    if isinstance(shape, Scalar):
-        return f"{shape.kind}_value"
-    if isinstance(shape, Record):
-        return _snake(_identifier(shape.name))
-    if isinstance(shape, Enumeration):
-        return _snake(_identifier(shape.cls.__name__))
-    if isinstance(shape, Other):
-        return f"{_identifier(shape.name.replace('-', '_'))}_value"
-    return {Array: "list_value", Map: "map_value", Tuple: "tuple_value", Literals: "literal_value"}.get(
-        type(shape), "other_value"
-    )
-
-
-def _doc(cls: type[PyEnum]) -> str | None:
-    doc = cls.__dict__.get("__doc__")
-    return None if not doc or doc == "An enumeration." else doc.strip()
-
-
-assert FIRST_OWN <= min(BLANK, EXTRA) <= LAST_OWN

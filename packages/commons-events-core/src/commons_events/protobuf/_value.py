@@ -58,12 +58,12 @@ def write_value(value: Any) -> bytes:
     if kind is bool:
         return _TRUE if value else _FALSE
     if kind is int:
-        coded = value << 1 if value >= 0 else ~(value << 1)
+        coded: int = value << 1 if value >= 0 else ~(value << 1)
         if coded < 16384:
             return b"\x18" + LENGTHS[coded]
         if coded < 1 << 64:
             return b"\x18" + varint(coded)
-        digits = str(value).encode()
+        digits: bytes = str(value).encode()
         return b'"' + _length(len(digits)) + digits
     if kind is float:
         return b")" + _pack_double(value)

@@ -37,8 +37,8 @@ class ClassCodec:
         file: its messages.
     """
 
-    FAILURES = (WireError, DecodeError)
-    """What parsing and filling raise."""
+    FAILURES = (WireError, DecodeError, UnicodeDecodeError)
+    """What parsing and filling raise; the last is of `google.protobuf`'s version in Python alone."""
 
     def __init__(self, file: File) -> None:
         self.file = file
@@ -72,7 +72,7 @@ class ClassCodec:
         place = places.get(line, "")
         if isinstance(error, WireError):
             return error.below(place) if place else error
-        if isinstance(error, DecodeError) and not place:
+        if isinstance(error, DecodeError | UnicodeDecodeError) and not place:
             if data is not None:
                 try:
                     self.check(index, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from weakref import WeakSet
 
@@ -179,9 +180,15 @@ def _codec_of(event_class: type[Event]) -> ClassCodec | None:
         return None
     from commons_events.protobuf._codec import ClassCodec
 
-    codec = ClassCodec(plan_of(event_class))
-    type.__setattr__(event_class, _ATTRIBUTE, codec)  # on the class, so that it goes when the class goes
-    return codec
+    with _making:
+        present = event_class.__dict__.get(_ATTRIBUTE)
+        if present is not codec and present is not None:
+            return cast("ClassCodec", present)  # another thread has made it meanwhile
+        made = ClassCodec(plan_of(event_class))
+        made.keeps = codec is not None and codec.keeps
+        type.__setattr__(event_class, _ATTRIBUTE, made)  # on the class, so that it goes when the class goes
+    return made
 
 
+_making = Lock()
 _ATTRIBUTE = "_protobuf_codec"

@@ -167,6 +167,8 @@ class Record:
     def maker(self) -> Callable[[dict[str, Any]], Any]:
         """A function from fields' values, complete and of the right types, to an instance; it keeps the dict.
 
+        Where the class keeps fields that it does not know, those may be among the values.
+
         It validates only what is ``checked``; an event's ``__post_init__`` runs in any case.
 
         The function raises DeserializationError: the class refuses the values; the cause is chained.
@@ -178,6 +180,10 @@ class Record:
         if self.kind == "model" and not self.checked:
             return _model_maker(self.cls)
         return _checked_maker(self)
+
+    def completer(self) -> Callable[[dict[str, Any]], Any]:
+        """As `maker`, for values of which some are missing: the class's own defaults stand in, or it refuses."""
+        return _event_completer(self) if self.kind == "event" else _checked_maker(self)
 
 
 Shape = Scalar | Enumeration | Literals | Array | Tuple | Map | Union | Record | Other
@@ -221,12 +227,27 @@ def _model_maker(cls: type[BaseModel]) -> Callable[[dict[str, Any]], Any]:
 
 
 def _event_maker(record: Record) -> Callable[[dict[str, Any]], Any]:
+    if record.checked:
+        return _event_completer(record)
     cls: type[Event] = record.cls
     new = cls.__new__
-    filler = cls.filler
-    extra: dict[str, Any] | None = {} if record.keeps_extra else None
 
-    def make_checked(values: dict[str, Any]) -> Any:
+    def make(values: dict[str, Any]) -> Any:
+        event = new(cls).being_made()
+        _set_dict(event, "__dict__", values)
+        _set_fields(event, set(values))
+        _set_extra(event, None)
+        _set_private(event, None)
+        return event.finished()
+
+    return make
+
+
+def _event_completer(record: Record) -> Callable[[dict[str, Any]], Any]:
+    cls: type[Event] = record.cls
+    new, filler = cls.__new__, cls.filler
+
+    def complete(values: dict[str, Any]) -> Any:
         event = new(cls).being_made()
         try:
             filler.validate_python(values, self_instance=event, by_alias=False, by_name=True)
@@ -234,15 +255,7 @@ def _event_maker(record: Record) -> Callable[[dict[str, Any]], Any]:
             raise _refusal(record, error) from error
         return event.finished()
 
-    def make(values: dict[str, Any]) -> Any:
-        event = new(cls).being_made()
-        _set_dict(event, "__dict__", values)
-        _set_fields(event, set(values))
-        _set_extra(event, extra and dict(extra))
-        _set_private(event, None)
-        return event.finished()
-
-    return make_checked if record.checked else make
+    return complete
 
 
 def _checked_maker(record: Record) -> Callable[[dict[str, Any]], Any]:
@@ -316,9 +329,7 @@ class _Reader:
             return self._validated(node)
         if "serialization" in node and type_ != "json-or-python":
             return self._other(node)
-        self._checks[-1] |= any(
-            name in node and _HARMLESS.get(name, _CONSTRAINTS) != node[name] for name in _CONSTRAINTS
-        )
+        self._checks[-1] |= any(_HARMLESS.get(name, _CONSTRAINTS) != node[name] for name in _CONSTRAINTS & node.keys())
         if type_ in _KINDS:
             return Scalar(_KINDS[type_], {name: node[name] for name in _CONSTRAINTS & node.keys()})
         read = _READERS.get(type_)
@@ -420,9 +431,7 @@ class _Reader:
             record = self._records[cls] = Record(cls.__name__, cls, kind, doc=_class_doc(cls))
             config = {**cls.model_config, **(node.get("config") or {})}
             record.keeps_extra = config.get("extra") == "allow" or config.get("extra_fields_behavior") == "allow"
-            record.checked = bool(
-                node.get("custom_init") or node.get("post_init") or (kind == "model" and record.keeps_extra)
-            )
+            record.checked = bool(node.get("custom_init") or node.get("post_init") or record.keeps_extra)
             inner = node["schema"]
             while inner["type"] != "model-fields":  # validators of the whole model
                 record.checked = True
@@ -506,7 +515,8 @@ def _default_of(node: _Node) -> Any:
     if "default" in node and node["default"] is not PydanticUndefined:
         return node["default"]
     factory = node.get("default_factory")
-    return factory() if factory in (dict, list, set, frozenset, tuple) else NO_DEFAULT
+    container = getattr(factory, "__origin__", factory)  # list[int] makes a list
+    return container() if container in (dict, list, set, frozenset, tuple) else NO_DEFAULT
 
 
 def _aliases(name: str, info: FieldInfo) -> Iterator[str]:

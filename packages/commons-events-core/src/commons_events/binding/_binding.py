@@ -10,8 +10,8 @@ import base64
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, ClassVar, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 from pydantic_core import SchemaSerializer, core_schema, from_json, to_json
 
@@ -20,9 +20,7 @@ from commons_events.event import Event, SchemaInfo, registry
 from commons_events.media_types import is_json
 from commons_events.message import Headers, Message
 from commons_events.plugins import serializer, serializer_for, serializer_of
-
-if TYPE_CHECKING:
-    from commons_events.serialization import Serializer
+from commons_events.serialization import Serializer
 
 __all__ = ["BinaryBinding", "Binding", "StructuredBinding", "to_event"]
 
@@ -52,12 +50,22 @@ class Binding(ABC):
     Args:
         prefix: what stands before an attribute's name in a header: ``ce_`` for Kafka (Kafka binding, section
             3.2.3), ``cloudEvents_`` for AMQP (AMQP binding, section 3.1.3.1), ``ce-`` for Pub/Sub and HTTP.
+        outside: whether the messages go to other processes: see `Serializer.leaving`.
     """
 
     mode: ClassVar[str]
 
-    def __init__(self, prefix: str = "ce_") -> None:
+    def __init__(self, prefix: str = "ce_", *, outside: bool = False) -> None:
         self.prefix = prefix
+        self.outside = outside
+        self._left: WeakSet[type[Event]] = WeakSet()
+
+    def _codec(self, event_class: type[Event]) -> Serializer:
+        codec = serializer(event_class.schema_info().schema_type)
+        if self.outside and event_class not in self._left:
+            self._left.add(event_class)
+            codec.leaving(event_class)
+        return codec
 
     @abstractmethod
     def to_message(
@@ -90,8 +98,8 @@ class BinaryBinding(Binding):
 
     mode = "binary"
 
-    def __init__(self, prefix: str = "ce_") -> None:
-        super().__init__(prefix)
+    def __init__(self, prefix: str = "ce_", *, outside: bool = False) -> None:
+        super().__init__(prefix, outside=outside)
         self._classes: WeakKeyDictionary[type[Event], _ClassPart] = WeakKeyDictionary()
         self._latest: tuple[type[Event], _ClassPart] | None = None
         """The latest event's class and its part: events of one class mostly come together."""
@@ -136,7 +144,7 @@ class BinaryBinding(Binding):
         part = self._classes.get(event_class)
         if part is not None and part.info is info:
             return part
-        codec = serializer(info.schema_type)
+        codec = self._codec(event_class)
         part = self._classes[event_class] = _ClassPart(
             info,
             _class_headers(self.prefix, codec.content_type, event_class.event_type, info.version),
@@ -172,7 +180,7 @@ class StructuredBinding(Binding):
     ) -> Message:
         """See `Binding.to_message`."""
         info = event.schema_info()
-        codec = serializer(info.schema_type)
+        codec = self._codec(type(event))
         id, source = event.event_id, event.source
         if not id or not source:
             raise _incomplete(event)

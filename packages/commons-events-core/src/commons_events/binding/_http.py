@@ -21,7 +21,7 @@ E = TypeVar("E", bound=Event)
 
 BATCH = "application/cloudevents-batch+json"
 _PREFIX = "ce-"
-_BINARY, _STRUCTURED = BinaryBinding(_PREFIX), StructuredBinding(_PREFIX)
+_BINARY, _STRUCTURED = BinaryBinding(_PREFIX, outside=True), StructuredBinding(_PREFIX, outside=True)
 _TOPIC = "http"
 _ENCODED = re.compile(rb'[^\x21-\x7e]|["%]')
 """What a header's value has to spell as %XX: section 3.1.3.2."""

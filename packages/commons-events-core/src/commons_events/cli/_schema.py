@@ -91,3 +91,23 @@ def show(
     from commons_events.cli._schema_check import run_show
 
     raise typer.Exit(run_show(event, schema_type=schema_type))
+
+
+@app.command()
+def lock(
+    modules: Annotated[
+        list[str], typer.Argument(metavar="MODULE…", help="The modules or packages that define the event classes.")
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 1 where a file would change.")
+    ] = False,
+) -> None:
+    """Give Protobuf's field numbers to the events of modules for good, in the lock file of their package.
+
+    Numbers that were given away stay; those of fields that are gone are reserved.
+
+    Exits with 1 if numbers clash, or with --check if a file would change; with 2 if a module can't be used.
+    """
+    from commons_events.cli._lock import write_locks
+
+    raise typer.Exit(write_locks(modules, check=check))

@@ -118,7 +118,7 @@ class Event(BaseModel):
         validate_by_alias=True,
         protected_namespaces=(),
     )
-    __slots__ = ("_life",)
+    __slots__ = ("_life", "_unread")
 
     event_type: ClassVar[str]
     version: str = "1.0.0"
@@ -141,6 +141,8 @@ class Event(BaseModel):
     _pydantic_schema: ClassVar[core_schema.CoreSchema]
     _names: ClassVar[frozenset[str]] = frozenset()
     _states_type: ClassVar[bool] = False
+    _keeps_unread: ClassVar[bool] = False
+    """Whether any event of the class has something to carry on: asking each would cost as much as copying it."""
     _made: ClassVar[str] = _MADE
     """The life of an event whose values were validated."""
 
@@ -236,6 +238,23 @@ class Event(BaseModel):
         _set_life(self, self._made)
         return self
 
+    def keep_unread(self, format: str, data: bytes) -> None:
+        """Keep what a newer writer put into this event's bytes and its class does not know, for a serializer.
+
+        It is no part of the value: two events are equal without it. Copies keep it; pickles and events that are made
+        anew, such as by ``model_copy(update=…)``, do not.
+        """
+        type(self)._keeps_unread = True
+        _set_unread(self, (format, data))
+
+    def unread(self, format: str) -> bytes:
+        """What `keep_unread` kept in this format, to be written again."""
+        try:
+            kept, data = _get_unread(self)
+        except AttributeError:
+            return b""
+        return data if kept == format else b""
+
     # --- copies ----------------------------------------------------------------------------------------------
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -263,13 +282,19 @@ class Event(BaseModel):
         assign(event, "__pydantic_extra__", None if extra is None else dict(extra))
         assign(event, "__pydantic_private__", None if private is None else dict(private))
         _set_life(event, _get_life(self))
-        return event
+        return self._carried(event) if self._keeps_unread else event
 
     def __copy__(self) -> Self:
-        return _finish(super().__copy__())
+        return self._carried(_finish(super().__copy__()))
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        return _finish(super().__deepcopy__(memo))
+        return self._carried(_finish(super().__deepcopy__(memo)))
+
+    def _carried(self, copy: Self) -> Self:
+        """The copy, with what `keep_unread` kept of this event."""
+        with suppress(AttributeError):
+            _set_unread(copy, _get_unread(self))
+        return copy
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
@@ -427,6 +452,8 @@ _IDENTITY = {"event_id", "timestamp"}
 
 _get_life: Callable[[Event], str] = Event._life.__get__  # type: ignore[attr-defined]  # the slot, without a look-up
 _set_life: Callable[[Event, str], None] = Event._life.__set__  # type: ignore[attr-defined]
+_get_unread: Callable[[Event], tuple[str, bytes]] = Event._unread.__get__  # type: ignore[attr-defined]
+_set_unread: Callable[[Event, tuple[str, bytes]], None] = Event._unread.__set__  # type: ignore[attr-defined]
 type.__setattr__(Event, "metadata", MetadataField())
 Event.filler = _LateFiller()  # type: ignore[assignment]
 

@@ -73,7 +73,9 @@ class EventProducer:
         self._owned = transport is None
         self._transport = transport or open_transport(self.config)
         binding = BinaryBinding if self.config.binding == "binary" else StructuredBinding
-        self._binding: Binding = binding(self._transport.header_prefix)
+        self._binding: Binding = binding(
+            self._transport.header_prefix, outside=self._transport.capabilities.durability != "process"
+        )
         self._source = self.config.source or f"urn:commons-events:{self.config.client_id}"
         self._telemetry = Telemetry(self._transport.name, self.config.client_id)
         self._runtime = current_runtime()

@@ -32,6 +32,12 @@ class Serializer(ABC):
             EventDefinitionError: a field is of a type that the format cannot hold exactly.
         """
 
+    def leaving(self, event_class: type[Event]) -> None:  # noqa: B027  # most formats have nothing to add
+        """Called before an event of this class is first sent to another process: for advice that a program needs then.
+
+        It is called once a class and sender, and must not fail.
+        """
+
     @abstractmethod
     def encode(self, event: Event) -> bytes:
         """The bytes of an event.

@@ -1,0 +1,204 @@
+"""Older and newer bytes: defaults, unknown fields, other types and versions, migrations."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from enum import Enum
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+from commons_events import Event, EventSchema
+from commons_events.errors import DeserializationError, UnknownEventTypeError
+from commons_events.event import migration, registry
+from commons_events.protobuf import FieldNumber, ProtobufSerializer, message_class
+
+codec = ProtobufSerializer()
+
+
+class InnerOld(BaseModel):
+    a: int = 0
+
+
+class InnerNew(BaseModel):
+    a: int = 0
+    b: str = ""
+
+
+@EventSchema(name="versioned", version="1.0.0")
+class Old(Event):
+    name: str
+    inner: InnerOld = InnerOld()
+    either: InnerOld | int = 0
+
+
+@EventSchema(name="versioned", version="1.1.0")
+class New(Event):
+    name: str
+    inner: InnerNew = InnerNew()
+    either: InnerNew | int = 0
+    added: list[str] = ["by default"]
+    more: dict[str, Any] = {"x": 1}
+    note: str | None = "none given"
+    nothing: str | None = None
+    label: str = Field(default_factory=lambda: "made")
+
+
+@pytest.fixture(autouse=True)
+def registered(own_registry: None) -> None:
+    registry.register(Old)
+    registry.register(New)
+
+
+def new(**fields: Any) -> New:
+    return New(event_id="e", name="n", **fields)
+
+
+def test_what_an_older_writer_did_not_know_is_the_default() -> None:
+    read = codec.decode(codec.encode(Old(event_id="e", name="n", inner=InnerOld(a=3))), New)
+    assert (read.event_id, read.name, read.inner.a, read.inner.b) == ("e", "n", 3, "")
+    assert (read.added, read.more, read.note, read.nothing) == (["by default"], {"x": 1}, "none given", None)
+    assert read.label == "made"
+    assert read.version == "1.1.0"
+    assert "label" not in read.model_fields_set
+    read.added.append("mine")
+    assert codec.decode(codec.encode(Old(name="n")), New).added == ["by default"]
+
+
+def test_none_and_empty_are_not_the_default() -> None:
+    event = new(added=[], more={}, note=None, nothing="")
+    assert codec.decode(codec.encode(event), New) == event
+
+
+def test_a_foreign_writer_that_leaves_fields_out(tmp_path: object) -> None:
+    message = message_class(New)(event_type="versioned", version="1.1.0", event_id="f", name="")
+    read = codec.decode(message.SerializeToString(), New)
+    assert (read.name, read.added, read.note) == ("", ["by default"], "none given")
+    message.blank_fields.extend([4, 6])
+    read = codec.decode(message.SerializeToString(), New)
+    assert (read.added, read.note) == ([], None)
+
+
+def test_unknown_fields_survive_a_read_and_write_of_an_older_class() -> None:
+    event = new(
+        inner=InnerNew(a=1, b="deep"), either=InnerNew(a=2, b="in a union"), added=["x"], more={"y": [1]}, note="kept",
+        label="l",
+    )  # fmt: skip
+    read = codec.decode(codec.encode(event), Old)
+    assert (read.name, read.inner.a) == ("n", 1)
+    assert codec.resolve(codec.encode(read), New) == event
+    again = codec.decode(codec.encode(read), Old)
+    assert codec.encode(again) == codec.encode(read)
+
+
+def test_what_is_not_known_is_no_part_of_the_value() -> None:
+    read = codec.decode(codec.encode(new(label="l")), Old)
+    plain = Old(**{name: value for name, value in vars(read).items() if name != "event_type"})
+    assert read == plain
+    assert read.model_dump() == plain.model_dump()
+    for kept in (copy.copy(read), copy.deepcopy(read), read.model_copy(), read.with_source("s")):
+        assert codec.resolve(codec.encode(kept), New).label == "l"
+    for made in (pickle.loads(pickle.dumps(read)), read.model_copy(update={"name": "m"})):
+        assert codec.resolve(codec.encode(made), New).label == "made"
+    assert codec.encode(plain) == codec.encode(copy.copy(plain))
+    assert b"label" not in read.to_json()
+
+
+def test_a_required_field_that_is_missing_is_named() -> None:
+    class Needs(Event):
+        event_type = "versioned"
+        version: str = "1.2.0"
+        name: str
+        must: Annotated[int, FieldNumber(50)]
+
+    with pytest.raises(DeserializationError, match=r"Needs 'versioned' 1\.2\.0 .*: must: it is missing"):
+        codec.decode(codec.encode(Old(name="n")), Needs)
+
+
+def test_another_major_version_needs_a_migration() -> None:
+    @EventSchema(name="versioned", version="2.0.0")
+    class Next(Event):
+        name: str
+        size: int
+
+    data = codec.encode(Old(event_id="e", name="abc"))
+    with pytest.raises(DeserializationError, match=r"the bytes are version 1\.0\.0"):
+        codec.decode(data, Next)
+
+    @migration(from_=Old, to=Next)
+    def grow(old: Old) -> Next:
+        return Next(name=old.name, size=len(old.name))
+
+    read = codec.decode(data, Next)
+    assert (read.event_id, read.name, read.size) == ("e", "abc", 3)
+    assert type(codec.decode(data, Event)) is Old
+
+
+def test_a_base_class_and_a_subclass() -> None:
+    class Special(Old):
+        event_type = "versioned.special"
+        extra: int = 0
+
+    data = codec.encode(Special(name="n", extra=5))
+    assert type(codec.decode(data, Old)) is Special
+    assert codec.decode(data, Event) == codec.decode(data, Special)
+    with pytest.raises(DeserializationError, match="an event of type 'versioned'"):
+        codec.decode(codec.encode(Old(name="n")), Special)
+    with pytest.raises(UnknownEventTypeError, match="field 2040"):
+        codec.decode(b"\x0a\x01n", Event)
+    with pytest.raises(UnknownEventTypeError, match="unheard"):
+        codec.decode(b"\xc2\x7f\x07unheard", Event)
+
+
+def test_bytes_without_an_envelope_are_the_class_s_own() -> None:
+    """A system that knows no events sends the message alone."""
+    read = codec.decode(b"\x0a\x01n", Old)
+    assert read.name == "n"
+    assert read.event_id
+    assert "event_id" not in read.model_fields_set
+
+
+def test_fields_that_a_class_keeps() -> None:
+    class Keeping(Event):
+        model_config = {"extra": "allow"}
+        name: str
+
+    read = Keeping.from_json(b'{"event_type": "Keeping", "version": "1.0.0", "name": "n", "more": [1, {"a": null}]}')
+    again = codec.decode(codec.encode(read), Keeping)
+    assert again == read
+    assert again.model_extra == {"more": [1, {"a": None}]}
+    assert codec.decode(codec.encode(Keeping(name="n")), Keeping).model_extra == {}
+
+
+def test_a_member_of_an_enum_that_the_reader_does_not_know_is_refused() -> None:
+    class Before(Enum):
+        A = "a"
+
+    class After(Enum):
+        A = "a"
+        B = "b"
+
+    class Reader(Event):
+        event_type = "with-enum"
+        state: Before
+
+    class Writer(Event):
+        event_type = "with-enum"
+        version: str = "1.1.0"
+        state: After
+
+    with pytest.raises(DeserializationError, match=r"state: 2 is none of its values"):
+        codec.decode(codec.encode(Writer(state=After.B)), Reader)
+
+
+def test_a_nested_event_keeps_its_own_identity() -> None:
+    class Outer(Event):
+        inside: Old
+
+    event = Outer(inside=Old(name="n", event_id="inner"))
+    read = codec.decode(codec.encode(event), Outer)
+    assert read == event
+    with pytest.raises(AttributeError, match="fact"):
+        read.inside.name = "m"

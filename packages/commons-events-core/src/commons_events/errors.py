@@ -38,6 +38,7 @@ __all__ = [
     "TransportError",
     "UnknownBrokerError",
     "UnknownEventTypeError",
+    "UnknownSchemaError",
     "UnknownTopicError",
     "WrongEventLoopError",
 ]
@@ -116,6 +117,10 @@ class DeserializationError(CommonsEventsError, ValueError):
 
 class UnknownEventTypeError(DeserializationError, LookupError):
     """No class is known for the event type and version that the bytes or headers name."""
+
+
+class UnknownSchemaError(DeserializationError, LookupError):
+    """The schema that some bytes were written with is known only by its fingerprint, and found nowhere."""
 
 
 # --- brokers ---------------------------------------------------------------------------------------------------

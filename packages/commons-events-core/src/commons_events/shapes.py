@@ -164,10 +164,11 @@ class Record:
             return lambda instance: {name: getattr(instance, name) for name in names}
         return vars
 
-    def maker(self) -> Callable[[dict[str, Any]], Any]:
+    def maker(self) -> Callable[..., Any]:
         """A function from fields' values, complete and of the right types, to an instance; it keeps the dict.
 
-        It validates only what is ``checked``; an event's ``__post_init__`` runs in any case.
+        Where the class ``keeps_extra``, a second dict may hold what it does not know. The function validates only
+        what is ``checked``; an event's ``__post_init__`` runs in any case.
 
         The function raises DeserializationError: the class refuses the values; the cause is chained.
         """
@@ -206,7 +207,7 @@ _set_private: Callable[[Any, Any], None] = BaseModel.__pydantic_private__.__set_
 _set_dict = object.__setattr__
 
 
-def _model_maker(cls: type[BaseModel]) -> Callable[[dict[str, Any]], Any]:
+def _model_maker(cls: type[BaseModel]) -> Callable[..., Any]:
     new = cls.__new__
 
     def make(values: dict[str, Any]) -> Any:
@@ -220,37 +221,36 @@ def _model_maker(cls: type[BaseModel]) -> Callable[[dict[str, Any]], Any]:
     return make
 
 
-def _event_maker(record: Record) -> Callable[[dict[str, Any]], Any]:
+def _event_maker(record: Record) -> Callable[..., Any]:
     cls: type[Event] = record.cls
     new = cls.__new__
     filler = cls.filler
-    extra: dict[str, Any] | None = {} if record.keeps_extra else None
 
-    def make_checked(values: dict[str, Any]) -> Any:
+    def make_checked(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         event = new(cls).being_made()
         try:
-            filler.validate_python(values, self_instance=event, by_alias=False, by_name=True)
+            filler.validate_python({**extra, **values} if extra else values, self_instance=event, by_alias=False, by_name=True)
         except ValidationError as error:
             raise _refusal(record, error) from error
         return event.finished()
 
-    def make(values: dict[str, Any]) -> Any:
+    def make(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         event = new(cls).being_made()
         _set_dict(event, "__dict__", values)
-        _set_fields(event, set(values))
-        _set_extra(event, extra and dict(extra))
+        _set_fields(event, {*values, *extra} if extra else set(values))
+        _set_extra(event, (extra or {}) if record.keeps_extra else None)
         _set_private(event, None)
         return event.finished()
 
     return make_checked if record.checked else make
 
 
-def _checked_maker(record: Record) -> Callable[[dict[str, Any]], Any]:
+def _checked_maker(record: Record) -> Callable[..., Any]:
     validator: Any = TypeAdapter(record.cls).validator
 
-    def make(values: dict[str, Any]) -> Any:
+    def make(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         try:
-            return validator.validate_python(values, by_alias=False, by_name=True)
+            return validator.validate_python({**extra, **values} if extra else values, by_alias=False, by_name=True)
         except ValidationError as error:
             raise _refusal(record, error) from error
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from commons_events.event import Event as Event
     from commons_events.event import EventMetadata as EventMetadata
     from commons_events.event import EventSchema as EventSchema
+    from commons_events.event import check_migrations as check_migrations
+    from commons_events.event import migration as migration
     from commons_events.message import Message as Message
     from commons_events.producers import EventProducer as EventProducer
     from commons_events.producers import ProducerConfig as ProducerConfig
@@ -25,6 +27,8 @@ _HOMES = {
     "EventSchema": "event",
     "Message": "message",
     "ProducerConfig": "producers",
+    "check_migrations": "event",
+    "migration": "event",
 }
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from commons_events.message import PublishResult
 
 __all__ = [
+    "AmbiguousMigrationError",
     "BatchError",
     "CapabilityError",
     "ClosedError",
@@ -27,7 +28,9 @@ __all__ = [
     "FrozenEventError",
     "InvalidTopicError",
     "MessageTooLargeError",
+    "MigrationError",
     "MissingDistributionError",
+    "MissingMigrationError",
     "PluginError",
     "PluginLoadError",
     "PublishError",
@@ -103,6 +106,14 @@ class DuplicateEventTypeError(EventDefinitionError):
     """Another class already has this event type and version."""
 
 
+class AmbiguousMigrationError(EventDefinitionError):
+    """Two shortest chains of migrations lead from one event class to another."""
+
+
+class MissingMigrationError(EventDefinitionError, LookupError):
+    """An older version of an event cannot be read as the class that was asked for."""
+
+
 class FrozenEventError(CommonsEventsError, AttributeError):
     """An event is a fact: once made, it does not change."""
 
@@ -113,6 +124,10 @@ class SerializationError(CommonsEventsError, ValueError):
 
 class DeserializationError(CommonsEventsError, ValueError):
     """Bytes are not the event that they were read as; the reason is in the message, its cause is chained."""
+
+
+class MigrationError(DeserializationError):
+    """A migration raised, or returned something else than it says; its exception is chained."""
 
 
 class UnknownEventTypeError(DeserializationError, LookupError):

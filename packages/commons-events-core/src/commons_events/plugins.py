@@ -11,7 +11,12 @@ from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from commons_events.errors import DuplicatePluginError, MissingDistributionError, PluginLoadError
+from commons_events.errors import (
+    DuplicatePluginError,
+    MissingDistributionError,
+    PluginLoadError,
+    UnknownEventTypeError,
+)
 from commons_events.media_types import is_json, media_type
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ __all__ = [
     "register",
     "serializer",
     "serializer_for",
+    "serializer_of",
     "unregister",
 ]
 
@@ -59,6 +65,7 @@ _KNOWN: dict[tuple[str, str], str] = {
     (TRANSPORTS, "sqs"): "commons-events-aws",
     (TRANSPORTS, "aws"): "commons-events-aws",
     (SERIALIZERS, "json"): "commons-events-core",
+    (SERIALIZERS, "jsonschema"): "commons-events-core[jsonschema]",
     (SERIALIZERS, "avro"): "commons-events-core[avro]",
     (SERIALIZERS, "protobuf"): "commons-events-core[protobuf]",
     (PRODUCERS, "KafkaProducer"): "commons-events-kafka",
@@ -113,6 +120,7 @@ def _forget() -> None:
     load.cache_clear()
     serializer.cache_clear()
     serializer_for.cache_clear()
+    _installed_serializers.cache_clear()
 
 
 def names(group: str) -> list[str]:
@@ -125,21 +133,30 @@ def load(group: str, name: str) -> Any:
     """The plugin of this group and name, imported now.
 
     Raises:
-        MissingDistributionError: there is none; the message names the line that brings it, or those there are.
+        MissingDistributionError: there is none, or what it needs is not installed; the message names the line that
+            brings it, or those there are.
         DuplicatePluginError: two distributions offer it.
         PluginLoadError: importing it failed; the cause is chained.
     """
     if (group, name) in _registered:
         return _registered[group, name]
-    found = _by_name(group).get(name)
-    if found is None:
+    points = _by_name(group).get(name)
+    if points is None:
         known = ", ".join(names(group)) or "none"
         raise MissingDistributionError(
             f"No plugin {name!r} in {group}; installed: {known}. {install_hint(group, name)}".rstrip()
         )
+    found = points[0]
+    if len(points) > 1:
+        raise DuplicatePluginError(
+            f"Two plugins are called {name!r} in {group}: {found.value} of {_distribution(found)} and "
+            f"{points[1].value} of {_distribution(points[1])}. Uninstall one of them."
+        )
     try:
         return found.load()
     except Exception as error:  # importing runs the plugin's own code, whatever it raises
+        if isinstance(error, ModuleNotFoundError) and (hint := install_hint(group, name)):
+            raise MissingDistributionError(f"{name!r} needs {error.name}, which is not installed. {hint}") from error
         raise PluginLoadError(
             f"The plugin {name!r} in {group} is installed, by {_distribution(found)}, but {found.value} does not "
             f"load: {error}."
@@ -173,18 +190,47 @@ def serializer(name: str) -> Serializer:
 
 
 @lru_cache(maxsize=256)  # bounded: a content type is whatever a foreign header says
-def serializer_for(content_type: str) -> Serializer | None:
-    """The installed serializer of a content type, parameters aside; any kind of JSON is JSON's."""
-    if is_json(content_type):
-        return serializer("json")
+def serializer_for(content_type: str, preferred: str | None = None) -> Serializer | None:
+    """The installed serializer of a content type, parameters aside; any kind of JSON is JSON's.
+
+    Args:
+        content_type: as a header has it.
+        preferred: the name of the one to take where several share the content type.
+    """
+    wanted = _format(content_type)
+    fitting = {codec.name: codec for codec in _installed_serializers() if _format(codec.content_type) == wanted}
+    return fitting.get(preferred or "") or next(iter(fitting.values()), None)
+
+
+def _format(content_type: str) -> str:
+    return "json" if is_json(content_type) else media_type(content_type)
+
+
+@cache
+def _installed_serializers() -> list[Serializer]:
+    found = []
     for name in names(SERIALIZERS):
         try:
-            codec = serializer(name)
+            found.append(serializer(name))
         except MissingDistributionError:
-            continue  # its extra is not installed: the event class's own format decides then
-        if codec.content_type == media_type(content_type):
+            continue  # its extra is not installed
+    return found
+
+
+def serializer_of(data: bytes) -> Serializer:
+    """The installed serializer whose bytes these are, by what they themselves state.
+
+    Raises:
+        UnknownEventTypeError: no installed format finds an event type in them.
+    """
+    formats = _installed_serializers()
+    for codec in formats:
+        if codec.identify(data) is not None:
             return codec
-    return None
+    raise UnknownEventTypeError(
+        f"The bytes {data[:20]!r}{'…' if len(data) > 20 else ''} state no event type in any installed format "
+        f"({', '.join(codec.name for codec in formats)}). Read them with the event's own class, or install the format."
+    )
 
 
 def install_hint(group: str, name: str) -> str:
@@ -213,15 +259,13 @@ def installed() -> list[PluginInfo]:
 
 
 @cache
-def _by_name(group: str) -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
+def _by_name(group: str) -> dict[str, list[EntryPoint]]:
+    """A group's entry points; more than one of a name only where distributions are at odds."""
+    found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=group):
-        present = found.setdefault(point.name, point)
-        if present.value != point.value:
-            raise DuplicatePluginError(
-                f"Two plugins are called {point.name!r} in {group}: {present.value} of {_distribution(present)} and "
-                f"{point.value} of {_distribution(point)}. Uninstall one of them."
-            )
+        present = found.setdefault(point.name, [])
+        if all(other.value != point.value for other in present):
+            present.append(point)
     return found
 
 

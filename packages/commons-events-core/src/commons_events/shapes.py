@@ -190,7 +190,7 @@ def shape_of(event_class: type[Event]) -> Record:
     Raises:
         EventDefinitionError: a name in the class's annotations is not known yet.
     """
-    _ = event_class.filler  # complete, or this raises
+    event_class.complete()
     return _Reader(event_class).read()
 
 

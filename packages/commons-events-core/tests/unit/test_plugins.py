@@ -303,3 +303,33 @@ def test_a_registered_format_serves_events() -> None:
     assert event.serialize() == event.to_json()[::-1]
     assert Backwards.deserialize(event.serialize()) == event
     assert Backwards.from_json(event.to_json()) == event
+
+
+def test_a_plugin_of_ours_whose_library_is_not_installed_names_the_extra(
+    distribution: Distribution, python: Python
+) -> None:
+    root = distribution("ours", {TRANSPORTS: {"amqp": "ours_module:T"}}, {"ours_module": "import pika_of_nowhere"})
+    code = """
+from commons_events import plugins
+from commons_events.errors import MissingDistributionError
+try:
+    plugins.load(plugins.TRANSPORTS, "amqp")
+except MissingDistributionError as error:
+    print(error)
+"""
+    text = python(code, paths=(root,))
+    assert "'amqp' needs pika_of_nowhere, which is not installed" in text
+    assert 'pip install "commons-events-rabbitmq"' in text
+
+
+def test_a_name_that_two_distributions_offer_costs_no_other(distribution: Distribution, python: Python) -> None:
+    one = distribution("dist-one", {TRANSPORTS: {"same": "one_module:T"}})
+    two = distribution("dist-two", {TRANSPORTS: {"same": "two_module:T"}})
+    code = """
+from commons_events import plugins
+print(plugins.names(plugins.TRANSPORTS), plugins.load(plugins.TRANSPORTS, "memory").name)
+"""
+    text = python(code, paths=(one, two))
+    assert "'memory'" in text
+    assert "'same'" in text
+    assert text.endswith("memory\n")

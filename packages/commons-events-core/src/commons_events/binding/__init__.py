@@ -1,4 +1,4 @@
-"""Events to messages and back, by CloudEvents 1.0: binary mode (the default) or structured mode."""
+"""Events to messages and back, by CloudEvents 1.0: binary mode (the default) or structured mode; HTTP included."""
 
 from commons_events.binding._binding import (
     BinaryBinding,
@@ -6,5 +6,16 @@ from commons_events.binding._binding import (
     StructuredBinding,
     to_event,
 )
+from commons_events.binding._http import HttpRequest, batch_from_http, batch_to_http, from_http, to_http
 
-__all__ = ["BinaryBinding", "Binding", "StructuredBinding", "to_event"]
+__all__ = [
+    "BinaryBinding",
+    "Binding",
+    "HttpRequest",
+    "StructuredBinding",
+    "batch_from_http",
+    "batch_to_http",
+    "from_http",
+    "to_event",
+    "to_http",
+]

@@ -19,7 +19,7 @@ from commons_events.errors import DeserializationError, SerializationError
 from commons_events.event import Event, SchemaInfo, registry
 from commons_events.media_types import is_json
 from commons_events.message import Headers, Message
-from commons_events.plugins import serializer, serializer_for
+from commons_events.plugins import serializer, serializer_for, serializer_of
 
 __all__ = ["BinaryBinding", "Binding", "StructuredBinding", "to_event"]
 
@@ -27,6 +27,8 @@ E = TypeVar("E", bound=Event)
 
 SPEC_VERSION = "1.0"
 STRUCTURED = "application/cloudevents"
+_AMQP, _AMQP_COLON = "cloudEvents_", "cloudEvents:"
+"""A sender should use the first, and a receiver understands both (AMQP binding, section 3.1.3.1)."""
 
 _EXTENSIONS = {"correlation_id": "correlationid", "causation_id": "causationid"}
 _ATTRIBUTES = {"event_type": "type", "event_id": "id", "source": "source", "timestamp": "time", **_EXTENSIONS}
@@ -205,6 +207,9 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
     if value is None:
         raise DeserializationError(f"{_place(message)}: a tombstone (a message without a value) is not an event.")
     headers = dict(reversed(message.headers))
+    if prefix == _AMQP:
+        colon = {name: value for name, value in headers.items() if name.startswith(_AMQP_COLON)}
+        headers = {name.replace(_AMQP_COLON, _AMQP, 1): value for name, value in colon.items()} | headers
     content_type = _header(message, headers, "content-type")
     if content_type is not None and content_type.lower().startswith(STRUCTURED):
         return _from_structured(message, value, event_class)
@@ -262,9 +267,10 @@ def _found(event_class: type[E], event_type: str, version: str | None) -> type[E
 
 
 def _decode(data: bytes, event_class: type[E], content_type: object) -> E:
-    codec = serializer_for(content_type) if isinstance(content_type, str) else None
+    own = event_class.schema_info().schema_type if _is_concrete(event_class) else None
+    codec = serializer_for(content_type, own) if isinstance(content_type, str) else None
     if codec is None:
-        codec = serializer(event_class.schema_info().schema_type if _is_concrete(event_class) else "json")
+        codec = serializer_of(data) if own is None else serializer(own)
     return codec.decode(data, event_class)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 from platform import python_version
@@ -25,11 +24,11 @@ class _Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         own = super().list_commands(ctx)
-        return [*own, *(name for name in _plugin_names() if name not in own)]
+        return [*own, *(name for name in names(COMMANDS) if name not in own)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
-        if own is not None or cmd_name not in _plugin_names():
+        if own is not None or cmd_name not in names(COMMANDS):
             return own
         try:
             command = _as_command(cmd_name, load(COMMANDS, cmd_name))
@@ -38,14 +37,6 @@ class _Commands(TyperGroup):
         # A typer app takes its help from its only command or callback, and its name from here.
         command.name = cmd_name
         return command
-
-
-def _plugin_names() -> list[str]:
-    try:
-        return names(COMMANDS)
-    except PluginError as error:
-        sys.stderr.write(f"commons-events: commands of plugins are left out: {error}\n")
-        return []
 
 
 def _as_command(name: str, plugin: object) -> Any:

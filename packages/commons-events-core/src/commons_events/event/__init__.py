@@ -3,7 +3,24 @@
 from commons_events.event._event import Event
 from commons_events.event._json import describe
 from commons_events.event._metadata import EventMetadata
+from commons_events.event._migrations import Migrations
+from commons_events.event._reading import read_other
 from commons_events.event._registry import EventRegistry, registry
 from commons_events.event._schema import EventSchema, SchemaInfo
 
-__all__ = ["Event", "EventMetadata", "EventRegistry", "EventSchema", "SchemaInfo", "describe", "registry"]
+migration = registry.migrations.migration
+check_migrations = registry.migrations.check
+
+__all__ = [
+    "Event",
+    "EventMetadata",
+    "EventRegistry",
+    "EventSchema",
+    "Migrations",
+    "SchemaInfo",
+    "check_migrations",
+    "describe",
+    "migration",
+    "read_other",
+    "registry",
+]

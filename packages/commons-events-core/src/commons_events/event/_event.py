@@ -1,8 +1,9 @@
 """`Event`: a fact, typed."""
 
-from __future__ import annotations
+# Annotations are not postponed here: pydantic evaluates a base's anew for every subclass, and text takes it long.
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -10,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
 
-from commons_events.errors import DeserializationError, EventDefinitionError, FrozenEventError
+from commons_events.errors import DeserializationError, EventDefinitionError, FrozenEventError, PluginError
 from commons_events.event import _json
 from commons_events.event._envelope import accepted_names, check_envelope
 from commons_events.event._exact import exact_schema, unsealed
 from commons_events.event._metadata import MetadataField
 from commons_events.event._registry import registry
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
-from commons_events.plugins import serializer
+from commons_events.plugins import serializer, serializer_of
 from commons_events.runtime import current_runtime
 
 __all__ = ["Event"]
@@ -43,7 +44,7 @@ def _finish(event: E) -> E:
     return event
 
 
-def _seal(event: Event) -> Event:
+def _seal(event: "Event") -> "Event":
     """Finish an event that pydantic made, inside another model for instance; one that was given is finished."""
     try:
         _get_life(event)
@@ -55,11 +56,11 @@ def _seal(event: Event) -> Event:
 class _LateFiller:
     """In the place of a class's own ``filler`` until the names in its annotations are known."""
 
-    def __get__(self, event: Event | None, owner: type[Event]) -> SchemaValidator:
+    def __get__(self, event: "Event | None", owner: "type[Event]") -> SchemaValidator:
         if owner is Event:
             raise EventDefinitionError("Event is the base class; make a subclass that says what happened.")
         owner.model_rebuild(raise_errors=False)
-        if "filler" not in owner.__dict__:
+        if owner.__dict__["filler"] is self:
             raise EventDefinitionError(
                 f"{owner.__qualname__} is not fully defined: a name in its annotations is not known. Define it, then "
                 f"call {owner.__qualname__}.model_rebuild()."
@@ -67,10 +68,25 @@ class _LateFiller:
         return owner.filler
 
 
+class _Late:
+    """In the place of a class's validator or serializer until its first use: many a class is only defined."""
+
+    __slots__ = ("_attribute", "_event_class")
+
+    def __init__(self, event_class: "type[Event]", attribute: str) -> None:
+        self._event_class = event_class
+        self._attribute = attribute
+
+    def __getattr__(self, name: str) -> Any:
+        if getattr(self._event_class, self._attribute) is self:
+            self._event_class._build()
+        return getattr(getattr(self._event_class, self._attribute), name)
+
+
 class _SchemaText:
     """``SomeEvent.schema``: the schema in the form its registry takes."""
 
-    def __get__(self, event: Event | None, owner: type[Event]) -> str:
+    def __get__(self, event: "Event | None", owner: "type[Event]") -> str:
         return serializer(owner.schema_info().schema_type).schema(owner)
 
 
@@ -176,11 +192,15 @@ class Event(BaseModel):
     def deserialize(cls, data: bytes) -> Self:
         """The event in ``data``, which is in the format of the class's ``schema_type``.
 
+        On `Event` itself the format and the class are found by what the bytes state. Bytes of another version of
+        the class are read by the format's own rules within a major version, and by migrations beyond.
+
         Raises:
             DeserializationError: (a ValueError) the bytes are not such an event; the message says why.
             MissingDistributionError: the format's package is not installed.
         """
-        return serializer(cls._schema_info.schema_type).decode(data, cls)
+        codec = serializer_of(data) if cls is Event else serializer(cls._schema_info.schema_type)
+        return codec.decode(data, cls)
 
     def being_made(self) -> Self:
         """This event, which is bare (``cls.__new__(cls)``), for a serializer to fill and then call `finished`.
@@ -282,6 +302,7 @@ class Event(BaseModel):
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # as for Event's own
+        cls.filler, cls._read_json = Event.__dict__["filler"], Event.__dict__["_read_json"]
         own_annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063  # itself, not a copy
         own_annotations.pop("event_type", None)  # annotated or not, it is the class's and no field
         cls._states_type = "event_type" in cls.__dict__
@@ -308,12 +329,15 @@ class Event(BaseModel):
             check_version(version.default, f"{cls.__qualname__}.version")
             cls._schema_info = SchemaInfo(version=version.default, schema_type=cls._schema_info.schema_type)
         cls._pydantic_schema = cls.__pydantic_core_schema__
-        cls._build()
+        if decorator_is_pending():
+            cls._set_late()  # the decorator will say what the class is
+        else:
+            cls._define()
 
     @classmethod
-    def _build(cls) -> None:
-        """Make the validator and serializer that keep the promises of `_exact`."""
-        schema = exact_schema(
+    def _define(cls) -> None:
+        """Let the class keep the promises of `_exact`, or refuse it."""
+        cls.__pydantic_core_schema__ = exact_schema(
             cls._pydantic_schema,
             cls,
             event_type=cls.event_type,
@@ -321,13 +345,39 @@ class Event(BaseModel):
             seal=_seal,
             trusted_factories=frozenset((_new_id, _now, dict, list)),
         )
-        cls.__pydantic_core_schema__ = schema
+        cls._set_late()
+        if cls._schema_info.schema_type != "json":
+            with suppress(PluginError):  # not installed: serialize() says so, when it is asked for
+                serializer(cls._schema_info.schema_type).check(cls)
+
+    @classmethod
+    def _set_late(cls) -> None:
+        for attribute in ("__pydantic_validator__", "__pydantic_serializer__", "filler"):
+            setattr(cls, attribute, _Late(cls, attribute))
+        cls._read_json = Event.__dict__["_read_json"]
+
+    @classmethod
+    def _build(cls) -> None:
+        """Make the validators and the serializer, for the class's first use."""
+        if cls.__pydantic_core_schema__ is cls._pydantic_schema:
+            cls._define()
+        schema = cls.__pydantic_core_schema__
         config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
         cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
         cls.filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)
         cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
         cls._read_json = staticmethod(_json.reader(cls))
         cls._names = accepted_names(cls)
+
+    @classmethod
+    def complete(cls) -> None:
+        """Make all that the class's first use needs.
+
+        Raises:
+            EventDefinitionError: a name in its annotations is not known, or a field's type cannot hold exactly.
+        """
+        if isinstance(cls.filler, _Late):  # asking for it raises where a name is missing
+            cls._build()
 
     @classmethod
     def schema_info(cls) -> SchemaInfo:
@@ -346,7 +396,7 @@ class Event(BaseModel):
         cls._schema_info = info
         cls.__pydantic_fields__["version"].default = info.version
         if cls.__pydantic_complete__:
-            cls._build()
+            cls._define()
 
 
 _PLAIN_TEXT = frozenset({"event_id", "source", "correlation_id", "causation_id"})
@@ -361,7 +411,7 @@ Event.filler = _LateFiller()  # type: ignore[assignment]
 def _read_late(cls: type[Event], data: bytes | bytearray | str) -> Event:
     if cls is Event:
         return _json.read_any(data, Event)
-    _ = cls.filler  # now its names are known, or this raises
+    cls.complete()
     return cls.from_json(data)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from commons_events.errors import DeserializationError, SerializationError, UnknownEventTypeError
 from commons_events.event._exact import MAX_DIGITS
-from commons_events.event._registry import registry, same_major
+from commons_events.event._reading import read_other
+from commons_events.event._registry import registry
 
 if TYPE_CHECKING:
     from commons_events.event._event import Event
@@ -162,23 +163,24 @@ def _read_other(data: bytes, event_class: type[E], error: ValidationError) -> E:
         raise DeserializationError(_complaint(event_class, error)) from error
     fields = _parse(data, event_class)
     event_type, version = fields.get("event_type", event_class.event_type), _text(fields.get("version"))
-    if event_type != event_class.event_type:
-        sub = registry.get(event_type, version) if isinstance(event_type, str) else None
-        if sub is not None and sub is not event_class and issubclass(sub, event_class):
-            return sub.from_json(data)
-        raise DeserializationError(
-            f"{event_class.__qualname__}: the bytes are an event of type {event_type!r}, not "
-            f"{event_class.event_type!r}."
-        ) from error
-    own = event_class.schema_info().version
-    if version is None or version == own:
+    own = event_class.event_type, event_class.schema_info().version
+    if not isinstance(event_type, str) or (event_type == own[0] and version in (None, own[1])):
         raise DeserializationError(_complaint(event_class, error)) from error
-    if not same_major(version, own):
-        raise DeserializationError(
-            f"{event_class.__qualname__} is version {own} of {event_type!r}, and the bytes are version {version}: "
-            "another major version may mean something else by the same fields. Read them with that version's class."
-        ) from error
-    return event_class.from_json(to_json({**fields, "version": own}))
+    try:
+        other = read_other(
+            event_class,
+            event_type,
+            version,
+            exact=lambda cls: cls.from_json(data),
+            resolve=lambda cls: cls.from_json(to_json({**fields, **_identity_of(cls)})),
+        )
+    except DeserializationError as refusal:
+        raise refusal from refusal.__cause__ or error
+    return cast(E, other)
+
+
+def _identity_of(event_class: type[Event]) -> dict[str, str]:
+    return {"event_type": event_class.event_type, "version": event_class.schema_info().version}
 
 
 def identify(data: bytes | bytearray | str) -> tuple[str, str | None] | None:

@@ -8,6 +8,8 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from commons_events.errors import DuplicateEventTypeError, UnknownEventTypeError
+from commons_events.event._migrations import Migrations
+from commons_events.event._versions import same_major, version_order
 
 if TYPE_CHECKING:
     from commons_events.event._event import Event
@@ -23,6 +25,8 @@ class EventRegistry:
         self._contested: dict[tuple[str, str], type[Event]] = {}
         """Classes that want a place which another one has, and whose decorator may yet give them their own."""
         self._lock = RLock()
+        self.migrations = Migrations(self)
+        """From one version of an event to another."""
 
     def register(self, event_class: type[Event], *, provisional: bool = False) -> None:
         """Let ``event_class`` stand for its type and version.
@@ -38,6 +42,7 @@ class EventRegistry:
         """
         key = (event_class.event_type, event_class.schema_info().version)
         with self._lock:
+            self.migrations.forget_routes()
             present = self._classes.get(key)
             if present is None or _identity(present) == _identity(event_class):
                 self._classes[key] = event_class
@@ -61,10 +66,12 @@ class EventRegistry:
                 self._contested.clear()
 
     def unregister(self, event_class: type[Event]) -> None:
-        """Take ``event_class`` out again, under whatever type and version it is registered."""
+        """Take ``event_class`` out again."""
+        key = (event_class.event_type, event_class.schema_info().version)
         with self._lock:
+            self.migrations.forget_routes()
             for classes in (self._classes, self._contested):
-                for key in [key for key, present in classes.items() if present is event_class]:
+                if classes.get(key) is event_class:
                     del classes[key]
 
     def get(self, event_type: str, version: str | None = None) -> type[Event] | None:
@@ -98,14 +105,22 @@ class EventRegistry:
                 f"No event class is known for the type {event_type!r}. Import the module that defines it, or define "
                 f"one with event_type = {event_type!r}."
             )
-        fitting = [known for known in versions if version is None or _major(known) == _major(version)]
+        fitting = [known for known in versions if version is None or same_major(known, version)]
         if not fitting:
             raise UnknownEventTypeError(
                 f"No class is known for version {version!r} of {event_type!r}; there are: "
                 f"{', '.join(sorted(versions))}. Another major version may mean something else by the same fields; "
                 "define a class for this one."
             )
-        return versions[max(fitting, key=_order)]
+        return versions[max(fitting, key=version_order)]
+
+    def newest(self) -> list[type[Event]]:
+        """The class of the highest version of every event type."""
+        newest: dict[str, tuple[str, type[Event]]] = {}
+        for (event_type, version), event_class in self.classes().items():
+            if event_type not in newest or version_order(version) > version_order(newest[event_type][0]):
+                newest[event_type] = version, event_class
+        return [event_class for _, event_class in newest.values()]
 
     def classes(self) -> dict[tuple[str, str], type[Event]]:
         """All classes by (type, version)."""
@@ -114,22 +129,14 @@ class EventRegistry:
 
     @contextmanager
     def isolated(self) -> Generator[None]:
-        """Forget, at the end of the block, what was registered inside it: for tests that define events."""
-        before = self.classes()
+        """Forget, at the end of the block, the classes and migrations that came inside it: for tests."""
+        before, take_back_migrations = self.classes(), self.migrations.snapshot()
         try:
             yield
         finally:
             with self._lock:
                 self._classes, self._contested = before, {}
-
-
-registry = EventRegistry()
-"""The process's event classes."""
-
-
-def same_major(one: str, other: str) -> bool:
-    """Whether two versions share their major number, so that one's class may read the other's bytes."""
-    return _major(one) == _major(other)
+                take_back_migrations()
 
 
 def _clash(event_class: type[Event], present: type[Event]) -> DuplicateEventTypeError:
@@ -148,9 +155,5 @@ def _name(event_class: type[Event]) -> str:
     return f"{event_class.__module__}.{event_class.__qualname__}"
 
 
-def _major(version: str) -> str:
-    return version.split(".", 1)[0]
-
-
-def _order(version: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in version.split(".")]
+registry = EventRegistry()
+"""The process's event classes."""

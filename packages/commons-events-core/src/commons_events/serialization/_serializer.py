@@ -25,6 +25,13 @@ class Serializer(ABC):
     content_type: ClassVar[str]
     """The media type of the bytes (RFC 6838): CloudEvents' ``datacontenttype``."""
 
+    def check(self, event_class: type[Event]) -> None:  # noqa: B027  # a format that holds everything has no say
+        """Called when an event class that names this format is created, and complete.
+
+        Raises:
+            EventDefinitionError: a field is of a type that the format cannot hold exactly.
+        """
+
     @abstractmethod
     def encode(self, event: Event) -> bytes:
         """The bytes of an event.
@@ -35,7 +42,9 @@ class Serializer(ABC):
 
     @abstractmethod
     def decode(self, data: bytes, event_class: type[E]) -> E:
-        """The event in ``data``; where ``event_class`` is a base class, by the bytes' own identity.
+        """The event in ``data``; on `Event` itself, by the bytes' own identity.
+
+        Bytes that state another type or version than the class's own are for `read_other`.
 
         Raises:
             DeserializationError: the bytes are not such an event, whatever they are; quickly, in bounded memory.

@@ -173,7 +173,9 @@ def test_two_plugins_of_one_name_are_failures_and_the_rest_works(cli: Cli, plugi
     assert len(rows) == 2
     assert all("the same name" in row for row in rows)
     assert cli("version", paths=(plugins,)).returncode == 0
-    assert "Two plugins" in cli("--help", paths=(plugins,)).stderr
+    shown = cli("--help", paths=(plugins,)).stdout
+    assert "Two plugins" in shown
+    assert "Greets people" in shown
 
 
 # --- the rest --------------------------------------------------------------------------------------------------

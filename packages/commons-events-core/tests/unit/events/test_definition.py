@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import types
 import warnings
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from commons_events import Event, EventSchema
 from commons_events.errors import DuplicateEventTypeError, EventDefinitionError
@@ -339,3 +341,65 @@ def test_a_name_that_is_nowhere_is_an_error_that_says_so() -> None:
         cls(item=1)
     with pytest.raises(Exception, match=r"Lost.*(Nowhere|fully defined)"):
         cls.from_json(b'{"item": 1}')
+
+
+# --- a class is made ready on its first use --------------------------------------------------------------------
+
+
+class _Later(Event):
+    event_type = "made.later"
+    number: int = 1
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda cls: cls(number=2),
+        lambda cls: cls.from_json(b'{"number": 2}'),
+        lambda cls: cls.model_validate({"number": 2}),
+        lambda cls: cls.model_validate_json('{"number": 2}'),
+        lambda cls: cls.model_construct(number=2),
+        lambda cls: TypeAdapter(list[cls]).validate_python([{"number": 2}])[0],  # type: ignore[valid-type]
+    ],
+)
+def test_whatever_the_first_use_is_the_class_is_ready(use: Callable[[type[_Later]], _Later]) -> None:
+    @EventSchema(name="fresh", version="1.1.0")
+    class Fresh(_Later):
+        pass
+
+    event = use(Fresh)
+    assert (event.number, event.event_type, event.version) == (2, "fresh", "1.1.0")
+    assert type(event) is Fresh
+    with pytest.raises(AttributeError, match="fact"):
+        event.number = 3
+    assert Fresh.from_json(event.to_json()) == event
+
+
+def test_a_class_below_one_in_use_is_its_own() -> None:
+    class Above(Event):
+        one: int = 1
+
+    above = Above()
+
+    class Below(Above):
+        two: int = 2
+
+    assert type(Below.from_json(Below(two=3).to_json())) is Below
+    with pytest.raises(ValidationError, match="three"):
+        Below(three=3)
+    assert Above.from_json(above.to_json()) == above
+
+
+def test_a_class_below_one_in_use_that_lacks_a_name_says_so() -> None:
+    class Complete(Event):
+        one: int = 1
+
+    Complete()
+
+    class Lacking(Complete):
+        other: _NotThereYet  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(EventDefinitionError, match="not fully defined"):
+        Lacking()
+    with pytest.raises(EventDefinitionError, match="not fully defined"):
+        Lacking.from_json(b"{}")

@@ -62,7 +62,7 @@ def fields(record: Record) -> dict[str, Any]:
 
 def test_the_envelope_comes_first_with_its_constants() -> None:
     class Placed(Event):
-        event_type = "order.placed"
+        event_type = "sale.placed"
         order_id: str
 
     record = shape_of(Placed)
@@ -71,7 +71,7 @@ def test_the_envelope_comes_first_with_its_constants() -> None:
         "order_id",
     ]  # fmt: skip
     found = fields(record)
-    assert found["event_type"].shape == Literals(("order.placed",))
+    assert found["event_type"].shape == Literals(("sale.placed",))
     assert found["version"].shape == Literals(("1.0.0",))
     assert found["source"].shape == Union((Scalar("null"), Scalar("str")))
     assert found["metadata"].shape == Map(Scalar("str"), Scalar("any"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from inspect import cleandoc
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_origin
 
 from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -190,7 +190,8 @@ def shape_of(event_class: type[Event]) -> Record:
     Raises:
         EventDefinitionError: a name in the class's annotations is not known yet.
     """
-    event_class.complete()
+    if "_pydantic_schema" not in event_class.__dict__:
+        event_class.complete()
     return _Reader(event_class).read()
 
 
@@ -223,13 +224,14 @@ def _model_maker(cls: type[BaseModel]) -> Callable[..., Any]:
 
 def _event_maker(record: Record) -> Callable[..., Any]:
     cls: type[Event] = record.cls
-    new = cls.__new__
-    filler = cls.filler
+    cls.complete()
+    new, filler = cls.__new__, cls.filler
 
     def make_checked(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         event = new(cls).being_made()
         try:
-            filler.validate_python({**extra, **values} if extra else values, self_instance=event, by_alias=False, by_name=True)
+            given = {**extra, **values} if extra else values
+            filler.validate_python(given, self_instance=event, by_alias=False, by_name=True)
         except ValidationError as error:
             raise _refusal(record, error) from error
         return event.finished()
@@ -506,7 +508,11 @@ def _default_of(node: _Node) -> Any:
     if "default" in node and node["default"] is not PydanticUndefined:
         return node["default"]
     factory = node.get("default_factory")
-    return factory() if factory in (dict, list, set, frozenset, tuple) else NO_DEFAULT
+    return factory() if get_origin(factory) in _EMPTY or factory in _EMPTY else NO_DEFAULT
+
+
+_EMPTY = (dict, list, set, frozenset, tuple)
+"""Factories of an empty container, ``list[int]`` as well as ``list``."""
 
 
 def _aliases(name: str, info: FieldInfo) -> Iterator[str]:

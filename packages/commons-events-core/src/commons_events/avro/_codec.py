@@ -14,7 +14,7 @@ from commons_events.avro._encoder import Encoder
 from commons_events.avro._schema import SchemaNode, canonical_text, crc64
 from commons_events.avro._source import Source
 from commons_events.avro._wire import to_text
-from commons_events.errors import DeserializationError, SerializationError
+from commons_events.errors import DeserializationError, EventDefinitionError, SerializationError
 from commons_events.event import Event
 
 __all__ = ["FAILURES", "HEADER", "Codec", "codec_of", "explain"]
@@ -38,7 +38,7 @@ class Codec:
 
     def __init__(self, event_class: type[Event]) -> None:
         self.event_class = event_class
-        self.info = event_class.schema_info()
+        self.info = event_class._schema_info
         self.node = derive(event_class)
         self.text = schema_text(self.node)
         self.fingerprint = crc64(canonical_text(self.node).encode())
@@ -142,6 +142,8 @@ def codec_of(event_class: type[Event]) -> Codec:
     """
     codec: Codec | None = event_class.__dict__.get("_avro_codec")
     if codec is None or codec.info is not event_class._schema_info:
+        if "event_type" not in event_class.__dict__:
+            raise EventDefinitionError("Event is the base class and has no schema; take a subclass.")
         codec = Codec(event_class)
         type.__setattr__(event_class, "_avro_codec", codec)
     return codec

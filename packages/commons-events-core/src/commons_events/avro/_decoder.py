@@ -132,8 +132,9 @@ class Decoder:
     def _union(self, writer: SchemaNode, reader: SchemaNode) -> str:
         source, value = self.source, self.source.new()
         number = self._unsigned()
+        same_union = same_schema(writer, reader)
         for index, branch in enumerate(writer.branches):
-            same = reader.branches[index] if same_schema(writer, reader) else reader
+            same = reader.branches[index] if same_union else reader
             with source.block(f"{'el' if index else ''}if {number} == {2 * index}:"):
                 source.line(f"{value} = {self._value(branch, same)}")
         wrong = f'f"branch {{{number} >> 1 ^ -({number} & 1)}} of a union of {len(writer.branches)}"'
@@ -205,12 +206,11 @@ class Decoder:
             source.line(f"if len(data) - pos < {writer.size}: raise NotAvroError('too few bytes for a fixed')")
             source.line(f"pos += {writer.size}")
             return self._kept(f"data[pos - {writer.size}:pos]")
-        length = source.new("n")
+        length, start = source.new("n"), source.new("s")
         source.line(f"{length} = data[pos]")
-        source.line(f"if {length} & 129: {length}, pos = read_length(data, pos)")
-        source.line(f"else: {length} >>= 1; pos += 1")
-        source.line(f"pos += {length}")
-        return self._kept(f"data[pos - {length}:pos]" + (".decode()" if wanted == "string" else ""))
+        source.line(f"if {length} & 129: {length}, {start} = read_length(data, pos); pos = {start} + {length}")
+        source.line(f"else: {start} = pos + 1; pos = {start} + ({length} >> 1)")
+        return self._kept(f"data[{start}:pos]" + (".decode()" if wanted == "string" else ""))
 
     def _kept(self, expression: str) -> str:
         """The value of an expression in a variable, since what comes next moves the position."""
@@ -247,7 +247,9 @@ class Decoder:
 
     def _count(self, count: str, writer: SchemaNode) -> None:
         least = least_bytes(writer.item) + (writer.kind == "map")
-        self.source.line(f"{count}, pos = read_count(data, pos, {least})")
+        self.source.line(f"{count} = data[pos]")
+        self.source.line(f"if {count} & 129: {count}, pos = read_count(data, pos, {least})")
+        self.source.line(f"else: {count} >>= 1; pos += 1")
         if not least:
             self._uses_state = True
             self.source.line(f"state[1] += {count}")

@@ -9,8 +9,7 @@ from commons_events.avro._codec import FAILURES, HEADER, MAGIC, Codec, codec_of
 from commons_events.avro._schema import SchemaNode, canonical_form, crc64, parse
 from commons_events.avro._wire import read_text
 from commons_events.errors import DeserializationError, UnknownSchemaError
-from commons_events.event import Event, registry
-from commons_events.event._registry import same_major
+from commons_events.event import Event, read_other, registry
 from commons_events.serialization import SchemaStore, Serializer, schemas
 
 __all__ = ["AvroSerializer"]
@@ -51,7 +50,6 @@ class AvroSerializer(Serializer):
         if codec is None or codec.info is not event_class._schema_info:
             if "event_type" not in event_class.__dict__:
                 return self._decode_by_identity(data, event_class)
-            _ = event_class.filler  # complete, or this raises
             codec = codec_of(event_class)
         if data.startswith(codec.head):
             return cast(E, codec.decode(data))
@@ -104,23 +102,18 @@ class AvroSerializer(Serializer):
 
     def _decode_other(self, data: bytes, event_class: type[E], codec: Codec) -> E:
         fingerprint, writer = self._writer(data, event_class.__qualname__)
-        identity = _identity(data, writer)
-        event_type, version = identity or (event_class.event_type, None)
-        if event_type != event_class.event_type:
-            sub = registry.get(event_type, version)
-            if sub is not None and sub is not event_class and issubclass(sub, event_class):
-                return self.decode(data, sub)
-            raise DeserializationError(
-                f"{event_class.__qualname__}: the bytes are an event of type {event_type!r}, not "
-                f"{event_class.event_type!r}."
-            )
-        if version is not None and not same_major(version, codec.info.version):
-            raise DeserializationError(
-                f"{event_class.__qualname__} is version {codec.info.version} of {event_type!r}, and the bytes are "
-                f"version {version}: another major version may mean something else by the same fields. Read them with "
-                "that version's class."
-            )
-        return cast(E, codec.resolve(data, fingerprint, writer))
+        own = event_class.event_type, codec.info.version
+        event_type, version = _identity(data, writer) or own
+        if (event_type, version) == own:  # the same version with other fields: say, before it was published
+            return cast(E, codec.resolve(data, fingerprint, writer))
+        other = read_other(
+            event_class,
+            event_type,
+            version,
+            exact=lambda cls: self.decode(data, cls),
+            resolve=lambda cls: codec_of(cls).resolve(data, fingerprint, writer),
+        )
+        return cast(E, other)
 
 
 def _found(event_class: type[E], event_type: str, version: str | None) -> type[E]:

@@ -148,6 +148,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # for what lies outside of UTC's years
 _LAST_EXACT = 4_000_000_000_000_000
 """Up to here (the year 2096) a float of seconds is exact to the microsecond."""
+_TWICE_LAST_EXACT = 2 * _LAST_EXACT
+_unpack_8_bytes = Struct("<Q").unpack_from
 _FIRST, _LAST = (
     (moment - _EPOCH) // timedelta(microseconds=1)
     for moment in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
@@ -182,11 +184,17 @@ def datetime_of(micros: int) -> datetime:
 
 def read_datetime(data: bytes, pos: int) -> tuple[datetime, int]:
     """A ``timestamp-micros``."""
-    number = data[pos]
-    pos += 1
-    if number > 127:
-        number, pos = read_rest(data, pos, number)
-    return datetime_of(number >> 1 ^ -(number & 1)), pos
+    if pos + 8 <= len(data):
+        number = _unpack_8_bytes(data, pos)[0]
+        if number & 0x8080808080808080 == 0x0080808080808080:  # a number of just 8 bytes, as ours have
+            number = number & 0x7F007F007F007F | (number & 0x7F007F007F007F00) >> 1
+            number = number & 0x3FFF00003FFF | (number & 0x3FFF00003FFF0000) >> 2
+            number = number & 0xFFFFFFF | (number & 0xFFFFFFF00000000) >> 4
+            if not number & 1 and number < _TWICE_LAST_EXACT:
+                return _from_timestamp(number / 2_000_000, UTC), pos + 8
+            return datetime_of(number >> 1 ^ -(number & 1)), pos + 8
+    number, pos = read_long(data, pos)
+    return datetime_of(number), pos
 
 
 def to_date(day: date) -> bytes:
@@ -397,39 +405,43 @@ def read_count(data: bytes, pos: int, least: int) -> tuple[int, int]:
     return count, pos
 
 
-def _check_depth(depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise NotAvroError(f"lists and dicts nested deeper than {MAX_DEPTH} levels")
+_TOO_DEEP = f"lists and dicts nested deeper than {MAX_DEPTH} levels"
 
 
 def read_any_map(data: bytes, pos: int, depth: int = 1) -> tuple[dict[str, Any], int]:
     """A map of ``commons_events.Value``."""
-    _check_depth(depth)
+    if depth > MAX_DEPTH:
+        raise NotAvroError(_TOO_DEEP)
     values: dict[str, Any] = {}
     while True:
-        count, pos = read_count(data, pos, 2)
+        count = data[pos]
+        if count & 129:
+            count, pos = read_count(data, pos, 2)
+        else:
+            count >>= 1
+            pos += 1
         if not count:
             return values, pos
         for _ in range(count):
             length = data[pos]
             if length & 129:
                 length, pos = read_length(data, pos)
+                end = pos + length
             else:
-                length >>= 1
                 pos += 1
-            end = pos + length
+                end = pos + (length >> 1)
             key = data[pos:end].decode()
-            if data[end] == 8 and not data[end + 1] & 129:  # a short text
-                pos = end + 2
-                end = pos + (data[end + 1] >> 1)
-                values[key] = data[pos:end].decode()
-                pos = end
+            if data[end] == 8 and not (length := data[end + 1]) & 129:  # a short text
+                end += 2
+                pos = end + (length >> 1)
+                values[key] = data[end:pos].decode()
             else:
                 values[key], pos = read_any(data, end, depth)
 
 
 def _read_any_list(data: bytes, pos: int, depth: int) -> tuple[list[Any], int]:
-    _check_depth(depth)
+    if depth > MAX_DEPTH:
+        raise NotAvroError(_TOO_DEEP)
     values: list[Any] = []
     while True:
         count, pos = read_count(data, pos, 1)

@@ -59,13 +59,6 @@ class Serializer(ABC):
     def identify(self, data: bytes) -> tuple[str, str | None] | None:
         """The event type and version that ``data`` itself states, or None where it states no type."""
 
-    def check(self, event_class: type[Event]) -> None:  # noqa: B027  # most formats have nothing to say
-        """Look at a class that is created with this format, before it is used; by default anything will do.
-
-        Raises:
-            EventDefinitionError: it has a field that the format cannot hold; the message says what to do.
-        """
-
     def fingerprint(self, schema: str) -> bytes:
         """What the format's bytes carry in the place of their writer's schema, where they carry such a thing.
 

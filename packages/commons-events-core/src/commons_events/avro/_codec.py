@@ -13,7 +13,7 @@ from commons_events.avro._document import schema_text
 from commons_events.avro._encoder import Encoder
 from commons_events.avro._schema import SchemaNode, canonical_text, crc64
 from commons_events.avro._source import Source
-from commons_events.avro._wire import to_text
+from commons_events.avro._wire import NotAvroError, to_text
 from commons_events.errors import DeserializationError, EventDefinitionError, SerializationError
 from commons_events.event import Event
 
@@ -131,7 +131,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"[:500] if type(error) not in _OWN else text[:500]
 
 
-_OWN = (ValueError,)
+_OWN = (ValueError, NotAvroError)
 
 
 def codec_of(event_class: type[Event]) -> Codec:

@@ -103,7 +103,7 @@ class Source:
                 found = frame.f_locals.get("pos")
                 position = found if isinstance(found, int) else position
             traceback = traceback.tb_next
-        return path, position
+        return path if len(path) <= 200 else f"{path[:80]} … {path[-80:]}", position
 
 
 def _joined(path: str, place: str) -> str:

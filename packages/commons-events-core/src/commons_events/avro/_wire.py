@@ -273,10 +273,9 @@ def to_whole(precision: int) -> Callable[[int], bytes]:
 
 def int_of(raw: bytes, precision: int) -> int:
     """The unscaled value of a decimal."""
-    if len(raw) <= precision // 2 + 1:  # 2.4 digits a byte: longer ones need not be looked at
-        number = int.from_bytes(raw, "big", signed=True)
-        if abs(number) < 10**precision:
-            return number
+    number = int.from_bytes(raw, "big", signed=True)
+    if abs(number) < 10**precision:
+        return number
     raise NotAvroError(f"a decimal of more than {precision} digits")
 
 

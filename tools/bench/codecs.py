@@ -18,7 +18,7 @@ from pydantic import BaseModel, create_model
 from commons_events import Event
 from commons_events.event import registry
 from commons_events.plugins import serializer
-from tools.bench.measure import Effort, LeftOutError, Table, Target, at_most, microseconds, times_as_fast
+from tools.bench.measure import Effort, LeftOutError, Table, Target, at_most, microseconds
 from tools.bench.model import (
     OrderPlaced,
     PlainEnvelope,
@@ -61,8 +61,8 @@ class Subject:
 
 def _wide() -> tuple[Event, BaseModel]:
     types: list[tuple[Any, Any]] = [
-        (str, "some text"), (int, 123_456), (float, 0.25), (bool, True), (datetime, datetime(2025, 3, 4, 5, tzinfo=UTC)),
-        (str | None, None), (list[str], ["a", "b"]), (dict[str, int], {"one": 1}), (str, "ünïcödé"), (int, -7),
+        (str, "some text"), (int, 123_456), (float, 0.25), (bool, True), (str | None, None), (list[str], ["a", "b"]),
+        (datetime, datetime(2025, 3, 4, 5, tzinfo=UTC)), (dict[str, int], {"one": 1}), (str, "ünïcödé"), (int, -7),
     ]  # fmt: skip
     fields: dict[str, Any] = {f"field_{number}": (types[number % 10][0], ...) for number in range(60)}
     values = {f"field_{number}": types[number % 10][1] for number in range(60)}
@@ -82,7 +82,12 @@ def subjects() -> list[Subject]:
     plain_user = PlainUserRegistered(**{**user.model_dump(), **_same(user)})
     plain_order = PlainOrderPlaced(**order.model_dump())
     return [
-        Subject("user", "UserRegisteredEvent of the product's page (13 fields, the envelope, two Any maps)", user, plain_user),
+        Subject(
+            "user",
+            "UserRegisteredEvent of the product's page (13 fields, the envelope, two Any maps)",
+            user,
+            plain_user,
+        ),
         Subject("order", "an event with 5 fields (and a UUID)", order, plain_order),
         Subject("wide", "an event with 60 fields", wide, plain_wide),
     ]

@@ -508,7 +508,8 @@ def _default_of(node: _Node) -> Any:
     if "default" in node and node["default"] is not PydanticUndefined:
         return node["default"]
     factory = node.get("default_factory")
-    return factory() if get_origin(factory) in _EMPTY or factory in _EMPTY else NO_DEFAULT
+    kind = get_origin(factory) or factory
+    return kind() if kind in _EMPTY else NO_DEFAULT
 
 
 _EMPTY = (dict, list, set, frozenset, tuple)

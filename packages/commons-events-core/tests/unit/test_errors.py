@@ -33,6 +33,7 @@ TREE = {
     "DeserializationError": ("CommonsEventsError", "ValueError"),
     "MigrationError": ("DeserializationError",),
     "UnknownEventTypeError": ("DeserializationError", "LookupError"),
+    "UnknownSchemaError": ("DeserializationError", "LookupError"),
     "TransportError": ("CommonsEventsError",),
     "ConnectionLostError": ("TransportError",),
     "InvalidTopicError": ("TransportError", "ValueError"),

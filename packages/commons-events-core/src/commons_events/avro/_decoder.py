@@ -27,6 +27,7 @@ __all__ = ["MAX_RECORDS", "Decoder"]
 MAX_RECORDS = 255
 """How deep records of recursive types may lie in each other; pydantic itself makes no deeper ones."""
 
+_FLOAT = Struct("<f")
 _NAMES = {
     name: getattr(_wire, name)
     for name in (
@@ -41,7 +42,6 @@ _NAMES = {
     "read_float": Struct("<f").unpack_from,
     "as_float": lambda number: _FLOAT.unpack(_FLOAT.pack(number))[0],
 }  # fmt: skip
-_FLOAT = Struct("<f")
 
 
 class Decoder:
@@ -149,7 +149,7 @@ class Decoder:
             symbols = enum_symbols(type(reader.shape.values[0])) or {}
             objects = {symbol: member for symbol, member in symbols.items() if member in reader.shape.values}
         if reader.default is not None:
-            objects = {symbol: objects[reader.default] for symbol in writer.symbols} | objects
+            objects = dict.fromkeys(writer.symbols, objects[reader.default]) | objects
         known = {2 * i: objects[symbol] for i, symbol in enumerate(writer.symbols) if symbol in objects}
         choices = self.source.constant(_Symbols(known, writer, reader), "SYMBOLS")
         return f"{choices}[{self._unsigned()}]"

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from commons_events.avro import _wire
 from commons_events.avro._schema import NO_DEFAULT, SchemaNode
-from commons_events.avro._shapes import EXTRA, Entry, Wrapped, enum_symbols, kind_of
+from commons_events.avro._shapes import EXTRA, Wrapped, enum_symbols, kind_of
 from commons_events.shapes import Array, Enumeration, Literals, Map, Other, Record, Tuple
 
 __all__ = ["default_bytes", "default_json", "holds"]
@@ -212,10 +212,12 @@ _FITS: dict[str, Callable[[SchemaNode, Any], bool]] = {
     "enum": lambda node, value: value in node.symbols,
     "array": lambda node, value: type(value) is list and all(_fits(node.item, item) for item in value),
     "map": lambda node, value: type(value) is dict and all(_fits(node.item, item) for item in value.values()),
-    "record": lambda node, value: type(value) is dict
-    and all(
-        _fits(field.type, value[field.name]) if field.name in value else field.default is not NO_DEFAULT
-        for field in node.fields
+    "record": lambda node, value: (
+        type(value) is dict
+        and all(
+            _fits(field.type, value[field.name]) if field.name in value else field.default is not NO_DEFAULT
+            for field in node.fields
+        )
     ),
     "union": lambda node, value: any(_fits(branch, value) for branch in node.branches),
 }

@@ -10,6 +10,7 @@ from enum import Enum, Flag
 from functools import lru_cache
 from typing import Any
 
+from commons_events import shapes
 from commons_events.avro._defaults import default_json, holds
 from commons_events.avro._names import Names, avro_name
 from commons_events.avro._schema import NO_DEFAULT, SchemaField, SchemaNode
@@ -17,7 +18,6 @@ from commons_events.avro._shapes import EXTRA, NAME, Entry, Wrapped, enum_symbol
 from commons_events.errors import EventDefinitionError
 from commons_events.event import Event
 from commons_events.event._exact import MAX_DIGITS
-from commons_events import shapes
 from commons_events.shapes import (
     Array,
     Enumeration,
@@ -116,7 +116,9 @@ class _Deriver:
         fields = [self._field(item, node) for item in record.fields]
         if record.keeps_extra:
             extra = SchemaNode("map", items=any_node(), shape=Map(Scalar("str"), Scalar("any")))
-            fields.append(SchemaField(EXTRA, extra, {}, "Fields that the class keeps without knowing them.", required=False))
+            fields.append(
+                SchemaField(EXTRA, extra, {}, "Fields that the class keeps without knowing them.", required=False)
+            )
         node.fields = tuple(fields)
         return node
 
@@ -124,7 +126,9 @@ class _Deriver:
         path = f"{record.short}.{item.name}"
         if NAME.fullmatch(item.name) is None:
             raise self._refuse(
-                item.name, "has a name with other than ASCII letters, digits and _", "Rename it; JSON may keep an alias."
+                item.name,
+                "has a name with other than ASCII letters, digits and _",
+                "Rename it; JSON may keep an alias.",
             )
         node = self._node(item.shape, path)
         default = NO_DEFAULT if item.default is shapes.NO_DEFAULT else item.default
@@ -156,9 +160,9 @@ class _Deriver:
             case Map(Scalar("str"), value):
                 return SchemaNode("map", items=self._node(value, path), shape=shape)
             case Map(key, value):
-                fields = (SchemaField("key", self._node(key, path)), SchemaField("value", self._node(value, path)))
+                pair = (SchemaField("key", self._node(key, path)), SchemaField("value", self._node(value, path)))
                 name = self._names.made(path, "Entry")
-                return SchemaNode("array", items=SchemaNode("record", name, fields, shape=Entry(shape)), shape=shape)
+                return SchemaNode("array", items=SchemaNode("record", name, pair, shape=Entry(shape)), shape=shape)
             case Tuple(items):
                 name = self._names.made(path, "Tuple")
                 fields = tuple(
@@ -170,8 +174,8 @@ class _Deriver:
             case Record():
                 known = self._records.get(shape.cls)
                 return known or self._record(shape, self._names.of(shape.cls))
-            case Other(name):
-                return SchemaNode("string", shape=shape, properties={_KIND: f"{name}, as JSON"})
+            case Other():
+                return SchemaNode("string", shape=shape, properties={_KIND: "JSON text"})
 
     @staticmethod
     def _scalar(shape: Scalar) -> SchemaNode:
@@ -186,7 +190,7 @@ class _Deriver:
         if shape.kind == "decimal":
             if limits.get("max_digits") is not None and limits.get("decimal_places") is not None:
                 precision, scale = limits["max_digits"], limits["decimal_places"]
-                if 0 < precision and scale <= precision and not limits.get("allow_inf_nan"):
+                if precision > 0 and scale <= precision and not limits.get("allow_inf_nan"):
                     return SchemaNode("bytes", logical="decimal", precision=precision, scale=scale, shape=shape)
             return SchemaNode("string", shape=shape, properties={_KIND: "decimal"})
         node = _PLAIN[shape.kind]()
@@ -233,7 +237,7 @@ class _Deriver:
                 if key in taken:
                     inner = branch
                     name = self._names.made(path, f"Member{number}")
-                    branch = SchemaNode("record", name, (SchemaField("value", inner),), shape=Wrapped(member))  # noqa: PLW2901
+                    branch = SchemaNode("record", name, (SchemaField("value", inner),), shape=Wrapped(member))
                     key = name
                 taken.add(key)
                 branches.append(branch)

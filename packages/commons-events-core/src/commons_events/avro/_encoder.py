@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from struct import Struct
 from typing import Any
 
@@ -23,6 +24,7 @@ _NAMES = {
     "join": b"".join,
     **{name: getattr(_wire, name) for name in dir(_wire) if name.startswith("to_")},
 }
+
 
 class Encoder:
     """What writes values of one derived type.
@@ -160,7 +162,9 @@ class Encoder:
             other, there = node.branches[1 - null], self.source.new("o")
             if not isinstance(other.shape, Wrapped):
                 parts = [repr(_wire.to_long(1 - null)), *self._parts(other, there)]
-                return f"{_wire.to_long(null)!r} if ({there} := {value}) is None else {' + '.join(map(_grouped, parts))}"
+                return (
+                    f"{_wire.to_long(null)!r} if ({there} := {value}) is None else {' + '.join(map(_grouped, parts))}"
+                )
         return f"{self._writer(node)}({value})"
 
     def _union_function(self, node: SchemaNode) -> None:
@@ -171,7 +175,7 @@ class Encoder:
             for type_ in _python_types(branch):
                 by_type.setdefault(type_, []).append(index)
         sure = {type_: indices[0] for type_, indices in by_type.items() if len(indices) == 1}
-        tests = [(lambda branch: lambda value: holds(branch, value))(branch) for branch in node.branches]
+        tests = [partial(holds, branch) for branch in node.branches]
 
         def chosen(value: Any) -> int:
             index = sure.get(type(value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
 from struct import pack
@@ -15,7 +15,7 @@ from commons_events.avro import _wire
 from commons_events.avro._codec import FAILURES, explain
 from commons_events.avro._decoder import Decoder
 from commons_events.avro._defaults import default_bytes
-from commons_events.avro._schema import NO_DEFAULT, SchemaNode, canonical_text, parse
+from commons_events.avro._schema import NO_DEFAULT, SchemaNode, parse
 from commons_events.avro._wire import NotAvroError
 from commons_events.errors import DeserializationError, SerializationError
 

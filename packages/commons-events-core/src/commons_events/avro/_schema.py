@@ -19,7 +19,16 @@ except ImportError as error:
         'The Avro codec needs the package avro. Type: pip install "commons-events-core[avro]"', name="avro"
     ) from error
 
-__all__ = ["NO_DEFAULT", "SchemaField", "SchemaNode", "canonical_form", "canonical_text", "crc64", "fingerprint", "parse"]
+__all__ = [
+    "NO_DEFAULT",
+    "SchemaField",
+    "SchemaNode",
+    "canonical_form",
+    "canonical_text",
+    "crc64",
+    "fingerprint",
+    "parse",
+]
 
 NO_DEFAULT: Any = object()
 """Stands for "this field has no default"."""
@@ -78,7 +87,7 @@ class SchemaNode:
     @property
     def item(self) -> SchemaNode:
         """What an array's items or a map's values are."""
-        assert self.items is not None  # noqa: S101  # of arrays and maps alone
+        assert self.items is not None  # of arrays and maps alone
         return self.items
 
     def field(self, name: str) -> SchemaField | None:
@@ -177,7 +186,8 @@ class _Parser:
     def _logical(node: SchemaNode, value: Mapping[str, Any]) -> None:
         logical = value.get("logicalType")
         if logical == "decimal" and node.kind in ("bytes", "fixed"):
-            precision, scale = value.get("precision"), value.get("scale", 0)
+            precision: Any = value.get("precision")
+            scale: Any = value.get("scale", 0)
             most = _digits(value["size"]) if node.kind == "fixed" else None
             if _whole(precision) and _whole(scale) and 0 <= scale <= precision and 0 < precision <= (most or precision):
                 node.logical, node.precision, node.scale = logical, precision, scale

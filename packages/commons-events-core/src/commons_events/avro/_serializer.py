@@ -151,4 +151,3 @@ def _stated_identity(writer: SchemaNode) -> tuple[str, str | None] | None:
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> SchemaNode:
     return parse(text)
-

@@ -86,9 +86,9 @@ class Source:
 
     def function(self, name: str) -> Any:
         """Run the source and return the function of this name."""
-        exec(compile(self.text, self.filename, "exec"), self.names)  # noqa: S102  # no text of others is in it
+        exec(compile(self.text, self.filename, "exec"), self.names)  # no text of others is in it
         function = self.names[name]
-        assert isinstance(function, FunctionType)  # noqa: S101
+        assert isinstance(function, FunctionType)
         return function
 
     def whereabouts(self, error: BaseException) -> tuple[str, int | None]:

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Context, Decimal
 from struct import Struct
 from typing import Any, TypeVar
-from uuid import SafeUUID, UUID
+from uuid import UUID, SafeUUID
 
 from commons_events.event._exact import MAX_DEPTH, MAX_DIGITS
 
@@ -145,7 +145,7 @@ def read_text(data: bytes, pos: int) -> tuple[str, int]:
 # --- logical types ---------------------------------------------------------------------------------------------
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # for what lies outside of UTC's years
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # for what lies outside of UTC's years
 _LAST_EXACT = 4_000_000_000_000_000
 """Up to here (the year 2096) a float of seconds is exact to the microsecond."""
 _TWICE_LAST_EXACT = 2 * _LAST_EXACT
@@ -292,7 +292,7 @@ def finite_decimal(text: str) -> Decimal:
     return value
 
 
-_new_uuid, _set_int, _set_safe = UUID.__new__, UUID.int.__set__, UUID.is_safe.__set__  # type: ignore[attr-defined]
+_new_uuid, _set_int, _set_safe = UUID.__new__, UUID.int.__set__, UUID.is_safe.__set__  # type: ignore[attr-defined,misc]
 _UNKNOWN = SafeUUID.unknown
 
 
@@ -315,9 +315,10 @@ def uuid_of(text: str) -> UUID:
 
 # --- Any -------------------------------------------------------------------------------------------------------
 
+_pack_double: Callable[[float], bytes] = Struct("<d").pack
+_unpack_double = Struct("<d").unpack_from
 _TEXT, _ITEMS = Lengths(b"\x08"), Lengths(b"\x0c")
-_pack_double, _unpack_double = Struct("<d").pack, Struct("<d").unpack_from
-_ANY_CONSTANTS = {None: b"\0", False: b"\2\0", True: b"\2\1"}
+_ANY_CONSTANTS: dict[bool | None, bytes] = {None: b"\0", False: b"\2\0", True: b"\2\1"}
 _MOST_BYTES = len(signed(10**MAX_DIGITS))
 
 

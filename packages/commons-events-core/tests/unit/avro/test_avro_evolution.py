@@ -93,7 +93,12 @@ def test_a_newer_class_reads_an_older_writer() -> None:
     old, new = versions()
     event: Any = codec.decode(codec.encode(old_event(old)), new)
     assert type(event) is new
-    assert (event.version, event.event_id, event.source, dict(event.metadata)) == ("1.1.0", "e", "urn:s", {"k": [1, None]})
+    assert (event.version, event.event_id, event.source, dict(event.metadata)) == (
+        "1.1.0",
+        "e",
+        "urn:s",
+        {"k": [1, None]},
+    )
     assert (event.who, event.count, event.amount, event.size) == ("u", 3.0, Decimal("1.25"), NewSize.L)
     assert type(event.count) is float
     assert (event.address, event.maybe, event.added, event.made) == (NewAddress(city="Ulm"), "m", {"a": 1}, ["made"])

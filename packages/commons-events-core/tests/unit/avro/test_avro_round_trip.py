@@ -63,7 +63,7 @@ class Point(BaseModel):
 
 class Tree(BaseModel):
     name: str
-    under: "list[Tree]" = []
+    under: list[Tree] = []
 
 
 class Inner(Event):
@@ -135,7 +135,7 @@ def fields(draw: st.DrawFn, depth: int = 2) -> Case:
     kind = draw(st.sampled_from(["optional", "list", "dict", "tuple", "tuple of many", "model"]))
     match kind:
         case "optional" if annotation is not Any:
-            return Optional[annotation], st.none() | values
+            return Optional[annotation], st.none() | values  # noqa: UP045  # the annotation is a variable
         case "list":
             return list[annotation], st.lists(values, max_size=3)  # type: ignore[valid-type]
         case "dict":

@@ -113,9 +113,11 @@ def test_resolution(case: Any) -> None:
 @pytest.mark.parametrize("case", cases("reader_defaults"))
 def test_reader_defaults(case: Any) -> None:
     found = read(bytes.fromhex(case["writer_hex"]), case["writer"], case["reader"])
-    assert found == case["expect"] or {
-        name: value.decode("latin-1") if isinstance(value, bytes) else value for name, value in found.items()
-    } == case["expect"]
+    assert (
+        found == case["expect"]
+        or {name: value.decode("latin-1") if isinstance(value, bytes) else value for name, value in found.items()}
+        == case["expect"]
+    )
 
 
 @pytest.mark.parametrize("case", cases("malformed_binary"))

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("avro", reason="the extra commons-events-core[avro] is not installed")
 
-from tools import avro_table  # noqa: E402
+from tools import avro_table
 
 
 def test_the_table_is_what_the_code_makes() -> None:

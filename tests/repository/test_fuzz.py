@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("avro", reason="the extra commons-events-core[avro] is not installed")
 
-from tools.fuzz.__main__ import mutate  # noqa: E402
-from tools.fuzz.targets import targets  # noqa: E402
+from tools.fuzz.__main__ import mutate
+from tools.fuzz.targets import targets
 
 
 @pytest.mark.parametrize("name", sorted(targets()))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import random
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import mkdtemp
 from time import perf_counter
+from types import FunctionType
 
 # "python tools/fuzz" finds the folder itself on the path, whose modules must not be imported as top-level ones.
 sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
@@ -63,27 +66,33 @@ def guided(name: str, seconds: float) -> None:
 
     with atheris.instrument_imports(include=["commons_events"]):
         from tools.fuzz.targets import targets
-    target = targets()[name]
+
+        target = targets()[name]
+    target(target.seed)
+    for function in [found for found in gc.get_objects() if isinstance(found, FunctionType)]:
+        if function.__code__.co_filename.startswith("<avro "):  # made for one schema, not imported
+            atheris.instrument_func(function)
 
     def run(data: bytes) -> None:
         target(target.seed[: target.head] + data)
 
+    corpus = Path(mkdtemp(prefix="fuzz-"))
+    (corpus / "seed").write_bytes(target.seed[target.head :])
     limits = [f"-max_total_time={int(seconds)}", f"-timeout={int(SLOWEST * 5)}", "-rss_limit_mb=1024", "-max_len=2048"]
-    atheris.Setup([sys.argv[0], *limits, "-verbosity=0", "-print_final_stats=1"], run)
+    atheris.Setup([sys.argv[0], *limits, "-verbosity=0", "-print_final_stats=1", str(corpus)], run)
     atheris.Fuzz()
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["--guided"]:  # before anything is imported that is to be instrumented
+        guided(sys.argv[2], float(sys.argv[3]))
     from tools.fuzz.targets import targets
 
     parser = argparse.ArgumentParser(prog="tools/fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="for each decoder (default 60)")
     parser.add_argument("--only", choices=sorted(targets()), help="one decoder")
     parser.add_argument("--seed", type=int, default=0, help="of the mutations (default 0)")
-    parser.add_argument("--guided", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.guided:
-        guided(options.guided, options.seconds)
     try:
         import atheris  # noqa: F401
 
@@ -95,7 +104,7 @@ def main() -> int:
         each = options.seconds / 2 if has_atheris else options.seconds
         print(f"{name}: {mutate(name, each, options.seed):,} damaged inputs", flush=True)
         if has_atheris:
-            command = [sys.executable, __file__, "--guided", name, "--seconds", str(each)]
+            command = [sys.executable, __file__, "--guided", name, str(each)]
             if subprocess.run(command, check=False).returncode:
                 print(f"{name}: atheris found a fault; the file that it wrote above reproduces it")
                 return 1

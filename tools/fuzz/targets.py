@@ -25,7 +25,7 @@ class Color(Enum):
 
 class Branch(BaseModel):
     name: str
-    under: "list[Branch]" = []
+    under: list[Branch] = []
 
 
 class Fuzzed(Event):
@@ -96,17 +96,21 @@ def _format(name: str) -> Target:
 
 
 def _avro_resolution() -> Target:
-    from commons_events.avro import AvroSerializer
+    from commons_events.avro import AvroSerializer, read, write
     from commons_events.serialization import SchemaStore
 
-    schema = json.loads(serializer("avro").schema(Fuzzed))
-    schema["fields"].reverse()
-    schema["fields"].insert(3, {"name": "nothings", "type": {"type": "array", "items": "null"}})
-    schema["fields"].insert(3, {"name": "odd", "type": ["null", {"type": "map", "values": ["long", "bytes"]}]})
+    own = json.loads(serializer("avro").schema(Fuzzed))
+    odd = [
+        {"name": "nothings", "type": {"type": "array", "items": "null"}},
+        {"name": "odd", "type": ["null", {"type": "map", "values": ["long", "bytes"]}]},
+    ]
+    schema = {**own, "fields": [*odd, *own["fields"][2:], *own["fields"][:2]]}
     store = SchemaStore()
     head = b"\xc3\x01" + store.add_text("avro", json.dumps(schema))
+    value = read(serializer("avro").encode(EVENT)[len(head) :], own)
+    seed = head + write({**value, "nothings": [None], "odd": {"k": 1}}, schema)
     codec = AvroSerializer(store)
-    return Target("avro-resolution", head + b"\0" * 200, len(head), lambda data: codec.decode(data, Fuzzed))
+    return Target("avro-resolution", seed, len(head), lambda data: codec.decode(data, Fuzzed))
 
 
 def targets() -> dict[str, Target]:

@@ -62,7 +62,7 @@ def mutate(name: str, seconds: float, seed: int) -> int:
 
 def guided(name: str, seconds: float) -> None:
     """Runs one target under atheris, which ends the process."""
-    import atheris
+    import atheris  # type: ignore[import-untyped]
 
     with atheris.instrument_imports(include=["commons_events"]):
         from tools.fuzz.targets import targets

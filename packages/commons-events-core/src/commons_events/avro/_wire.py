@@ -318,7 +318,7 @@ def uuid_of(text: str) -> UUID:
 _pack_double: Callable[[float], bytes] = Struct("<d").pack
 _unpack_double = Struct("<d").unpack_from
 _TEXT, _ITEMS = Lengths(b"\x08"), Lengths(b"\x0c")
-_ANY_CONSTANTS: dict[bool | None, bytes] = {None: b"\0", False: b"\2\0", True: b"\2\1"}
+_ANY_CONSTANTS: dict[Any, bytes] = {None: b"\0", False: b"\2\0", True: b"\2\1"}
 _MOST_BYTES = len(signed(10**MAX_DIGITS))
 
 
@@ -326,7 +326,7 @@ def to_any(value: Any) -> bytes:
     """A ``commons_events.Value``: the branch of its union, then the value."""
     kind = type(value)
     if kind is str:
-        data = value.encode()
+        data: bytes = value.encode()
         return _TEXT[len(data)] + data
     if kind is int:
         if -_BIT_63 <= value < _BIT_63:

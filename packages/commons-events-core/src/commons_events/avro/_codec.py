@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import cached_property
 from struct import error as StructError  # noqa: N812
 from threading import Lock
 from typing import Any, NoReturn
@@ -40,13 +41,21 @@ class Codec:
         self.event_class = event_class
         self.info = event_class._schema_info
         self.node = derive(event_class)
-        self.text = schema_text(self.node)
-        self.fingerprint = crc64(canonical_text(self.node).encode())
-        self.head = MAGIC + self.fingerprint + to_text(event_class.event_type) + to_text(self.info.version)
         self._encoder: Encoder | None = None
         self._decoder: Decoder | None = None
         self._others: OrderedDict[bytes, Decoder] = OrderedDict()
         self._lock = Lock()
+
+    @cached_property
+    def text(self) -> str:
+        """The schema as JSON text."""
+        return schema_text(self.node)
+
+    @cached_property
+    def head(self) -> bytes:
+        """What all bytes of the class begin with: the header, the event type and the version."""
+        fingerprint = crc64(canonical_text(self.node).encode())
+        return MAGIC + fingerprint + to_text(self.event_class.event_type) + to_text(self.info.version)
 
     @property
     def name(self) -> str:

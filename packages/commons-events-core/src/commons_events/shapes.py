@@ -226,6 +226,7 @@ def _event_maker(record: Record) -> Callable[..., Any]:
     cls: type[Event] = record.cls
     cls.complete()
     new, filler = cls.__new__, cls.filler
+    names = {f.name for f in record.fields}
 
     def make_checked(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         event = new(cls).being_made()
@@ -239,7 +240,7 @@ def _event_maker(record: Record) -> Callable[..., Any]:
     def make(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         event = new(cls).being_made()
         _set_dict(event, "__dict__", values)
-        _set_fields(event, {*values, *extra} if extra else set(values))
+        _set_fields(event, {*values, *extra} if extra else names.copy())
         _set_extra(event, (extra or {}) if record.keeps_extra else None)
         _set_private(event, None)
         return event.finished()

@@ -431,10 +431,17 @@ def read_any_map(data: bytes, pos: int, depth: int = 1) -> tuple[dict[str, Any],
                 pos += 1
                 end = pos + (length >> 1)
             key = data[pos:end].decode()
-            if data[end] == 8 and not (length := data[end + 1]) & 129:  # a short text
+            branch = data[end]
+            if branch == 8 and not (length := data[end + 1]) & 129:  # a short text
                 end += 2
                 pos = end + (length >> 1)
                 values[key] = data[end:pos].decode()
+            elif branch == 4 and (number := data[end + 1]) < 128:  # a small int
+                values[key] = number >> 1 ^ -(number & 1)
+                pos = end + 2
+            elif branch == 2:
+                values[key] = BOOLEANS[data[end + 1]]
+                pos = end + 2
             else:
                 values[key], pos = read_any(data, end, depth)
 

@@ -8,13 +8,15 @@ EVENT ?=
 BROKER ?=
 # What `make test` passes on to pytest: make test ARGS="packages/commons-events-core -k producer"
 ARGS ?=
+# How long `make fuzz` goes on for each decoder
+SECONDS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage lint format types wheels bench docs services clean
+.PHONY: help install demo test coverage lint format types wheels bench fuzz docs services clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +57,9 @@ wheels: $(READY) ## build every wheel and sdist into dist/ and check them
 
 bench: $(READY) ## measure, with ratios, side by side
 	@$(BIN)/python tools/bench
+
+fuzz: $(READY) ## feed every decoder damaged and made-up bytes, a minute each (SECONDS=)
+	@$(BIN)/python tools/fuzz $(if $(SECONDS),--seconds $(SECONDS))
 
 docs: $(READY) ## build the site into site/
 	@$(BIN)/python -m tools.docs

@@ -42,6 +42,7 @@ __all__ = [
     "TransportError",
     "UnknownBrokerError",
     "UnknownEventTypeError",
+    "UnknownSchemaError",
     "UnknownTopicError",
     "WrongEventLoopError",
 ]
@@ -136,6 +137,10 @@ class UnknownEventTypeError(DeserializationError, LookupError):
 
 class InvalidSchemaError(CommonsEventsError, ValueError):
     """A text is not a schema of the format that it was read as; the message says where and why."""
+
+
+class UnknownSchemaError(DeserializationError, LookupError):
+    """The schema that some bytes were written with is known only by its fingerprint, and found nowhere."""
 
 
 # --- brokers ---------------------------------------------------------------------------------------------------

@@ -154,6 +154,8 @@ def load(group: str, name: str) -> Any:
         )
     try:
         return found.load()
+    except MissingDistributionError:
+        raise  # the plugin says itself what it lacks
     except Exception as error:  # importing runs the plugin's own code, whatever it raises
         if isinstance(error, ModuleNotFoundError) and (hint := install_hint(group, name)):
             raise MissingDistributionError(f"{name!r} needs {error.name}, which is not installed. {hint}") from error

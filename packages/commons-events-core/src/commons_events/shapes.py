@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from inspect import cleandoc
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_origin
 
 from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -164,12 +164,11 @@ class Record:
             return lambda instance: {name: getattr(instance, name) for name in names}
         return vars
 
-    def maker(self) -> Callable[[dict[str, Any]], Any]:
+    def maker(self) -> Callable[..., Any]:
         """A function from fields' values, complete and of the right types, to an instance; it keeps the dict.
 
-        Where the class keeps fields that it does not know, those may be among the values.
-
-        It validates only what is ``checked``; an event's ``__post_init__`` runs in any case.
+        Where the class ``keeps_extra``, a second dict may hold what it does not know. The function validates only
+        what is ``checked``; an event's ``__post_init__`` runs in any case.
 
         The function raises DeserializationError: the class refuses the values; the cause is chained.
         """
@@ -195,7 +194,8 @@ def shape_of(event_class: type[Event]) -> Record:
     Raises:
         EventDefinitionError: a name in the class's annotations is not known yet.
     """
-    event_class.complete()
+    if "_pydantic_schema" not in event_class.__dict__:
+        event_class.complete()
     return _Reader(event_class).read()
 
 
@@ -212,7 +212,7 @@ _set_private: Callable[[Any, Any], None] = BaseModel.__pydantic_private__.__set_
 _set_dict = object.__setattr__
 
 
-def _model_maker(cls: type[BaseModel]) -> Callable[[dict[str, Any]], Any]:
+def _model_maker(cls: type[BaseModel]) -> Callable[..., Any]:
     new = cls.__new__
 
     def make(values: dict[str, Any]) -> Any:
@@ -226,31 +226,34 @@ def _model_maker(cls: type[BaseModel]) -> Callable[[dict[str, Any]], Any]:
     return make
 
 
-def _event_maker(record: Record) -> Callable[[dict[str, Any]], Any]:
+def _event_maker(record: Record) -> Callable[..., Any]:
     if record.checked:
         return _event_completer(record)
     cls: type[Event] = record.cls
     new = cls.__new__
+    names = {f.name for f in record.fields}
 
-    def make(values: dict[str, Any]) -> Any:
+    def make(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         event = new(cls).being_made()
         _set_dict(event, "__dict__", values)
-        _set_fields(event, set(values))
-        _set_extra(event, None)
+        _set_fields(event, {*values, *extra} if extra else names.copy())
+        _set_extra(event, (extra or {}) if record.keeps_extra else None)
         _set_private(event, None)
         return event.finished()
 
     return make
 
 
-def _event_completer(record: Record) -> Callable[[dict[str, Any]], Any]:
+def _event_completer(record: Record) -> Callable[..., Any]:
     cls: type[Event] = record.cls
+    cls.complete()
     new, filler = cls.__new__, cls.filler
 
-    def complete(values: dict[str, Any]) -> Any:
+    def complete(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         event = new(cls).being_made()
         try:
-            filler.validate_python(values, self_instance=event, by_alias=False, by_name=True)
+            given = {**extra, **values} if extra else values
+            filler.validate_python(given, self_instance=event, by_alias=False, by_name=True)
         except ValidationError as error:
             raise _refusal(record, error) from error
         return event.finished()
@@ -258,12 +261,12 @@ def _event_completer(record: Record) -> Callable[[dict[str, Any]], Any]:
     return complete
 
 
-def _checked_maker(record: Record) -> Callable[[dict[str, Any]], Any]:
+def _checked_maker(record: Record) -> Callable[..., Any]:
     validator: Any = TypeAdapter(record.cls).validator
 
-    def make(values: dict[str, Any]) -> Any:
+    def make(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         try:
-            return validator.validate_python(values, by_alias=False, by_name=True)
+            return validator.validate_python({**extra, **values} if extra else values, by_alias=False, by_name=True)
         except ValidationError as error:
             raise _refusal(record, error) from error
 
@@ -515,8 +518,12 @@ def _default_of(node: _Node) -> Any:
     if "default" in node and node["default"] is not PydanticUndefined:
         return node["default"]
     factory = node.get("default_factory")
-    container = getattr(factory, "__origin__", factory)  # list[int] makes a list
-    return container() if container in (dict, list, set, frozenset, tuple) else NO_DEFAULT
+    kind = get_origin(factory) or factory
+    return kind() if kind in _EMPTY else NO_DEFAULT
+
+
+_EMPTY = (dict, list, set, frozenset, tuple)
+"""Factories of an empty container, ``list[int]`` as well as ``list``."""
 
 
 def _aliases(name: str, info: FieldInfo) -> Iterator[str]:

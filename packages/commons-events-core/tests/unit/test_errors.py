@@ -34,6 +34,7 @@ TREE = {
     "MigrationError": ("DeserializationError",),
     "UnknownEventTypeError": ("DeserializationError", "LookupError"),
     "InvalidSchemaError": ("CommonsEventsError", "ValueError"),
+    "UnknownSchemaError": ("DeserializationError", "LookupError"),
     "TransportError": ("CommonsEventsError",),
     "ConnectionLostError": ("TransportError",),
     "InvalidTopicError": ("TransportError", "ValueError"),

@@ -2,6 +2,7 @@
 
 from commons_events.serialization._json import JsonSerializer
 from commons_events.serialization._json_schema import JsonSchemaSerializer
+from commons_events.serialization._schema_store import SchemaSource, SchemaStore, schemas
 from commons_events.serialization._serializer import Serializer
 
-__all__ = ["JsonSchemaSerializer", "JsonSerializer", "Serializer"]
+__all__ = ["JsonSchemaSerializer", "JsonSerializer", "SchemaSource", "SchemaStore", "Serializer", "schemas"]

@@ -64,3 +64,11 @@ class Serializer(ABC):
     @abstractmethod
     def identify(self, data: bytes) -> tuple[str, str | None] | None:
         """The event type and version that ``data`` itself states, or None where it states no type."""
+
+    def fingerprint(self, schema: str) -> bytes:
+        """What the format's bytes carry in the place of their writer's schema, where they carry such a thing.
+
+        Raises:
+            ValueError: the text is no schema of this format.
+        """
+        raise NotImplementedError(f"The bytes of {self.name} have no schema's fingerprint in them.")

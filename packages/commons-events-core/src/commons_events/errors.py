@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from commons_events.message import PublishResult
 
 __all__ = [
+    "AuthenticationError",
+    "AuthorizationError",
     "BatchError",
     "CapabilityError",
     "ClosedError",
@@ -24,6 +26,7 @@ __all__ = [
     "DuplicateEventTypeError",
     "DuplicatePluginError",
     "EventDefinitionError",
+    "FencedError",
     "FrozenEventError",
     "InvalidTopicError",
     "MessageTooLargeError",
@@ -33,11 +36,13 @@ __all__ = [
     "PublishError",
     "PublishTimeoutError",
     "SerializationError",
+    "StaleDeliveryError",
     "TopicFullError",
     "TransactionError",
     "TransportError",
     "UnknownBrokerError",
     "UnknownEventTypeError",
+    "UnknownPartitionError",
     "UnknownTopicError",
     "WrongEventLoopError",
 ]
@@ -131,12 +136,28 @@ class ConnectionLostError(TransportError):
     retriable = True
 
 
+class AuthenticationError(TransportError):
+    """The broker does not accept who this client says it is, or the client not the broker's certificate."""
+
+
+class AuthorizationError(TransportError):
+    """The broker knows this client, and does not allow it what it asked for."""
+
+
 class InvalidTopicError(TransportError, ValueError):
     """A topic name that the broker does not take."""
 
 
 class UnknownTopicError(TransportError, LookupError):
     """The topic does not exist, and the broker does not make it by itself."""
+
+
+class UnknownPartitionError(UnknownTopicError):
+    """The topic has no partition of this number."""
+
+
+class StaleDeliveryError(TransportError):
+    """A message was to be finished that belongs to another member by now, or that was delivered again since."""
 
 
 class PublishError(TransportError):
@@ -161,6 +182,10 @@ class TopicFullError(PublishError):
 
 class TransactionError(TransportError):
     """A transaction was used after its end, or could not be committed."""
+
+
+class FencedError(TransactionError):
+    """A newer client of the same identity has taken this one's place; this one has to end."""
 
 
 class BatchError(PublishError):

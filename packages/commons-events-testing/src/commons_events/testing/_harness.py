@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from commons_events.consumers import EventConsumer
 from commons_events.event import Event
@@ -12,6 +14,9 @@ from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.producers import EventProducer
 from commons_events.testing._wait import eventually
 from commons_events.transport import Delivery
+
+if TYPE_CHECKING:
+    from commons_events.testing.services import RunningKafka, RunningService
 
 __all__ = ["EventTestHarness"]
 
@@ -81,6 +86,32 @@ class EventTestHarness:
 
     wait_until = staticmethod(eventually)
     """See `eventually`."""
+
+    def kafka_container(self, *, fresh: bool = False) -> AbstractAsyncContextManager[RunningKafka]:
+        """A real Kafka: ``async with harness.kafka_container() as kafka: kafka.bootstrap_servers``.
+
+        From a container where a Docker engine answers, else a local Apache Kafka, else an embedded broker; ``way``
+        and ``description`` say which it is. It creates topics by themselves. All blocks of a process share one, so
+        take topics that no other test has (``kafka.unique("orders")``), or ask for a ``fresh`` one, which takes
+        seconds and is stopped at the block's end.
+
+        Raises:
+            ServiceUnavailableError: no way to one is there; the message says for each why not.
+            ServiceStartError: it is there and did not start.
+        """
+        return cast("AbstractAsyncContextManager[RunningKafka]", self._service("kafka", fresh))
+
+    @asynccontextmanager
+    async def _service(self, name: str, fresh: bool) -> AsyncIterator[RunningService]:
+        from commons_events.testing.services import SharedServices, shared
+
+        services = SharedServices(shared.logs) if fresh else shared
+        try:
+            yield await asyncio.to_thread(services.get, name)
+        finally:
+            if fresh:
+                # A start that is still under way, after a cancel, ends before this.
+                await asyncio.to_thread(services.stop)
 
     def reset(self) -> None:
         """Empty the broker: topics, groups and positions. Open subscriptions end."""

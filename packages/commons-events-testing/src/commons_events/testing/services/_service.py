@@ -1,0 +1,288 @@
+"""What a service is, what a way to it is, and what has been started."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from commons_events.log import logger
+from commons_events.testing.services._errors import (
+    ServiceError,
+    ServiceUnavailableError,
+    WayUnavailableError,
+)
+
+__all__ = ["ENVIRONMENT", "Place", "RunningService", "Service", "Way", "cache_folder"]
+
+ENVIRONMENT = "environment"
+"""The way of a service whose address somebody put into the environment."""
+
+_unique = itertools.count(1)
+_logs = itertools.count(1)
+
+
+def cache_folder() -> Path:
+    """Where ``make services`` puts what it downloads: ``~/.cache/commons-events``, or below ``XDG_CACHE_HOME``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "commons-events"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server keeps its files.
+
+    Args:
+        folder: a temporary folder of its own; it goes with the server.
+        logs: folder of its logs, which stay if it is another one.
+    """
+
+    folder: Path
+    logs: Path
+
+    def log(self, name: str) -> Path:
+        """A log's path that no other server of this process has."""
+        return self.logs / f"{name}-{next(_logs)}.log"
+
+    def remove(self) -> None:
+        """Remove the folder; logs that lie elsewhere stay."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @staticmethod
+    @contextmanager
+    def make(service: str, logs: Path | None = None) -> Iterator[Place]:
+        """A new place, which stays unless the block fails; then only its logs do, if they lie elsewhere."""
+        folder = Path(tempfile.mkdtemp(prefix=f"commons-events-{service}-"))
+        place = Place(folder, logs or folder)
+        try:
+            place.logs.mkdir(parents=True, exist_ok=True)
+            yield place
+        except BaseException:
+            place.remove()
+            raise
+
+
+class RunningService:
+    """A server that can be used, and how it came to be. Used in ``with``, it is stopped at the end.
+
+    Args:
+        service: `Service.name`.
+        way: `Way.name` of the way it came.
+        description: what it is, in a few words, with its version.
+        address: where clients find it, in the form that they take.
+        lacks: what it can't serve, as capability and reason.
+        log: the file that it logs to; None if that is not known here.
+        stop: ends it; None if it isn't ours to end.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        way: str,
+        description: str,
+        address: str,
+        lacks: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        stop: Callable[[], None] | None = None,
+    ) -> None:
+        self.service = service
+        self.way = way
+        self.description = description
+        self.address = address
+        self.lacks: dict[str, str] = dict(lacks or {})
+        self.log = log
+        self.passed_over: dict[str, str] = {}
+        """The ways that come before this one, each with the reason why it was not taken."""
+        self._stop = stop
+
+    @property
+    def logs(self) -> dict[str, Path]:
+        """Every log of this service, by the name of what wrote it."""
+        return {} if self.log is None else {self.service: self.log}
+
+    def why_not(self, *capabilities: str) -> str | None:
+        """Why this server can't serve one of these; None if it serves all.
+
+        Raises:
+            ValueError: nobody knows such a capability; a misspelled one would never be missing.
+        """
+        for capability in capabilities:
+            if capability not in self.capabilities():
+                known = ", ".join(sorted(self.capabilities()))
+                raise ValueError(f"{self.service} has no capability {capability!r}; there are: {known}")
+            if capability in self.lacks:
+                return f"{self.service} by {self.way} can't serve {capability}: {self.lacks[capability]}"
+        return None
+
+    def require(self, *capabilities: str) -> None:
+        """Skip the running pytest test, with the reason, unless this server can serve all of these.
+
+        Raises:
+            ValueError: nobody knows such a capability.
+        """
+        reason = self.why_not(*capabilities)
+        if reason is not None:
+            import pytest
+
+            pytest.skip(reason)
+
+    @classmethod
+    def capabilities(cls) -> frozenset[str]:
+        """What a server of this kind may be asked for."""
+        return frozenset()
+
+    def unique(self, name: str) -> str:
+        """A name that no other call returns, in this process or another: for topics, groups, databases."""
+        stem = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:40]
+        return f"{stem or 'x'}-{os.getpid():x}-{os.urandom(3).hex()}-{next(_unique)}"
+
+    def stop(self) -> None:
+        """End the server and remove its data. Calling it again does nothing; a server of others stays."""
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<{self.service} {self.address} by {self.way}: {self.description}>"
+
+
+R_co = TypeVar("R_co", bound=RunningService, covariant=True)
+R = TypeVar("R", bound=RunningService)
+
+
+class Way(Protocol[R_co]):
+    """One way to a service."""
+
+    @property
+    def name(self) -> str:
+        """A word: ``docker``, ``local``, or what the embedded server is called."""
+        ...
+
+    def find(self) -> str:
+        """What this way would start, without starting it.
+
+        Raises:
+            WayUnavailableError: this machine lacks what it needs; the message says what, and how to get it.
+        """
+        ...
+
+    def start(self, place: Place, options: Any) -> R_co:
+        """Start the server, and return once clients can use it.
+
+        Args:
+            place: where its files go. `RunningService.stop` of the result removes it.
+            options: what the caller asked for, in the service's own form.
+
+        Raises:
+            WayUnavailableError: this machine lacks what it needs, or this way doesn't serve these options.
+            ServiceStartError: it is there and did not start.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Service(Generic[R]):
+    """A kind of server that tests use, and the ways to one, best first.
+
+    Args:
+        name: a word, as in ``commons_events.testing up kafka``.
+        given: makes a running service of the address that somebody put into the environment, after having looked
+            whether anybody answers there.
+        ways: the ways to start one.
+    """
+
+    name: str
+    given: Callable[[str], R]
+    ways: Sequence[Way[R]] = field(default_factory=tuple)
+
+    @property
+    def variable(self) -> str:
+        """The variable of the environment that holds an address, or the name of the only way to be tried."""
+        return f"COMMONS_EVENTS_TEST_{self.name.upper()}"
+
+    def chosen(self) -> Sequence[Way[R]]:
+        """The ways to be tried: all, or the one that the environment names."""
+        value = os.environ.get(self.variable, "").strip()
+        return [way for way in self.ways if way.name == value] or self.ways
+
+    def address(self) -> str | None:
+        """The address that the environment holds, if it holds one."""
+        value = os.environ.get(self.variable, "").strip()
+        return value if value and value not in {way.name for way in self.ways} else None
+
+    def survey(self) -> dict[str, tuple[bool, str]]:
+        """Every way with whether it is there, and what it would start or why it isn't; nothing is started."""
+        address = self.address()
+        found = {ENVIRONMENT: (address is not None, address or f"{self.variable} is not set")}
+        for way in self.ways:
+            try:
+                found[way.name] = (True, way.find())
+            except WayUnavailableError as error:
+                found[way.name] = (False, str(error))
+        return found
+
+    def start(self, options: Any = None, *, logs: Path | None = None) -> R:
+        """Start one, by the first way that is there; the caller stops it.
+
+        Args:
+            options: what is asked for, in the service's own form.
+            logs: folder that keeps the logs; None keeps them with the data, which go when the server is stopped.
+
+        Raises:
+            ServiceUnavailableError: no way is there.
+            ServiceStartError: the first way that is there failed; a server that is broken is no reason to take another.
+        """
+        address = self.address()
+        if address is not None:
+            running = self.given(address)
+            _announce(running)
+            return running
+        reasons: dict[str, str] = {ENVIRONMENT: f"{self.variable} is not set"}
+        chosen = self.chosen()
+        for way in self.ways:
+            if way not in chosen:
+                reasons[way.name] = f"{self.variable} asks for another"
+                continue
+            try:
+                way.find()
+                with Place.make(self.name, logs) as place:
+                    running = way.start(place, options)
+            except WayUnavailableError as error:
+                reasons[way.name] = str(error)
+                continue
+            running.passed_over = reasons
+            _announce(running)
+            return running
+        raise ServiceUnavailableError(self.name, reasons)
+
+
+def _announce(running: RunningService) -> None:
+    logger().info(
+        "service for tests",
+        service=running.service,
+        way=running.way,
+        description=running.description,
+        address=running.address,
+        log_file=str(running.log),
+    )
+
+
+def unsupported(running: RunningService, what: str) -> ServiceError:
+    """The error of an operation that this way of the service can't do."""
+    return ServiceError(f"{running.service} by {running.way} ({running.description}) can't {what}")

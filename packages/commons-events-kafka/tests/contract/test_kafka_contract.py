@@ -23,7 +23,7 @@ class OnKafka:
 
     scale: ClassVar[Scale] = Scale(subscribers=8, publishers=20, topics=8, readers=5, closing=5000, closers=10)
     timeout: ClassVar[float] = 15.0
-    hang_after: ClassVar[float] = 25.0
+    hang_after: ClassVar[float] = 60.0
     quiet: ClassVar[float] = 0.4
     nack_delay: ClassVar[float] = 0.3
     options: ClassVar[dict[str, object]] = {}

@@ -78,14 +78,14 @@ class Publisher:
 
     Args:
         settings: the transport's.
-        more: settings of this client alone.
+        transactional_id: makes it a transactional producer.
     """
 
-    def __init__(self, settings: KafkaSettings, **more: object) -> None:
+    def __init__(self, settings: KafkaSettings, transactional_id: str | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self.loop_thread = get_ident()
         self._settings = settings
-        config = settings.producer(**more)
+        config = settings.producer(transactional_id)
         given = config.pop("error_cb", None)
         self._error_cb: Callable[[KafkaError], object] | None = given if callable(given) else None
         try:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
 
 from commons_events.errors import ConfigurationError
 from commons_events.kafka._errors import kafka_error
@@ -79,6 +79,7 @@ _ALIASES = {
     "sasl.mechanism": "sasl.mechanisms",
     "compression.codec": "compression.type",
 }
+_TRANSACTIONAL = frozenset({"transactional.id", "transaction.timeout.ms"})
 _FRAMING = 65_536
 """Bytes beside value, key and headers' texts that librdkafka may count to a message."""
 DEFAULT_MAX_MESSAGE_BYTES = 1_000_000
@@ -136,18 +137,22 @@ class KafkaSettings:
         found._check_values()
         return found
 
-    def producer(self, **more: object) -> dict[str, Any]:
-        """The configuration of a producing client."""
-        size = min(self.max_message_bytes + _FRAMING, 1_000_000_000)
-        # The size of a produce request is what librdkafka bounds by it; that of a message is checked here.
-        return {
+    def producer(self, transactional_id: str | None = None) -> dict[str, Any]:
+        """The configuration of a producing client; without an id it takes no part in transactions."""
+        config: dict[str, Any] = {
             **_DEFAULTS,
             **_PRODUCER_DEFAULTS,
-            "message.max.bytes": size,
-            **self._only(PRODUCER),
-            **more,
+            # What librdkafka bounds by it is a request; the size of a message is checked here.
+            "message.max.bytes": min(self.max_message_bytes + _FRAMING, 1_000_000_000),
+            **self._only(PRODUCER - _TRANSACTIONAL),
             **self._address(),
         }
+        if transactional_id is not None:
+            timeout = int(self.options.get("transaction.timeout.ms", 60_000))
+            delivery = min(int(config["delivery.timeout.ms"]), timeout)
+            more = {"transactional.id": transactional_id, "transaction.timeout.ms": timeout}
+            config |= {**more, "delivery.timeout.ms": delivery}
+        return config
 
     def consumer(self, group_id: str) -> dict[str, Any]:
         """The configuration of a consuming client."""
@@ -181,12 +186,13 @@ class KafkaSettings:
 
     def _check_values(self) -> None:
         """Let librdkafka look at every value, by making a client without an address."""
-        self.consumer("check")
         config = {**_PRODUCER_DEFAULTS, **self.options, "log_level": 0}
         config = {name: value for name, value in config.items() if not callable(value)}
-        config.pop("group.instance.id", None)
+        for name in (*_TRANSACTIONAL, *CONSUMER):
+            config.pop(name, None)
         try:
             Producer(config)
+            Consumer({**self.consumer("check"), "bootstrap.servers": "", "log_level": 0})
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings: {kafka_error(error).str()}.") from None  # it may show a secret
         except (TypeError, ValueError) as error:

@@ -386,7 +386,7 @@ class KafkaSubscription(Subscription):
         consumer = self._poller.consumer
         times: dict[PartitionId, int] = {}
         if isinstance(target, datetime):
-            milliseconds = -(-int(target.timestamp() * 1_000_000) // 1000)
+            milliseconds = round(target.timestamp() * 1000)  # as the messages' own times were: none is missed
             asked = [TopicPartition(id.topic, id.partition, milliseconds) for id in ids]
             times = {PartitionId(p.topic, p.partition): p.offset for p in consumer.offsets_for_times(asked, timeout=30)}
         for id in ids:

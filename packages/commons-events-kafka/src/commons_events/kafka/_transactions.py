@@ -126,7 +126,7 @@ class Transactions:
         if self._publisher is None:
             given = self._settings.options.get("transactional.id")
             name = given or f"{self._settings.client_id}-{current_runtime().new_id()}"
-            publisher = Publisher(self._settings, **{"transactional.id": name})
+            publisher = Publisher(self._settings, str(name))
             try:
                 await self._call(
                     publisher, "opening the transactional producer", publisher.client.init_transactions, self._timeout

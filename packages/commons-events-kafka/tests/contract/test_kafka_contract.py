@@ -102,7 +102,15 @@ class TestTransactional(OnKafka, TransportContract):
     """Everything that is published is published in a transaction, and read committed; every log has gaps."""
 
     scale: ClassVar[Scale] = Scale(
-        messages=30, concurrent=200, publishers=5, subscribers=4, topics=4, ordered=200, readers=3, closing=500, closers=5
+        messages=30,
+        concurrent=200,
+        publishers=5,
+        subscribers=4,
+        topics=4,
+        ordered=200,
+        readers=3,
+        closing=500,
+        closers=5,
     )
 
     async def make_transport(self) -> Transport:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its names are public, and not exported
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -62,7 +62,9 @@ class KafkaAdmin:
         ConfigurationError: a setting is unknown or wrong.
     """
 
-    def __init__(self, bootstrap_servers: str = "localhost:9092", *, options: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, bootstrap_servers: str = "localhost:9092", *, options: Mapping[str, object] | None = None
+    ) -> None:
         url = f"kafka://{bootstrap_servers}"
         self._settings = KafkaSettings.of(TransportSettings(url=url, options=options or {}))
         self._client: AdminClient | None = None
@@ -205,9 +207,7 @@ class KafkaAdmin:
     async def group_offsets(self, group_id: str) -> dict[PartitionId, int]:
         """The positions that a group has committed."""
         asked = ConsumerGroupTopicPartitions(group_id)
-        found = await self._ask(
-            self._admin().list_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}"
-        )
+        found = await self._ask(self._admin().list_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}")
         return {PartitionId(p.topic, p.partition): p.offset for p in found.topic_partitions if p.offset >= 0}
 
     async def set_group_offsets(self, group_id: str, offsets: Mapping[PartitionId, int]) -> None:
@@ -218,9 +218,7 @@ class KafkaAdmin:
         """
         positions = [TopicPartition(id.topic, id.partition, offset) for id, offset in offsets.items()]
         asked = ConsumerGroupTopicPartitions(group_id, positions)
-        found = await self._ask(
-            self._admin().alter_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}"
-        )
+        found = await self._ask(self._admin().alter_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}")
         for partition in found.topic_partitions:
             if partition.error is not None:
                 raise transport_error(partition.error, f"Group {group_id!r}")
@@ -267,4 +265,3 @@ class KafkaAdmin:
             return await asyncio.wrap_future(future)
         except KafkaException as error:
             raise transport_error(error, doing) from error
-

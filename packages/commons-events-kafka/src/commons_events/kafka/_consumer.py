@@ -56,8 +56,8 @@ class KafkaConsumer(EventConsumer):
             raise ConfigurationError("KafkaConsumer: give a config or settings, not both.")
         if config.group_id is None:
             raise ConfigurationError(
-                "KafkaConsumer: group_id is missing; name the group that shares the messages. (An EventConsumer without "
-                "one reads everything for itself alone.)"
+                "KafkaConsumer: group_id is missing; name the group that shares the messages. An EventConsumer without "
+                "one reads everything for itself alone."
             )
         super().__init__(config, transport=transport)
         if not isinstance(self._transport, KafkaTransport):

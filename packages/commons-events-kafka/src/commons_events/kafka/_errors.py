@@ -21,7 +21,15 @@ from commons_events.errors import (
     UnknownTopicError,
 )
 
-__all__ = ["DELETED", "UNREACHABLE", "is_fenced", "kafka_error", "publish_error", "transaction_error", "transport_error"]
+__all__ = [
+    "DELETED",
+    "UNREACHABLE",
+    "is_fenced",
+    "kafka_error",
+    "publish_error",
+    "transaction_error",
+    "transport_error",
+]
 
 UNREACHABLE = frozenset(
     {
@@ -45,9 +53,7 @@ UNREACHABLE = frozenset(
     }
 )
 """Codes that pass by themselves: the client goes on trying, and the same call may succeed later."""
-DELETED = frozenset(
-    {KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID}
-)
+DELETED = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
 """Codes that say that a topic is not there."""
 
 _FENCED = frozenset(

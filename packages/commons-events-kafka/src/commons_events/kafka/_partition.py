@@ -7,8 +7,8 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
-from confluent_kafka import Message as RawMessage
 
+from commons_events.kafka._raw import RawMessage
 from commons_events.message import Headers, Message
 from commons_events.transport import Delivery, Outcome, Settler, TopicPartition
 
@@ -70,7 +70,7 @@ class KafkaDelivery(Delivery):
 
 
 def to_message(raw: RawMessage) -> Message:
-    """librdkafka's message as ours."""
+    """Librdkafka's message as ours."""
     kind, milliseconds = raw.timestamp()
     timestamp = None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(milliseconds / 1000, UTC)
     given = raw.headers()
@@ -86,7 +86,19 @@ class PartitionState:
     position is the first of it.
     """
 
-    __slots__ = ("attempts", "committed", "due", "held", "id", "next", "out", "owned", "parked", "schedule", "unfinished")
+    __slots__ = (
+        "attempts",
+        "committed",
+        "due",
+        "held",
+        "id",
+        "next",
+        "out",
+        "owned",
+        "parked",
+        "schedule",
+        "unfinished",
+    )
 
     def __init__(self, id: TopicPartition, next: int | None = None) -> None:
         self.id = id

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from time import monotonic
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka import Message as RawMessage
+from confluent_kafka import Message as ClientMessage
 
 from commons_events.errors import CommonsEventsError, ConnectionLostError
 from commons_events.kafka._errors import DELETED, transport_error
+from commons_events.kafka._raw import RawMessage
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.transport import SubscribeRequest
 from commons_events.transport import TopicPartition as PartitionId
@@ -111,7 +112,7 @@ class Poller:
         await asyncio.wrap_future(self._joined)
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Run ``function`` in the thread, between two polls: the client lets one thread in at a time, and others spin."""
+        """Run ``function`` in the thread, between two polls: the client lets one thread in, and others spin."""
         future: Future[T] = Future()
         self._commands.append((function, future))
         if not self._thread.is_alive():
@@ -271,10 +272,10 @@ class Poller:
         finally:
             self.waits_for_room = False
 
-    def _take(self, first: RawMessage | None, more: Iterable[RawMessage] = ()) -> None:
+    def _take(self, first: ClientMessage | None, more: Iterable[ClientMessage] = ()) -> None:
         if first is None:
             return
-        batch = [first, *more]
+        batch = cast("list[RawMessage]", [first, *more])
         self.handed_over += len(batch)
         self._hand_over(batch)
         mean = sum(map(len, batch)) // len(batch)

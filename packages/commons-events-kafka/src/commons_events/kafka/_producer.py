@@ -74,7 +74,7 @@ class KafkaProducer(EventProducer):
         self._kafka: KafkaTransport = self._transport
         self._open_transaction: ContextVar[KafkaTransaction | None] = ContextVar("transaction", default=None)
 
-    def send(  # type: ignore[override]  # it takes more than an EventProducer does
+    def send(
         self,
         topic: str,
         event: Event | bytes | None,
@@ -110,7 +110,7 @@ class KafkaProducer(EventProducer):
             timestamp=timestamp,
         )
 
-    async def send_batch(  # type: ignore[override]
+    async def send_batch(
         self,
         topic: str,
         events: Iterable[Event | bytes | None],
@@ -150,7 +150,7 @@ class KafkaProducer(EventProducer):
     def _message(
         self,
         topic: str,
-        event: Event,
+        event: Event | bytes | None,
         key: Key,
         partition: int | None,
         headers: Headers,

@@ -174,9 +174,7 @@ class Publisher:
                 milliseconds = round(timestamp.timestamp() * 1000)
                 self._stamp = timestamp, milliseconds
             try:
-                produce(
-                    topic, value, key, partition, callback, None, milliseconds, list(headers) if headers else None
-                )
+                produce(topic, value, key, partition, callback, None, milliseconds, list(headers) if headers else None)
             except BufferError:
                 return place
             except KafkaException as error:
@@ -319,7 +317,7 @@ class Publisher:
             self._connecting = None
 
     def _on_error(self, error: KafkaError) -> None:
-        """librdkafka's error callback, in whichever thread polls."""
+        """Librdkafka's error callback, in whichever thread polls."""
         if self._error_cb is not None:
             self._error_cb(error)
         mapped = transport_error(error, f"Kafka at {self._settings.bootstrap_servers}")

@@ -218,7 +218,7 @@ def is_setting(name: str) -> bool:
 
 
 def nearest_setting(name: str, more: Iterable[str] = ()) -> str:
-    """" Did you mean …?", or nothing."""
+    """A sentence that asks whether another name was meant, after a space; or nothing."""
     near = get_close_matches(name, [*_ALL, *more], n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
 

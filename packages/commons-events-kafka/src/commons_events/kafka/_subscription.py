@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka import Message as RawMessage
 
 from commons_events.errors import CommonsEventsError, TransactionError, TransportError, UnknownTopicError
 from commons_events.kafka._errors import DELETED, UNREACHABLE, kafka_error, transport_error
 from commons_events.kafka._partition import KafkaDelivery, PartitionState
 from commons_events.kafka._poller import Assigned, Poller, Sought
+from commons_events.kafka._raw import RawMessage
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.runtime import current_runtime
 from commons_events.transport import DONE, Delivery, Outcome, SeekTarget, Settlement, SubscribeRequest, Subscription
@@ -145,10 +146,11 @@ class KafkaSubscription(Subscription):
         while place < end and room:
             raw = batch[place]
             place += 1
-            if raw.error() is not None:
+            error = raw.error()
+            if error is not None:
                 self._batch, self._place = batch[place:], 0
                 self._poller.taken += place - begun
-                self._take_error(raw)
+                self._take_error(raw, error)
                 return
             partition, topic = raw.partition(), raw.topic()
             if partition != last_partition or topic != last_topic:
@@ -176,8 +178,7 @@ class KafkaSubscription(Subscription):
         else:
             self._batch, self._place = [], 0
 
-    def _take_error(self, raw: RawMessage) -> None:
-        error = raw.error()
+    def _take_error(self, raw: RawMessage, error: KafkaError) -> None:
         code = error.code()
         topic, partition = raw.topic(), raw.partition()
         if code == KafkaError._PARTITION_EOF:
@@ -279,7 +280,7 @@ class KafkaSubscription(Subscription):
                 # Also where nothing is new: what was told without waiting may still be on its way.
                 told = positions or self._told()
                 if told:
-                    await self._poller.call(lambda: self._poller.commit(told))
+                    await self._poller.call(partial(self._poller.commit, told))
             except KafkaException as error:
                 self.on_commit_failed([PartitionId(p.topic, p.partition) for p in positions])
                 if kafka_error(error).code() in _REBALANCING and left:
@@ -396,7 +397,7 @@ class KafkaSubscription(Subscription):
             elif target == "end":
                 offset = end
             elif isinstance(target, datetime):
-                offset = times[id] if 0 <= times[id] else end
+                offset = times[id] if times[id] >= 0 else end
             else:
                 assert isinstance(target, int)
                 offset = min(max(target, first), end)

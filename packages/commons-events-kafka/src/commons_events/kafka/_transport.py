@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -21,6 +21,7 @@ from commons_events.kafka._admin import KafkaAdmin
 from commons_events.kafka._errors import transport_error
 from commons_events.kafka._partition import to_message
 from commons_events.kafka._publisher import Publisher
+from commons_events.kafka._raw import RawMessage
 from commons_events.kafka._settings import KafkaSettings
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.kafka._transactions import KafkaTransaction, Transactions
@@ -184,9 +185,7 @@ class KafkaTransport(Transport):
         self.check_topic(topic)
         found = await self.admin.topic(topic)
         if not 0 <= partition < found.partitions:
-            raise UnknownPartitionError(
-                f"Topic {topic!r} has partitions 0 to {found.partitions - 1}, not {partition}."
-            )
+            raise UnknownPartitionError(f"Topic {topic!r} has partitions 0 to {found.partitions - 1}, not {partition}.")
         return await asyncio.to_thread(self._browse, topic, partition, offset, limit)
 
     def _browse(self, topic: str, partition: int, offset: int, limit: int) -> list[StoredMessage]:
@@ -201,7 +200,8 @@ class KafkaTransport(Transport):
                     continue
                 error = raw.error()
                 if error is None:
-                    stored.append(StoredMessage(to_message(raw), partition, raw.offset() or 0))
+                    message = cast("RawMessage", raw)
+                    stored.append(StoredMessage(to_message(message), partition, message.offset()))
                 elif error.code() == KafkaError._PARTITION_EOF:
                     break
                 elif not error.retriable():

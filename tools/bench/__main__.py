@@ -12,11 +12,11 @@ from time import perf_counter
 # "python tools/bench" finds the folder itself on the path, whose modules must not be imported as top-level ones.
 sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from tools.bench import events, imports, inprocess, memory, stages  # noqa: E402
+from tools.bench import events, imports, inprocess, kafka, memory, stages  # noqa: E402
 from tools.bench.measure import Effort, Table, versions  # noqa: E402
 
-MODULES = (events, inprocess, memory, imports)
-RUNS = {memory.table.key: 3, imports.table.key: 1}
+MODULES = (events, inprocess, kafka, memory, imports)
+RUNS = {memory.table.key: 3, imports.table.key: 1, **{table.key: 5 for table in kafka.TABLES}}
 """Rounds of the tables that take long or repeat by themselves."""
 
 

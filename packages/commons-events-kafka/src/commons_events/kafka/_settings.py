@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -32,6 +33,9 @@ OWN: Mapping[str, float] = {
 of reach; how long finished offsets are gathered until they are committed; how long a partition that is to leave waits
 for the deliveries that are out; how long the end of a transaction may take."""
 
+AUTO_CREATE = "COMMONS_EVENTS_KAFKA_AUTO_CREATE_TOPICS"
+"""The environment variable by which a process asks for topics that are made on first use: for tests."""
+
 _MANAGED = {
     "enable.auto.commit": "offsets are committed as messages are settled",
     "enable.auto.offset.store": "offsets are committed as messages are settled",
@@ -51,7 +55,6 @@ _PRODUCER_DEFAULTS: dict[str, object] = {
     "enable.idempotence": True,
     "acks": "all",
     "partitioner": "murmur2_random",  # Java's: a key lies where other clients put it
-    "allow.auto.create.topics": False,
     "delivery.timeout.ms": 120_000,
     "queue.buffering.max.messages": 100_000,
     "queue.buffering.max.kbytes": 262_144,
@@ -142,6 +145,7 @@ class KafkaSettings:
         config: dict[str, Any] = {
             **_DEFAULTS,
             **_PRODUCER_DEFAULTS,
+            "allow.auto.create.topics": os.environ.get(AUTO_CREATE, "").lower() in ("1", "true"),
             # What librdkafka bounds by it is a request; the size of a message is checked here.
             "message.max.bytes": min(self.max_message_bytes + _FRAMING, 1_000_000_000),
             **self._only(PRODUCER - _TRANSACTIONAL),

@@ -106,7 +106,9 @@ class Run:
                 while not condition():
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise AssertionError(f"{what} took more than {PATIENCE:g} s; {len(self.history.missing())} missing") from None
+            raise AssertionError(
+                f"{what} took more than {PATIENCE:g} s; {len(self.history.missing())} missing"
+            ) from None
 
 
 def needs(kafka: RunningKafka, *capabilities: str) -> None:

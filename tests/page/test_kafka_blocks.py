@@ -51,9 +51,7 @@ async def test_producers_and_consumers(
         await admin.create_topic(TOPIC, partitions=1)
         names = {"event": events[0], "event1": events[1], "event2": events[2], "event3": events[3]}
         await run("kafka_producer.py", kafka_service, names)
-        consuming = asyncio.create_task(
-            run("kafka_consumer.py", kafka_service, {"UserCreatedEvent": event_class})
-        )
+        consuming = asyncio.create_task(run("kafka_consumer.py", kafka_service, {"UserCreatedEvent": event_class}))
         printed = ""
         async with asyncio.timeout(60):
             while printed.count("Received") < 4:

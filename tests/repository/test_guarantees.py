@@ -18,7 +18,9 @@ BLOCK = re.compile(r"(<!-- guarantees -->\n).*?(<!-- /guarantees -->)", re.DOTAL
 
 def meanings() -> dict[str, str]:
     """The first sentence of what stands below each field."""
-    found = re.findall(r'^    (\w+): [^\n]*= None\n    """(.*?)"""', inspect.getsource(Capabilities), re.DOTALL | re.MULTILINE)
+    found = re.findall(
+        r'^    (\w+): [^\n]*= None\n    """(.*?)"""', inspect.getsource(Capabilities), re.DOTALL | re.MULTILINE
+    )
     return {name: " ".join(text.split()).replace("|", "or") for name, text in found}
 
 

@@ -22,11 +22,12 @@ class OnKafka:
     """The session's broker; tests keep apart by their topics and groups."""
 
     scale: ClassVar[Scale] = Scale(subscribers=8, publishers=20, topics=8, readers=5, closing=5000, closers=10)
-    timeout: ClassVar[float] = 15.0
-    hang_after: ClassVar[float] = 60.0
+    timeout: ClassVar[float] = 60.0
+    hang_after: ClassVar[float] = 180.0
     quiet: ClassVar[float] = 0.4
     nack_delay: ClassVar[float] = 0.3
-    options: ClassVar[dict[str, object]] = {}
+    # Members hear of a rebalance with their next heartbeat.
+    options: ClassVar[dict[str, object]] = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 300}
     kafka: RunningKafka
 
     @pytest.fixture(autouse=True)
@@ -77,20 +78,16 @@ class PublishingInTransactions(KafkaTransport):
         if self._under_way():
             await asyncio.wait(self._under_way())
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
         await self.flush()
-        await super()._close()
-
-
-class Classic(OnKafka):
-    options: ClassVar[dict[str, object]] = {"session.timeout.ms": 6_000}
+        await super().close()
 
 
 class ConsumerProtocol(OnKafka):
     options: ClassVar[dict[str, object]] = {"group.protocol": "consumer"}
 
 
-class TestClassic(Classic, TransportContract):
+class TestClassic(OnKafka, TransportContract):
     """Groups by the classic protocol, with cooperative assignment."""
 
 
@@ -114,23 +111,23 @@ class TestTransactional(OnKafka, TransportContract):
     )
 
     async def make_transport(self) -> Transport:
-        options = {"connect.timeout.ms": 30_000}
+        options = {"connect.timeout.ms": 30_000, **self.options}
         settings = TransportSettings(url=f"kafka://{self.kafka.bootstrap_servers}", options=options)
         return PublishingInTransactions.from_settings(settings)
 
 
-class TestProducer(Classic, ProducerContract):
+class TestProducer(OnKafka, ProducerContract):
     """`EventProducer` on Kafka."""
 
 
-class TestKafkaProducer(Classic, ProducerContract):
+class TestKafkaProducer(OnKafka, ProducerContract):
     def make_producer(self, transport: Transport, **settings: Any) -> EventProducer:
         if not isinstance(transport, KafkaTransport):
             return EventProducer(transport=transport, **settings)
         return KafkaProducer(transport=transport, **settings)
 
 
-class TestConsumer(Classic, ConsumerContract):
+class TestConsumer(OnKafka, ConsumerContract):
     """`EventConsumer` on Kafka."""
 
     quiet: ClassVar[float] = 1.5  # a new member's first messages have to come in it

@@ -151,9 +151,11 @@ class Publisher:
     def _hand_over(self, batch: _Batch, start: int) -> int:
         """Give librdkafka the messages from ``start`` on, until its queue is full; returns how far that went."""
         produce, topics = self._produce, self._topics
+        messages = batch.messages
+        count = len(messages)  # now: a batch whose last message is refused is complete, and its messages gone
         suspicious = self._settings.max_message_bytes - 65_536
         for place, (message, callback) in enumerate(
-            zip(batch.messages[start:] if start else batch.messages, batch.callbacks[start:], strict=False), start
+            zip(messages[start:] if start else messages, batch.callbacks[start:], strict=False), start
         ):
             topic, value, key, headers, timestamp, partition = message
             if partition is None:
@@ -179,7 +181,7 @@ class Publisher:
                 return place
             except KafkaException as error:
                 self._refuse(batch, place, publish_error(error, topic))
-        return len(batch.messages)
+        return count
 
     def _refusal(self, message: Message) -> TransportError | None:
         if message.topic not in self._topics:
@@ -267,9 +269,10 @@ class Publisher:
         self._taken.set()
         while self._waiting:
             batch, start = self._waiting[0]
+            count = len(batch.messages)
             reached = self._hand_over(batch, start)
             self._waiting_count -= reached - start
-            if reached < len(batch.messages):
+            if reached < count:
                 self._waiting[0] = batch, reached
                 break
             self._waiting.popleft()

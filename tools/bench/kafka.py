@@ -63,7 +63,7 @@ def servers() -> str:
         raise LeftOutError(str(error)) from error
     if reason := kafka.why_not("benchmark"):
         raise LeftOutError(reason)
-    return str(kafka.bootstrap_servers)
+    return kafka.address
 
 
 def new_topic() -> str:
@@ -211,7 +211,7 @@ def send_events(effort: Effort) -> float:
 
 @produce.contender(OTHERS[0])
 def aiokafka_send(effort: Effort) -> float:
-    from aiokafka import AIOKafkaProducer
+    from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 
     async def main() -> float:
         topic, count = await asyncio.to_thread(new_topic), effort.count(FEWER)

@@ -103,7 +103,7 @@ class Run:
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
-                while not condition():
+                while not condition():  # noqa: ASYNC110  # it is about counters
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise AssertionError(

@@ -16,6 +16,7 @@ from commons_events.kafka._transactions import KafkaTransaction
 from commons_events.kafka._transport import KafkaTransport
 from commons_events.message import Headers, Message, PublishResult, Receipt
 from commons_events.producers import EventProducer, ProducerConfig
+from commons_events.producers._producer import _headers
 from commons_events.transport import Delivery, Outcome, Settlement, Transport
 
 __all__ = ["KafkaProducer", "ProducerTransaction"]
@@ -66,6 +67,8 @@ class KafkaProducer(EventProducer):
             if bootstrap_servers is None and transport is None and not settings.keys() & {"url", "broker"}:
                 settings["broker"] = "kafka"
             config = kafka_config(ProducerConfig, "KafkaProducer", bootstrap_servers, settings)
+            if "delivery_timeout" in settings:
+                config.options.setdefault("delivery.timeout.ms", max(1, round(config.delivery_timeout * 1000)))
         elif bootstrap_servers is not None or settings:
             raise ConfigurationError("KafkaProducer: give a config or settings, not both.")
         super().__init__(config, transport=transport)
@@ -101,6 +104,12 @@ class KafkaProducer(EventProducer):
         """
         if partition is not None and partition < 0:
             raise UnknownPartitionError(f"send: topic {topic!r} has no partition {partition}; they are counted from 0.")
+        if not self._telemetry.tracing and self._open_transaction.get() is None:
+            self._check_usable()
+            given = _headers(headers) if headers else ()
+            message = self._message(topic, event, key, partition, given, timestamp)
+            self._telemetry.sent(topic)
+            return self._kafka.publish_one(message)
         return super().send(
             topic,
             event,  # type: ignore[arg-type]  # _message looks after it
@@ -142,6 +151,9 @@ class KafkaProducer(EventProducer):
                 yield ProducerTransaction(transaction)
             finally:
                 self._open_transaction.reset(token)
+
+    async def _settle_in_flight(self, timeout: float | None) -> int:
+        return await super()._settle_in_flight(timeout) + await self._kafka.give_up(timeout)
 
     def _publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         transaction = self._open_transaction.get()

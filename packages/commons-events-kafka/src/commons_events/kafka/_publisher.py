@@ -24,6 +24,7 @@ from commons_events.errors import (
     ConnectionLostError,
     InvalidTopicError,
     MessageTooLargeError,
+    PublishTimeoutError,
     TopicFullError,
     TransportError,
     UnknownPartitionError,
@@ -73,6 +74,35 @@ def _callback(batch: _Batch, place: int, publisher: Publisher) -> Callable[[Kafk
     return report
 
 
+class _One:
+    """The report of a message that was sent by itself. Few objects a message: thousands are in flight."""
+
+    __slots__ = ("future", "outcome", "publisher", "topic")
+
+    def __init__(self, publisher: Publisher, topic: str, future: asyncio.Future[Receipt]) -> None:
+        self.publisher = publisher
+        self.topic = topic
+        self.future = future
+
+    def __call__(self, error: KafkaError | None, report: Report) -> None:
+        self.outcome = report if error is None else error
+        if get_ident() == self.publisher.loop_thread:
+            self.finish()
+        else:
+            self.publisher.reported_elsewhere(self)
+
+    def finish(self) -> None:
+        """In the event loop: tell whoever waits."""
+        future, outcome = self.future, self.outcome
+        self.publisher.singles.discard(future)
+        if future.done():
+            return
+        if isinstance(outcome, Report):
+            future.set_result(Receipt(self.topic, outcome.partition(), outcome.offset()))
+        else:
+            future.set_exception(self.publisher.failed(self.topic, outcome))
+
+
 class Publisher:
     """One librdkafka producer, of one event loop. All methods are called in that loop.
 
@@ -96,10 +126,12 @@ class Publisher:
         self._room = int(str(config["queue.buffering.max.messages"]))
         self._pools: dict[int, list[_Batch]] = {}
         self._under_way: set[_Batch] = set()
+        self.singles: set[asyncio.Future[Receipt]] = set()
+        """What `publish_one` has returned, until it is reported."""
         self._waiting: deque[tuple[_Batch, int]] = deque()
         """What librdkafka's queue had no room for, and from which message on."""
         self._waiting_count = 0
-        self._reported: deque[_Batch] = deque()
+        self._reported: deque[_Batch | _One] = deque()
         self._topics: set[str] = set()
         self._stamp: tuple[datetime | None, int] = (None, 0)
         self._failure: TransportError | None = None
@@ -138,6 +170,44 @@ class Publisher:
             reached = self._hand_over(batch, 0)
             if reached < count:
                 self._line_up(batch, reached)
+        return future
+
+    def publish_one(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
+        """As `publish`, for one message; the future raises what was refused."""
+        topic, value, key, headers, timestamp, partition = message
+        small = value is None or len(value) <= self._settings.max_message_bytes - 65_536
+        if self._waiting or self._closed or topic not in self._topics or not self._connected or not small:
+            return self._one_by_publish(message, check_topic)
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        one = _One(self, topic, future)
+        stamp = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
+        try:
+            self._produce(
+                topic, value, key, -1 if partition is None else partition, one, None, stamp, list(headers) or None
+            )
+        except BufferError:
+            return self._one_by_publish(message, check_topic)
+        except KafkaException as error:
+            future.set_exception(publish_error(error, topic))
+        else:
+            self.singles.add(future)
+        return future
+
+    def _one_by_publish(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+
+        def done(published: Confirmation) -> None:
+            self.singles.discard(future)
+            if not future.done():
+                (result,) = published.result()
+                if isinstance(result, Receipt):
+                    future.set_result(result)
+                else:
+                    future.set_exception(result)
+
+        published = self.publish([message], check_topic)
+        self.singles.add(future)
+        published.add_done_callback(done)
         return future
 
     def _look_at(self, topic: str, check_topic: Callable[[str], None]) -> None:
@@ -233,7 +303,7 @@ class Publisher:
                 [
                     Receipt(message.topic, result.partition(), result.offset())
                     if type(result) is Report
-                    else self._failed(message, result)
+                    else self.failed(message.topic, result)
                     for message, result in zip(messages, results, strict=False)
                 ]
             )
@@ -245,17 +315,18 @@ class Publisher:
                 batch.results[:] = [None] * capacity
                 pool.append(batch)
 
-    def _failed(self, message: Message, result: KafkaError | TransportError) -> TransportError:
+    def failed(self, topic: str, result: KafkaError | TransportError) -> TransportError:
+        """The error of a message that was not confirmed."""
         if isinstance(result, TransportError):
             return result
         if self._failure is not None and result.code() in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
             return self._failure
-        return publish_error(result, message.topic)
+        return publish_error(result, topic)
 
-    def reported_elsewhere(self, batch: _Batch) -> None:
+    def reported_elsewhere(self, reported: _Batch | _One) -> None:
         """A report reached another thread than the event loop's: leave it to the loop, and wake that."""
-        if not batch.left:
-            self._reported.append(batch)
+        if isinstance(reported, _One) or not reported.left:
+            self._reported.append(reported)
         if get_ident() == self._thread.ident:
             raise _WakeError
         self._call_in_loop(self._take_reports)
@@ -263,7 +334,11 @@ class Publisher:
     def _take_reports(self) -> None:
         """In the event loop: take every report that is ready, then let the thread wait for the next one."""
         while self._reported:
-            self.complete(self._reported.popleft())
+            reported = self._reported.popleft()
+            if isinstance(reported, _One):
+                reported.finish()
+            else:
+                self.complete(reported)
         if not self._stop:
             self.client.poll(0)
         self._taken.set()
@@ -344,16 +419,31 @@ class Publisher:
 
     async def flush(self) -> None:
         """Return once every message that was handed over is confirmed or failed."""
-        futures = [batch.future for batch in self._under_way]
+        futures: list[asyncio.Future[Any]] = [batch.future for batch in self._under_way]
+        futures += self.singles
         if futures:
             await asyncio.wait(futures)
+
+    async def give_up(self, seconds: float | None) -> int:
+        """Wait for what was sent by `publish_one`, and report what takes longer than ``seconds`` as not confirmed."""
+        if not self.singles:
+            return 0
+        _, late = await asyncio.wait(list(self.singles), timeout=seconds)
+        for future in late:
+            future.set_exception(
+                PublishTimeoutError(
+                    f"The producer was closed before the broker confirmed, within {seconds:g} s (close_timeout); the "
+                    "broker may have the message all the same."
+                )
+            )
+        return len(late)
 
     async def close(self) -> None:
         """Flush, end the thread, and destroy the client."""
         if self._closed:
             return
         self._closed = True
-        if self._connecting is not None and not self._under_way:
+        if self._connecting is not None and not self._under_way and not self.singles:
             self._connecting.cancel()
         await self.flush()
         self._stop = True

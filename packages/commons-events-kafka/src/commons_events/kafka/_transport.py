@@ -25,7 +25,7 @@ from commons_events.kafka._raw import RawMessage
 from commons_events.kafka._settings import KafkaSettings
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.kafka._transactions import KafkaTransaction, Transactions
-from commons_events.message import Message, PublishResult
+from commons_events.message import Message, PublishResult, Receipt
 from commons_events.runtime import current_runtime
 from commons_events.transport import (
     CONTRACT_VERSION,
@@ -135,6 +135,18 @@ class KafkaTransport(Transport):
             self._check_usable()
             publisher = self._publisher = Publisher(self._settings)
         return publisher.publish(messages, self.check_topic)
+
+    def publish_one(self, message: Message) -> asyncio.Future[Receipt]:
+        """As `publish`, for one message at the least cost; the future raises the error of one that was refused."""
+        publisher = self._publisher
+        if publisher is None or self._closing is not None or asyncio.get_running_loop() is not self._loop:
+            self._check_usable()
+            publisher = self._publisher = Publisher(self._settings)
+        return publisher.publish_one(message, self.check_topic)
+
+    async def give_up(self, seconds: float | None) -> int:
+        """Wait for the messages of `publish_one`; returns how many were not confirmed within ``seconds``."""
+        return 0 if self._publisher is None else await self._publisher.give_up(seconds)
 
     def transaction(self) -> AbstractAsyncContextManager[KafkaTransaction]:
         """See `Transactional`. One at a time: others wait for the end of the one that is open.

@@ -10,13 +10,15 @@ BROKER ?=
 ARGS ?=
 # How long `make fuzz` goes on for each decoder
 SECONDS ?=
+# How many times as long `make chaos` runs.
+ROUNDS ?= 5
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test coverage lint format types wheels bench fuzz docs services clean
+.PHONY: help install demo test chaos coverage lint format types wheels bench fuzz docs services clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +41,9 @@ demo: $(READY) ## run a small real scenario (INPUT= your JSON lines, EVENT= thei
 
 test: $(READY) ## run every test that this machine can run; the last lines say what was left out
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(READY) ## run the fault tests on real brokers for longer (ROUNDS=)
+	@COMMONS_EVENTS_CHAOS=$(ROUNDS) $(BIN)/python -m pytest packages -k test_faults $(ARGS)
 
 coverage: $(READY) ## run the packages' tests and report the lines that none reaches
 	@$(BIN)/coverage run -m pytest packages && $(BIN)/coverage report

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousMigrationError",
+    "AuthenticationError",
+    "AuthorizationError",
     "BatchError",
     "CapabilityError",
     "ClosedError",
@@ -25,6 +27,7 @@ __all__ = [
     "DuplicateEventTypeError",
     "DuplicatePluginError",
     "EventDefinitionError",
+    "FencedError",
     "FrozenEventError",
     "InvalidSchemaError",
     "InvalidTopicError",
@@ -37,11 +40,13 @@ __all__ = [
     "PublishError",
     "PublishTimeoutError",
     "SerializationError",
+    "StaleDeliveryError",
     "TopicFullError",
     "TransactionError",
     "TransportError",
     "UnknownBrokerError",
     "UnknownEventTypeError",
+    "UnknownPartitionError",
     "UnknownSchemaError",
     "UnknownTopicError",
     "WrongEventLoopError",
@@ -156,12 +161,28 @@ class ConnectionLostError(TransportError):
     retriable = True
 
 
+class AuthenticationError(TransportError):
+    """The broker does not accept who this client says it is, or the client not the broker's certificate."""
+
+
+class AuthorizationError(TransportError):
+    """The broker knows this client, and does not allow it what it asked for."""
+
+
 class InvalidTopicError(TransportError, ValueError):
     """A topic name that the broker does not take."""
 
 
 class UnknownTopicError(TransportError, LookupError):
     """The topic does not exist, and the broker does not make it by itself."""
+
+
+class UnknownPartitionError(UnknownTopicError):
+    """The topic has no partition of this number."""
+
+
+class StaleDeliveryError(TransportError):
+    """A message was to be finished that belongs to another member by now, or that was delivered again since."""
 
 
 class PublishError(TransportError):
@@ -186,6 +207,10 @@ class TopicFullError(PublishError):
 
 class TransactionError(TransportError):
     """A transaction was used after its end, or could not be committed."""
+
+
+class FencedError(TransactionError):
+    """A newer client of the same identity has taken this one's place; this one has to end."""
 
 
 class BatchError(PublishError):

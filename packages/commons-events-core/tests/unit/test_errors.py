@@ -37,13 +37,18 @@ TREE = {
     "UnknownSchemaError": ("DeserializationError", "LookupError"),
     "TransportError": ("CommonsEventsError",),
     "ConnectionLostError": ("TransportError",),
+    "AuthenticationError": ("TransportError",),
+    "AuthorizationError": ("TransportError",),
     "InvalidTopicError": ("TransportError", "ValueError"),
     "UnknownTopicError": ("TransportError", "LookupError"),
+    "UnknownPartitionError": ("UnknownTopicError",),
+    "StaleDeliveryError": ("TransportError",),
     "PublishError": ("TransportError",),
     "PublishTimeoutError": ("PublishError", "TimeoutError"),
     "MessageTooLargeError": ("PublishError", "ValueError"),
     "TopicFullError": ("PublishError",),
     "TransactionError": ("TransportError",),
+    "FencedError": ("TransactionError",),
     "BatchError": ("PublishError",),
 }
 RETRIABLE = {"ConnectionLostError", "PublishTimeoutError", "TopicFullError"}

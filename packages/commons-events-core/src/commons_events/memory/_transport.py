@@ -69,6 +69,7 @@ class MemoryTransport(Transport):
             redelivery=True,
             redelivery_delay=True,
             attempts=True,
+            settles_each=True,
             publish_delay=True,
             pause=True,
             seek=True,

@@ -34,6 +34,8 @@ __all__ = ["EventProducer", "ProducerConfig"]
 Key = str | bytes | None
 _CHUNK = 500
 """Events of a batch that are handed over before other tasks get a turn."""
+_CHUNKS_UNDER_WAY = 100
+"""How many of them a batch lets the broker owe it: the rest of a large one waits, so that no queue overflows."""
 
 
 class ProducerConfig(ClientConfig):
@@ -271,6 +273,8 @@ class EventProducer:
         for start in range(0, len(events), _CHUNK):
             if start:
                 await self._runtime.sleep(0)
+                if len(published) >= _CHUNKS_UNDER_WAY:
+                    await asyncio.wait([published[-_CHUNKS_UNDER_WAY].future])
                 self._check_usable()
             unsent: list[tuple[int, TransportError]] = []
             messages: list[Message] = []

@@ -9,7 +9,7 @@ from commons_events.errors import ConfigurationError
 
 __all__ = ["CONTRACT_VERSION", "Capabilities"]
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 """The version of the contract that this core knows. A field added later names the version that it came with."""
 
 
@@ -38,8 +38,12 @@ class Capabilities:
     """A message that was nacked, or whose consumer was lost, is delivered again."""
     redelivery_delay: bool | None = None
     """A nack's delay is kept: the message does not come again sooner."""
-    attempts: bool | None = None
-    """`Delivery.attempt` counts the deliveries of a message truthfully."""
+    attempts: bool | Literal["member"] | None = None
+    """`Delivery.attempt` counts the deliveries of a message truthfully: in the group, or (``member``) those by the
+    member that has it, so that after a loss it is 1 again."""
+    settles_each: bool | None = None
+    """A finished message never comes again. False on a log, which keeps one position a group and partition: a message
+    that was finished behind an unfinished one comes again with it, where the consumer is lost or closed."""
     publish_delay: bool | None = None
     """`Delaying`: a message can be published to become visible later."""
     pause: bool | None = None
@@ -75,4 +79,4 @@ class Capabilities:
 
 
 _MAY_BE_NONE = {"max_message_bytes"}
-_SINCE: dict[str, int] = {}
+_SINCE: dict[str, int] = {"settles_each": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["EventTestHarness"]
+
+
+_AUTO_CREATE = "COMMONS_EVENTS_KAFKA_AUTO_CREATE_TOPICS"
+"""Lets producers of commons-events-kafka make topics on first use."""
 
 
 class EventTestHarness:
@@ -100,7 +105,8 @@ class EventTestHarness:
         At the address that the environment holds, else a local Apache Kafka, else an embedded broker; ``way``
         and ``description`` say which it is. It creates topics by themselves. All blocks of a process share one, so
         take topics that no other test has (``kafka.unique("orders")``), or ask for a ``fresh`` one, which takes
-        seconds and is stopped at the block's end.
+        seconds and is stopped at the block's end. Kafka's own clients, which never ask a broker for new topics
+        unless told to, are told so by an environment variable while the block is open.
 
         Raises:
             ServiceUnavailableError: no way to one is there; the message says for each why not.
@@ -141,9 +147,16 @@ class EventTestHarness:
         from commons_events.testing.services import SharedServices, shared
 
         services = SharedServices(shared.logs) if fresh else shared
+        given = os.environ.get(_AUTO_CREATE)
         try:
-            yield await asyncio.to_thread(services.get, name)
+            service = await asyncio.to_thread(services.get, name)
+            os.environ[_AUTO_CREATE] = "true"
+            yield service
         finally:
+            if given is None:
+                os.environ.pop(_AUTO_CREATE, None)
+            else:
+                os.environ[_AUTO_CREATE] = given
             if fresh:
                 # A start that is still under way, after a cancel, ends before this.
                 await asyncio.to_thread(services.stop)

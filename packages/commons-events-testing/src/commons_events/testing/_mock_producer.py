@@ -200,6 +200,7 @@ class _Recorder(Transport):
             redelivery=False,
             redelivery_delay=False,
             attempts=False,
+            settles_each=False,
             publish_delay=False,
             pause=False,
             seek=False,

@@ -114,7 +114,9 @@ class ConsumingTests(BrokerContract, contract=True):
             await consumer.commit(wait=True)
             await self.lose(transport.subscriptions[0])
             async with self.make_consumer(inner, topic, group_id=group) as another:
-                assert numbers_of(await self._take(another, 1)) == [1]
+                # A log keeps one position: what was finished behind the nacked one comes again with it.
+                again = [1] if inner.capabilities.settles_each else [1, 2, 3, 4]
+                assert numbers_of(await self._take(another, len(again))) == again
                 assert await another.receive(5, timeout=self.quiet) == []
 
     async def test_commit_of_another_consumers_message(self) -> None:

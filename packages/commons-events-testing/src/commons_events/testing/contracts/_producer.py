@@ -82,8 +82,8 @@ class ProducerContract(BrokerContract, contract=True):
         reader = await self._reader(transport, topic)
         without, own = ContractEvent(number=1), ContractEvent(number=2, source="urn:own")
         async with self.make_producer(transport, source="urn:contract") as producer:
-            await producer.send(topic, without)
-            await producer.send(topic, own)
+            await producer.send(topic, without, key="key")
+            await producer.send(topic, own, key="key")
         assert without.source is None
         header = f"{transport.header_prefix}source"
         for source in ("urn:contract", "urn:own"):

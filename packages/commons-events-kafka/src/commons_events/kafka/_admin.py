@@ -1,0 +1,267 @@
+"""`KafkaAdmin`: topics, partitions, configurations and the positions of groups."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its names are public, and not exported
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from commons_events.errors import ClosedError, ConfigurationError, ConnectionLostError, UnknownTopicError
+from commons_events.kafka._errors import kafka_error, transport_error
+from commons_events.kafka._settings import KafkaSettings
+from commons_events.runtime import current_runtime
+from commons_events.transport import TopicInfo, TransportSettings
+from commons_events.transport import TopicPartition as PartitionId
+
+__all__ = ["KafkaAdmin", "PartitionDescription", "TopicDescription"]
+
+_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionDescription:
+    """Where one partition lies: broker ids."""
+
+    partition: int
+    leader: int
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic and its partitions."""
+
+    topic: str
+    partitions: tuple[PartitionDescription, ...]
+
+
+class KafkaAdmin:
+    """Administers a Kafka cluster. Connects on first use; used in one event loop, from ``async with`` or closed.
+
+    Args:
+        bootstrap_servers: ``"host:9092,other:9092"``.
+        options: settings in librdkafka's words (``security.protocol``, ``sasl.*`` …).
+
+    Raises:
+        ConfigurationError: a setting is unknown or wrong.
+    """
+
+    def __init__(
+        self, bootstrap_servers: str = "localhost:9092", *, options: Mapping[str, object] | None = None
+    ) -> None:
+        url = f"kafka://{bootstrap_servers}"
+        self._settings = KafkaSettings.of(TransportSettings(url=url, options=options or {}))
+        self._client: AdminClient | None = None
+        self._closed = False
+
+    @classmethod
+    def from_settings(cls, settings: KafkaSettings) -> Self:
+        """An administrator with a transport's settings."""
+        made = cls.__new__(cls)
+        made._settings = settings
+        made._client = None
+        made._closed = False
+        return made
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def create_topic(
+        self,
+        topic: str,
+        *,
+        partitions: int | None = None,
+        replication_factor: int | None = None,
+        config: Mapping[str, str] | None = None,
+    ) -> TopicInfo:
+        """Make a topic, or find it as it was asked for, and return once it can be used.
+
+        Args:
+            topic: its name.
+            partitions: how many; None for the broker's ``num.partitions``.
+            replication_factor: how many replicas; None for the broker's default.
+            config: the topic's own settings, such as ``{"cleanup.policy": "compact"}``.
+
+        Raises:
+            ConfigurationError: it exists with another number of partitions, or a setting is wrong.
+            InvalidTopicError: Kafka takes no such name.
+        """
+        if partitions is not None and partitions < 1:
+            raise ConfigurationError(f"create_topic: partitions={partitions} has to be 1 or more.")
+        new = NewTopic(topic, partitions or -1, replication_factor or -1, config=dict(config or {}))
+        try:
+            await asyncio.wrap_future(self._admin().create_topics([new])[topic])
+        except KafkaException as error:
+            if kafka_error(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise transport_error(error, f"Creating topic {topic!r}") from error
+        deadline = current_runtime().monotonic() + _TIMEOUT
+        while True:
+            try:
+                found = await self.topic(topic)
+                break
+            except UnknownTopicError:  # it has not reached the broker that was asked
+                if current_runtime().monotonic() > deadline:
+                    raise
+                await current_runtime().sleep(0.05)
+        if partitions is not None and found.partitions != partitions:
+            raise ConfigurationError(
+                f"Topic {topic!r} has {found.partitions} partitions, and was asked for with {partitions}. "
+                "Use create_partitions to add some."
+            )
+        return found
+
+    async def delete_topic(self, topic: str) -> None:
+        """Delete a topic with its messages and the groups' positions in it.
+
+        Raises:
+            UnknownTopicError: there is none of this name.
+        """
+        await self._ask(self._admin().delete_topics([topic])[topic], f"Deleting topic {topic!r}")
+
+    async def topics(self) -> list[TopicInfo]:
+        """All topics but Kafka's own, by name."""
+        found = await self._metadata(None)
+        return sorted(
+            TopicInfo(name, len(topic.partitions)) for name, topic in found.topics.items() if not name.startswith("__")
+        )
+
+    async def topic(self, topic: str) -> TopicInfo:
+        """One topic.
+
+        Raises:
+            UnknownTopicError: there is none of this name.
+        """
+        return TopicInfo(topic, len((await self.describe_topic(topic)).partitions))
+
+    async def describe_topic(self, topic: str) -> TopicDescription:
+        """A topic's partitions, and where they lie.
+
+        Raises:
+            UnknownTopicError: there is none of this name.
+        """
+        found = (await self._metadata(topic)).topics[topic]
+        if found.error is not None:
+            raise transport_error(found.error, f"Topic {topic!r}")
+        return TopicDescription(
+            topic,
+            tuple(
+                PartitionDescription(number, p.leader, tuple(p.replicas), tuple(p.isrs))
+                for number, p in sorted(found.partitions.items())
+            ),
+        )
+
+    async def create_partitions(self, topic: str, count: int) -> None:
+        """Let a topic have ``count`` partitions, which is more than it has. Keys then land elsewhere.
+
+        Raises:
+            TransportError: it has as many already, or is not there.
+        """
+        asked = self._admin().create_partitions([NewPartitions(topic, count)])
+        await self._ask(asked[topic], f"Adding partitions to topic {topic!r}")
+
+    async def topic_config(self, topic: str) -> dict[str, str | None]:
+        """A topic's settings, those that it has from the broker included."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        entries = await self._ask(self._admin().describe_configs([resource])[resource], f"Topic {topic!r}")
+        return {name: entry.value for name, entry in sorted(entries.items())}
+
+    async def set_topic_config(self, topic: str, config: Mapping[str, str | None]) -> None:
+        """Set some of a topic's settings; None takes one back to the broker's default.
+
+        Raises:
+            ConfigurationError: the broker knows no such setting, or not this value.
+        """
+        entries = [
+            ConfigEntry(
+                name,
+                value or "",
+                source=ConfigSource.DYNAMIC_TOPIC_CONFIG,
+                incremental_operation=AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET,
+            )
+            for name, value in config.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+        await self._ask(self._admin().incremental_alter_configs([resource])[resource], f"Topic {topic!r}")
+
+    async def group_offsets(self, group_id: str) -> dict[PartitionId, int]:
+        """The positions that a group has committed."""
+        asked = ConsumerGroupTopicPartitions(group_id)
+        found = await self._ask(self._admin().list_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}")
+        return {PartitionId(p.topic, p.partition): p.offset for p in found.topic_partitions if p.offset >= 0}
+
+    async def set_group_offsets(self, group_id: str, offsets: Mapping[PartitionId, int]) -> None:
+        """Let a group that has no members go on elsewhere.
+
+        Raises:
+            TransportError: the group has members.
+        """
+        positions = [TopicPartition(id.topic, id.partition, offset) for id, offset in offsets.items()]
+        asked = ConsumerGroupTopicPartitions(group_id, positions)
+        found = await self._ask(self._admin().alter_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}")
+        for partition in found.topic_partitions:
+            if partition.error is not None:
+                raise transport_error(partition.error, f"Group {group_id!r}")
+
+    async def delete_group(self, group_id: str) -> None:
+        """Forget a group that has no members."""
+        await self._ask(self._admin().delete_consumer_groups([group_id])[group_id], f"Deleting group {group_id!r}")
+
+    async def close(self) -> None:
+        """Disconnect; harmless twice."""
+        self._closed = True
+        client, self._client = self._client, None
+        if client is not None:
+            clients = [client]
+            del client
+            await asyncio.to_thread(clients.clear)  # destroying it joins its threads
+
+    # --- how ---------------------------------------------------------------------------------------------------------
+
+    def _admin(self) -> AdminClient:
+        if self._closed:
+            raise ClosedError("This KafkaAdmin is closed; make a new one.")
+        if self._client is None:
+            try:
+                self._client = AdminClient(self._settings.admin())
+            except KafkaException as error:
+                raise transport_error(error, "Making a Kafka admin client") from error
+        return self._client
+
+    async def _metadata(self, topic: str | None) -> Any:
+        admin = self._admin()
+        seconds = self._settings.own["connect.timeout.ms"]
+        arguments = {"timeout": seconds} if topic is None else {"topic": topic, "timeout": seconds}
+        try:
+            return await asyncio.to_thread(lambda: admin.list_topics(**arguments))
+        except KafkaException as error:
+            raise ConnectionLostError(
+                f"No Kafka broker answered at {self._settings.bootstrap_servers} within {seconds:g} s "
+                "(connect.timeout.ms). Check the address, and that the broker runs."
+            ) from error
+
+    async def _ask(self, future: Future[Any], doing: str) -> Any:
+        try:
+            return await asyncio.wrap_future(future)
+        except KafkaException as error:
+            raise transport_error(error, doing) from error

@@ -1,0 +1,371 @@
+"""The thread of a subscription: it alone polls librdkafka's consumer, and hands over what comes, a batch at a time.
+
+It goes on polling whatever the event loop does, so that no slow handler makes the group give this member up
+(``max.poll.interval.ms``). What it may hand over ahead is bounded: beyond that it takes no more, and where that lasts
+it pauses the partitions, which keeps the membership alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from time import monotonic
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as ClientMessage
+
+from commons_events.errors import CommonsEventsError, ConnectionLostError
+from commons_events.kafka._errors import DELETED, transport_error
+from commons_events.kafka._raw import RawMessage
+from commons_events.kafka._settings import LOGGER, KafkaSettings
+from commons_events.transport import SubscribeRequest
+from commons_events.transport import TopicPartition as PartitionId
+
+__all__ = ["Arrival", "Assigned", "Owner", "Poller", "Sought"]
+
+_IDLE = 0.05
+"""Seconds that one poll waits, and so the most that a command or the end waits for the thread."""
+_MOST_AHEAD = 10_000
+"""Messages that are handed over ahead of the user …"""
+_BYTES_AHEAD = 64 << 20
+"""… and about their bytes."""
+_AT_ONCE = 2_000
+_PAUSE_AFTER = 0.25
+"""Seconds without room after which the partitions are paused."""
+_LOOK_FOR_PARTITIONS = 30.0
+"""Seconds between looks for new partitions, where no group does that."""
+_SILENT_MEMBER = 1.0
+"""Seconds after which a member of a KIP-848 group that was given nothing has its place: the broker says nothing."""
+
+T = TypeVar("T")
+
+
+class Assigned(NamedTuple):
+    """In the stream of what arrives: from here on these partitions are ours."""
+
+    partitions: list[PartitionId]
+
+
+class Sought(NamedTuple):
+    """In the stream of what arrives: from here on this partition goes on at ``offset``."""
+
+    partition: PartitionId
+    offset: int
+
+
+Arrival = list[RawMessage] | Assigned | Sought | CommonsEventsError
+
+
+class Owner(Protocol):
+    """What the thread asks of its subscription; each is called in the event loop."""
+
+    def on_arrival(self) -> None:
+        """Something lies in `Poller.arrived`."""
+        ...
+
+    def on_revoke(self, partitions: Sequence[PartitionId], done: Future[list[TopicPartition]] | None) -> None:
+        """Let go of partitions; ``done`` gets what is to be committed of them, or is None where they are lost."""
+        ...
+
+    def on_commit_failed(self, partitions: Sequence[PartitionId]) -> None:
+        """The broker did not take these positions; they have to be told again."""
+        ...
+
+
+class Poller:
+    """The consumer and its thread. ``start``, ``call`` and ``close`` are for the event loop."""
+
+    def __init__(self, settings: KafkaSettings, request: SubscribeRequest, owner: Owner) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._request = request
+        self._owner = owner
+        self.grouped = request.group_id is not None
+        self._config = settings.consumer(request.group_id or "commons-events-no-group")
+        self._kip_848 = self._config.get("group.protocol") == "consumer"
+        self.consumer: Consumer
+        self.arrived: deque[Arrival] = deque()
+        self.handed_over = 0
+        """Messages put into ``arrived`` so far."""
+        self.taken = 0
+        """How many of them the loop has handed out or dropped; it counts them itself."""
+        self.waits_for_room = False
+        self.room = threading.Event()
+        self._most_ahead = _MOST_AHEAD
+        self._joined: Future[None] = Future()
+        self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._known: dict[str, int] = {}
+        """How many partitions each topic had when we came."""
+        self._stop: Callable[[], None] | None = None
+        self._thread = threading.Thread(target=self._run, name="commons-events-kafka-poll", daemon=True)
+
+    # --- for the event loop --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, join, and return once our place is known."""
+        self._thread.start()
+        await asyncio.wrap_future(self._joined)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run ``function`` in the thread, between two polls: the client lets one thread in, and others spin."""
+        future: Future[T] = Future()
+        self._commands.append((function, future))
+        if not self._thread.is_alive():
+            self._run_commands()
+        return await asyncio.wrap_future(future)
+
+    def commit_soon(self, positions: list[TopicPartition]) -> None:
+        """Commit without waiting; a failure is told by `Owner.on_commit_failed`."""
+
+        def commit() -> None:
+            try:
+                self.consumer.commit(offsets=positions, asynchronous=True)
+            except KafkaException as error:
+                LOGGER.debug("commit: %s", error)
+                failed = [PartitionId(p.topic, p.partition) for p in positions]
+                self._in_loop(self._owner.on_commit_failed, failed)
+
+        self._commands.append((commit, Future()))
+
+    async def close(self, positions: list[TopicPartition]) -> None:
+        """Commit ``positions``, leave the group, and end the thread."""
+
+        def last() -> None:
+            if positions:
+                self.commit(positions)
+
+        self._stop = last
+        self.room.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+
+    def abandon(self) -> None:
+        """End without committing anything, as if the process had died, though the group is told."""
+        self._stop = lambda: None
+        self.room.set()
+
+    # --- the thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self.consumer = Consumer({**self._config, "error_cb": self._on_error, "on_commit": self._on_commit})
+        except KafkaException as error:
+            self._joined.set_exception(transport_error(error, "Making a Kafka consumer"))
+            return
+        try:
+            self._look_at_topics()
+            self._join()
+            self._poll()
+            assert self._stop is not None
+            self._stop()
+        except CommonsEventsError as error:
+            self._report(error)
+        except KafkaException as error:
+            self._report(transport_error(error, "Kafka consumer"))
+        finally:
+            if self._stop is None:
+                self._stop = lambda: None
+            self.consumer.close()
+            self._run_commands()
+
+    def _report(self, error: CommonsEventsError) -> None:
+        if not self._joined.done():
+            self._joined.set_exception(error)
+        elif self._stop is None:
+            self._hand_over(error)
+        else:
+            LOGGER.warning("closing a Kafka subscription: %s", error)
+
+    def _look_at_topics(self) -> None:
+        seconds = self._settings.own["connect.timeout.ms"]
+        for topic in self._request.topics:
+            try:
+                if topic.startswith("^"):
+                    self.consumer.list_topics(timeout=seconds)
+                    continue
+                found = self.consumer.list_topics(topic, timeout=seconds).topics[topic]
+            except KafkaException as error:
+                raise ConnectionLostError(
+                    f"No Kafka broker answered at {self._settings.bootstrap_servers} within {seconds:g} s "
+                    f"(connect.timeout.ms): {error}. Check the address, and that the broker runs."
+                ) from error
+            if found.error is not None and not self._creates_topics(found.error):
+                raise transport_error(found.error, f"Topic {topic!r}")
+            self._known[topic] = len(found.partitions)
+
+    def _creates_topics(self, error: KafkaError) -> bool:
+        return error.code() in DELETED and str(self._config["allow.auto.create.topics"]).lower() == "true"
+
+    def _join(self) -> None:
+        if not self.grouped:
+            self._assign_all()
+            self._joined.set_result(None)
+            return
+        self.consumer.subscribe(
+            list(self._request.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        began = monotonic()
+        while self._stop is None and not self._joined.done():
+            self._take(self.consumer.poll(_IDLE))
+            if self._kip_848 and monotonic() - began > _SILENT_MEMBER and not self._joined.done():
+                self._joined.set_result(None)
+
+    def _assign_all(self) -> None:
+        """Without a group: all partitions, those that are there now at the start that was asked for."""
+        partitions = []
+        for topic, count in self._known.items():
+            for partition in range(count):
+                offset = OFFSET_BEGINNING
+                if self._request.start == "latest":
+                    offset = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+                partitions.append(TopicPartition(topic, partition, offset))
+        self.consumer.assign(partitions)
+        self._hand_over(Assigned([PartitionId(p.topic, p.partition) for p in partitions]))
+
+    def _assign_new(self) -> None:
+        for topic, count in self._known.items():
+            found = self.consumer.list_topics(topic, timeout=5).topics[topic]
+            more = [TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(count, len(found.partitions))]
+            if more:
+                self._known[topic] = len(found.partitions)
+                self.consumer.incremental_assign(more)
+                self._hand_over(Assigned([PartitionId(p.topic, p.partition) for p in more]))
+
+    def _poll(self) -> None:
+        paused = False
+        looked = monotonic()
+        while self._stop is None:
+            if self._commands:
+                self._run_commands()
+            ahead = self.handed_over - self.taken
+            if ahead >= self._most_ahead:
+                if not paused and not self._room_comes():
+                    self.consumer.pause(self.consumer.assignment())
+                    paused = True
+                if paused:
+                    self._take(self.consumer.poll(_IDLE))
+                continue
+            if paused and ahead <= self._most_ahead // 2:
+                self.consumer.resume(self.consumer.assignment())
+                paused = False
+            first = self.consumer.poll(_IDLE)
+            if first is not None:
+                more = self.consumer.consume(min(_AT_ONCE, max(self._most_ahead - ahead, 1)), 0)
+                self._take(first, more)
+            elif not self.grouped and monotonic() - looked > _LOOK_FOR_PARTITIONS:
+                looked = monotonic()
+                try:
+                    self._assign_new()
+                except KafkaException as error:
+                    LOGGER.debug("looking for new partitions: %s", error)
+
+    def _room_comes(self) -> bool:
+        self.room.clear()
+        self.waits_for_room = True
+        try:
+            return self.handed_over - self.taken < self._most_ahead or self.room.wait(_PAUSE_AFTER)
+        finally:
+            self.waits_for_room = False
+
+    def _take(self, first: ClientMessage | None, more: Iterable[ClientMessage] = ()) -> None:
+        if first is None:
+            return
+        batch = cast("list[RawMessage]", [first, *more])
+        self.handed_over += len(batch)
+        self._hand_over(batch)
+        mean = sum(map(len, batch)) // len(batch)
+        self._most_ahead = min(_MOST_AHEAD, max(_BYTES_AHEAD // (mean + 1), 2))
+
+    def _hand_over(self, arrival: Arrival) -> None:
+        self.arrived.append(arrival)
+        self._in_loop(self._owner.on_arrival)
+
+    def _in_loop(self, callback: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            if self._stop is None:  # its asyncio.run has ended: nobody will ever take anything
+                self._stop = lambda: None
+
+    def _run_commands(self) -> None:
+        while self._commands:
+            function, future = self._commands.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001  # it is raised where it was asked for
+                future.set_exception(error)
+
+    # --- what librdkafka calls back, in the thread -----------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._stop is not None:
+            return
+        try:
+            if self._request.start == "latest" and partitions:
+                self._start_at_the_end(consumer, partitions)
+        except KafkaException as error:
+            LOGGER.warning("the end of a partition could not be told, so its group starts at the beginning: %s", error)
+        self._hand_over(Assigned([PartitionId(p.topic, p.partition) for p in partitions]))
+        if not self._joined.done():
+            self._joined.set_result(None)
+
+    def _start_at_the_end(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Commit the end as the position of partitions that the group has never seen, but for those that are new."""
+        seen = consumer.committed([TopicPartition(p.topic, p.partition) for p in partitions], timeout=10)
+        ends = []
+        for partition in seen:
+            is_new = partition.partition >= self._known.get(partition.topic, 1 << 31)
+            if partition.offset < 0 and not is_new:
+                end = consumer.get_watermark_offsets(TopicPartition(partition.topic, partition.partition), timeout=10)
+                ends.append(TopicPartition(partition.topic, partition.partition, end[1]))
+        if ends:
+            consumer.commit(offsets=ends, asynchronous=False)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._stop is not None or not partitions:
+            return  # closing has told the broker what there is to tell
+        done: Future[list[TopicPartition]] = Future()
+        self._in_loop(self._owner.on_revoke, [PartitionId(p.topic, p.partition) for p in partitions], done)
+        try:
+            positions = done.result(self._settings.own["revoke.timeout.ms"] + 5)
+        except FutureTimeoutError:
+            LOGGER.warning("partitions leave while the event loop is busy: what it finished since may come again")
+            return
+        if positions:
+            try:
+                self.commit(positions)
+            except KafkaException as error:
+                LOGGER.warning("partitions leave uncommitted, what was finished in them comes again: %s", error)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._stop is None:
+            self._in_loop(self._owner.on_revoke, [PartitionId(p.topic, p.partition) for p in partitions], None)
+
+    def commit(self, positions: list[TopicPartition]) -> None:
+        """Commit and wait for the broker; in the thread."""
+        if self.grouped:
+            for partition in self.consumer.commit(offsets=positions, asynchronous=False) or ():
+                if partition.error is not None:
+                    raise KafkaException(partition.error)
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        failed = [p for p in partitions if error is not None or p.error is not None]
+        if failed and self._stop is None:
+            LOGGER.debug("commit: %s", error or failed[0].error)
+            self._in_loop(self._owner.on_commit_failed, [PartitionId(p.topic, p.partition) for p in failed])
+
+    def _on_error(self, error: KafkaError) -> None:
+        mapped = transport_error(error, f"Kafka at {self._settings.bootstrap_servers}")
+        if error.fatal():
+            self._report(mapped)
+        else:
+            LOGGER.debug("%s", error)

@@ -1,0 +1,192 @@
+"""`KafkaProducer`: an `EventProducer` that speaks Kafka's words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any
+
+from commons_events.errors import ConfigurationError, MessageTooLargeError, UnknownPartitionError
+from commons_events.event import Event
+from commons_events.kafka._keywords import kafka_config
+from commons_events.kafka._transactions import KafkaTransaction
+from commons_events.kafka._transport import KafkaTransport
+from commons_events.message import Headers, Message, PublishResult, Receipt
+from commons_events.producers import EventProducer, ProducerConfig
+from commons_events.producers._producer import _headers
+from commons_events.transport import Delivery, Outcome, Settlement, Transport
+
+__all__ = ["KafkaProducer", "ProducerTransaction"]
+
+Key = str | bytes | None
+
+
+class ProducerTransaction:
+    """What `KafkaProducer.transaction` yields."""
+
+    def __init__(self, transaction: KafkaTransaction) -> None:
+        self._transaction = transaction
+
+    def send_offsets(self, messages: Delivery | Iterable[Delivery]) -> None:
+        """Finish received messages with this transaction: they count as handled exactly if it commits.
+
+        Args:
+            messages: one or several, of any consumers of the same cluster; with them every earlier one of their
+                partitions has to be finished by the end of the transaction.
+        """
+        deliveries = [messages] if isinstance(messages, Delivery) else list(messages)
+        self._transaction.settle([Settlement(delivery, Outcome.ACK) for delivery in deliveries])
+
+
+class KafkaProducer(EventProducer):
+    """Sends events to Kafka: idempotent, confirmed by all in-sync replicas, with Java's partitioner.
+
+    Args:
+        bootstrap_servers: ``"host:9092,other:9092"``, or a list of such.
+        config: a `ProducerConfig`, in place of everything else.
+        transport: use this one, which stays its maker's to close.
+        settings: those of `ProducerConfig`, and librdkafka's with underscores for dots: ``linger_ms=5``,
+            ``compression_type="zstd"``, ``security_protocol="SASL_SSL"``, ``transactional_id="billing-1"``.
+
+    Raises:
+        ConfigurationError: a setting is unknown, with the nearest right one, or wrong.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str | Sequence[str] | None = None,
+        *,
+        config: ProducerConfig | None = None,
+        transport: Transport | None = None,
+        **settings: Any,
+    ) -> None:
+        if config is None:
+            if bootstrap_servers is None and transport is None and not settings.keys() & {"url", "broker"}:
+                settings["broker"] = "kafka"
+            config = kafka_config(ProducerConfig, "KafkaProducer", bootstrap_servers, settings)
+            if "delivery_timeout" in settings:
+                config.options.setdefault("delivery.timeout.ms", max(1, round(config.delivery_timeout * 1000)))
+        elif bootstrap_servers is not None or settings:
+            raise ConfigurationError("KafkaProducer: give a config or settings, not both.")
+        super().__init__(config, transport=transport)
+        if not isinstance(self._transport, KafkaTransport):
+            raise ConfigurationError(f"KafkaProducer needs Kafka, and the broker is {self._transport.name!r}.")
+        self._kafka: KafkaTransport = self._transport
+        self._open_transaction: ContextVar[KafkaTransaction | None] = ContextVar("transaction", default=None)
+
+    def send(
+        self,
+        topic: str,
+        event: Event | bytes | None,
+        key: Key = None,
+        partition: int | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
+        timestamp: datetime | None = None,
+    ) -> asyncio.Future[Receipt]:
+        """Hand an event over, now; the future returns once the broker has confirmed it.
+
+        Args:
+            topic: where to.
+            event: what happened; None, with a key, for a tombstone, which says that the key has no value any more; or
+                bytes, which are sent as they are, without any headers of ours.
+            key: decides the partition and with it the order, as in the Java client; a str stands for its UTF-8 bytes.
+            partition: asks for one partition; None lets the key decide.
+            headers: more headers.
+            timestamp: aware; by default now.
+
+        Raises:
+            UnknownPartitionError: ``partition`` is below 0; from the future where the topic has fewer.
+            TypeError: the key is neither str nor bytes, or a tombstone has none.
+            CommonsEventsError: as in `EventProducer.send`.
+        """
+        if partition is not None and partition < 0:
+            raise UnknownPartitionError(f"send: topic {topic!r} has no partition {partition}; they are counted from 0.")
+        if not self._telemetry.tracing and self._open_transaction.get() is None:
+            self._check_usable()
+            given = _headers(headers) if headers else ()
+            message = self._message(topic, event, key, partition, given, timestamp)
+            self._telemetry.sent(topic)
+            return self._kafka.publish_one(message)
+        return super().send(
+            topic,
+            event,  # type: ignore[arg-type]  # _message looks after it
+            key=key,
+            partition=partition,
+            headers=headers,
+            timestamp=timestamp,
+        )
+
+    async def send_batch(
+        self,
+        topic: str,
+        events: Iterable[Event | bytes | None],
+        key: Key | Callable[[Any], Key] = None,
+        headers: Mapping[str, str | bytes] | None = None,
+    ) -> Sequence[Receipt]:
+        """See `EventProducer.send_batch`; bytes and tombstones as in `send`."""
+        return await super().send_batch(topic, events, key=key, headers=headers)  # type: ignore[arg-type]
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[ProducerTransaction]:
+        """A block whose sends are seen together when it ends, and never if it raises or is cancelled.
+
+        What is sent inside it, by its task and by tasks that start in it, belongs to it; awaiting such a send waits for
+        the broker to have it, while nobody sees it yet. Consume, transform, produce exactly once::
+
+            async with producer.transaction() as transaction:
+                await producer.send("invoices", invoice)
+                transaction.send_offsets(message)
+
+        Raises:
+            TransactionError: the commit failed, and nothing of it is visible; FencedError where a newer producer has
+                the same ``transactional_id``.
+        """
+        self._check_usable()
+        async with self._kafka.transaction() as transaction:
+            token = self._open_transaction.set(transaction)
+            try:
+                yield ProducerTransaction(transaction)
+            finally:
+                self._open_transaction.reset(token)
+
+    async def _settle_in_flight(self, timeout: float | None) -> int:
+        return await super()._settle_in_flight(timeout) + await self._kafka.give_up(timeout)
+
+    def _publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
+        transaction = self._open_transaction.get()
+        return super()._publish(messages) if transaction is None else transaction.send(messages)
+
+    def _message(
+        self,
+        topic: str,
+        event: Event | bytes | None,
+        key: Key,
+        partition: int | None,
+        headers: Headers,
+        timestamp: datetime | None,
+    ) -> Message:
+        if event is not None and not isinstance(event, bytes):
+            return super()._message(topic, event, key, partition, headers, timestamp)
+        if event is None and key is None:
+            raise TypeError("send: a tombstone (event=None) needs the key whose value is gone.")
+        if topic not in self._checked_topics:
+            self._transport.check_topic(topic)
+            self._checked_topics.add(topic)
+        if timestamp is None:
+            timestamp = self._runtime.now()
+        elif timestamp.tzinfo is None:
+            raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
+        if isinstance(key, str):
+            key = key.encode()
+        elif key is not None and not isinstance(key, bytes):
+            raise TypeError(f"A key is str or bytes, not {type(key).__name__}; convert it, for example by str(key).")
+        message = Message(topic, event, key, headers, timestamp, partition)
+        limit = self.config.max_message_bytes
+        if limit is not None and message.size > limit:
+            raise MessageTooLargeError(
+                f"A message of {message.size:,} bytes for topic {topic!r}; max_message_bytes is {limit:,}. Send less."
+            )
+        return message

@@ -1,0 +1,516 @@
+"""`KafkaSubscription`: deliveries to the event loop, and their outcomes as committed offsets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import Future
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from commons_events.errors import CommonsEventsError, TransactionError, TransportError, UnknownTopicError
+from commons_events.kafka._errors import DELETED, UNREACHABLE, kafka_error, transport_error
+from commons_events.kafka._partition import KafkaDelivery, PartitionState
+from commons_events.kafka._poller import Assigned, Poller, Sought
+from commons_events.kafka._raw import RawMessage
+from commons_events.kafka._settings import LOGGER, KafkaSettings
+from commons_events.runtime import current_runtime
+from commons_events.transport import DONE, Delivery, Outcome, SeekTarget, Settlement, SubscribeRequest, Subscription
+from commons_events.transport import TopicPartition as PartitionId
+
+if TYPE_CHECKING:
+    from commons_events.kafka._transport import KafkaTransport
+
+__all__ = ["KafkaSubscription"]
+
+_COMMIT_TRIES = 50
+_REBALANCING = frozenset(
+    {KafkaError.REBALANCE_IN_PROGRESS, KafkaError._WAIT_COORD, KafkaError.STALE_MEMBER_EPOCH, *UNREACHABLE}
+)
+
+
+class KafkaSubscription(Subscription):
+    """A member of a group, or, without one, a reader of all partitions. Belongs to its event loop."""
+
+    def __init__(self, transport: KafkaTransport, settings: KafkaSettings, request: SubscribeRequest) -> None:
+        self._transport = transport
+        self._runtime = current_runtime()
+        self._request = request
+        self._interval = settings.own["commit.interval.ms"]
+        self._revoke_timeout = settings.own["revoke.timeout.ms"]
+        self._max_unsettled = request.max_unsettled
+        self._states: dict[PartitionId, PartitionState] = {}
+        self._scheduled: dict[PartitionState, None] = {}
+        """The partitions in which something comes again."""
+        self._out = 0
+        self._batch: list[RawMessage] = []
+        self._place = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        self._commit_timer: asyncio.TimerHandle | None = None
+        self._revoking: dict[Future[list[TopicPartition]], list[PartitionState]] = {}
+        self._poller = Poller(settings, request, self)
+
+    async def start(self) -> None:
+        """Join; called once, by the transport."""
+        try:
+            await self._poller.start()
+        except BaseException:
+            self._closed = True
+            self._poller.abandon()
+            raise
+
+    # --- receiving -----------------------------------------------------------------------------------------------
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """See `Subscription.receive`."""
+        await self._runtime.sleep(0)
+        while not self._closed:
+            batch = self._take(limit)
+            if batch:
+                return batch
+            self._waiter = waiter = asyncio.get_running_loop().create_future()
+            due = min((state.schedule[0][0] for state in self._scheduled if state.schedule), default=None)
+            if due is None or self._paused:
+                await waiter
+                continue
+            timer = self._runtime.call_later(max(0.0, due - self._runtime.monotonic()), self._wake)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        return ()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def on_arrival(self) -> None:
+        """See `Owner`."""
+        self._wake()
+
+    def _take(self, limit: int) -> list[KafkaDelivery]:
+        """Up to ``limit`` deliveries: first what comes again, then new messages in the order of the log."""
+        limit = min(limit, self._max_unsettled - self._out)
+        if limit <= 0 or self._paused:
+            return []
+        taken: list[KafkaDelivery] = []
+        if self._scheduled:
+            self._take_again(taken, limit)
+        arrived = self._poller.arrived
+        while len(taken) < limit:
+            if self._batch:
+                self._take_new(taken, limit)
+                continue
+            if not arrived:
+                break
+            arrival = arrived[0]
+            if isinstance(arrival, list):
+                self._batch, self._place = arrival, 0
+            elif isinstance(arrival, CommonsEventsError):
+                if taken:
+                    break
+                arrived.popleft()
+                raise arrival
+            else:
+                self._apply(arrival)
+            arrived.popleft()
+        self._out += len(taken)
+        if self._poller.waits_for_room:
+            self._poller.room.set()
+        return taken
+
+    def _take_again(self, taken: list[KafkaDelivery], limit: int) -> None:
+        now = self._runtime.monotonic()
+        for state in list(self._scheduled):
+            while len(taken) < limit and (again := state.pop_due(now)) is not None:
+                state.out += 1
+                taken.append(again)
+            if not state.schedule:
+                del self._scheduled[state]
+
+    def _take_new(self, taken: list[KafkaDelivery], limit: int) -> None:
+        batch, place, states = self._batch, self._place, self._states
+        room = limit - len(taken)
+        last_topic: str | None = None
+        last_partition = -1
+        state: PartitionState | None = None
+        begun = place
+        end = len(batch)
+        while place < end and room:
+            raw = batch[place]
+            place += 1
+            error = raw.error()
+            if error is not None:
+                self._batch, self._place = batch[place:], 0
+                self._poller.taken += place - begun
+                self._take_error(raw, error)
+                return
+            partition, topic = raw.partition(), raw.topic()
+            if partition != last_partition or topic != last_topic:
+                last_partition, last_topic = partition, topic
+                state = states.get(PartitionId(topic, partition))
+            if state is None or not state.owned:
+                continue
+            offset = raw.offset()
+            if state.next is not None and offset < state.next:
+                continue
+            state.next = offset + 1
+            if state.held:
+                key = raw.key()
+                if key is not None and key in state.held:
+                    state.park(KafkaDelivery(raw, self, state, partition, offset), key)
+                    continue
+            delivery = KafkaDelivery(raw, self, state, partition, offset)
+            state.unfinished[offset] = delivery
+            state.out += 1
+            taken.append(delivery)
+            room -= 1
+        self._poller.taken += place - begun
+        if place < end:
+            self._place = place
+        else:
+            self._batch, self._place = [], 0
+
+    def _take_error(self, raw: RawMessage, error: KafkaError) -> None:
+        code = error.code()
+        topic, partition = raw.topic(), raw.partition()
+        if code == KafkaError._PARTITION_EOF:
+            state = self._states.get(PartitionId(topic, partition))
+            if state is not None and state.owned and (state.next is None or state.next < raw.offset()):
+                state.next = raw.offset()  # behind markers and aborted messages, which nobody receives
+                self._changed()
+        elif code in UNREACHABLE or (error.retriable() and not error.fatal()):
+            LOGGER.debug("%s", error)
+        else:
+            where = f"Topic {topic!r}" if topic and code in DELETED else "Kafka consumer"
+            self._poller.arrived.appendleft(transport_error(error, where))
+
+    def _apply(self, arrival: Assigned | Sought) -> None:
+        if isinstance(arrival, Assigned):
+            for id in arrival.partitions:
+                self._states[id] = PartitionState(id)
+            return
+        if arrival.partition in self._states:
+            self._states[arrival.partition] = PartitionState(arrival.partition, arrival.offset)
+            self._changed()
+
+    # --- settling --------------------------------------------------------------------------------------------------
+
+    def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
+        """See `Subscription.settle`; finished offsets are committed within ``commit.interval.ms``."""
+        if self._closed:
+            return DONE
+        settled = 0
+        for delivery, outcome, delay in settlements:
+            if not isinstance(delivery, KafkaDelivery) or delivery.subscription is not self:
+                continue
+            state, offset = delivery.state, delivery.offset
+            unfinished = state.unfinished
+            assert offset is not None
+            if unfinished.get(offset) is not delivery:
+                continue
+            settled += 1
+            state.out -= 1
+            if outcome is Outcome.ACK:
+                del unfinished[offset]
+                if state.attempts:
+                    state.attempts.pop(offset, None)
+            else:
+                attempt = delivery.attempt
+                if outcome is Outcome.NACK:
+                    state.attempts[offset] = attempt = attempt + 1
+                state.put_back(delivery, self._runtime.monotonic() + delay, attempt)
+                self._scheduled[state] = None
+        if settled:
+            room = self._out < self._max_unsettled
+            self._out -= settled
+            if not room or self._scheduled:
+                self._wake()
+            self._changed()
+            if self._revoking:
+                self._finish_revoking()
+        return DONE
+
+    def _changed(self) -> None:
+        if self._commit_timer is None and self._poller.grouped:
+            self._commit_timer = self._runtime.call_later(self._interval, self._commit)
+
+    def _commit(self) -> None:
+        """Tell the broker the positions that have moved, without waiting."""
+        self._commit_timer = None
+        if self._closed:
+            return
+        positions = self._positions(self._states.values())
+        if positions:
+            self._poller.commit_soon(positions)
+
+    def _positions(self, states: Any) -> list[TopicPartition]:
+        """The positions that the broker has not been told, which count as told from now on."""
+        positions = []
+        if self._poller.grouped:
+            for state in states:
+                position = state.position()
+                if position is not None and position != state.committed:
+                    state.committed = position
+                    positions.append(TopicPartition(state.id.topic, state.id.partition, position))
+        return positions
+
+    def on_commit_failed(self, partitions: Sequence[PartitionId]) -> None:
+        """See `Owner`."""
+        for id in partitions:
+            if id in self._states:
+                self._states[id].committed = None
+                self._changed()
+
+    async def flush(self) -> None:
+        """See `Subscription.flush`."""
+        for left in reversed(range(_COMMIT_TRIES)):
+            if self._closed:
+                return
+            self._apply_markers()
+            positions = self._positions(self._states.values())
+            try:
+                # Also where nothing is new: what was told without waiting may still be on its way.
+                told = positions or self._told()
+                if told:
+                    await self._poller.call(partial(self._poller.commit, told))
+            except KafkaException as error:
+                self.on_commit_failed([PartitionId(p.topic, p.partition) for p in positions])
+                if kafka_error(error).code() in _REBALANCING and left:
+                    await self._runtime.sleep(0.1)
+                    continue
+                raise transport_error(error, "Committing offsets") from error
+            else:
+                return
+
+    def _told(self) -> list[TopicPartition]:
+        return [
+            TopicPartition(state.id.topic, state.id.partition, state.committed)
+            for state in self._states.values()
+            if state.committed is not None
+        ]
+
+    def _apply_markers(self) -> None:
+        """Apply what was sought and not reached yet; what lies before it is stale."""
+        arrived = self._poller.arrived
+        if any(isinstance(arrival, Sought) for arrival in list(arrived)):
+            for arrival in list(arrived):
+                if isinstance(arrival, Sought) and arrival.partition in self._states:
+                    state = self._states[arrival.partition]
+                    if not state.owned:
+                        self._states[arrival.partition] = ahead = PartitionState(arrival.partition, arrival.offset)
+                        ahead.owned = False
+
+    # --- partitions that leave -----------------------------------------------------------------------------------
+
+    def on_revoke(self, partitions: Sequence[PartitionId], done: Future[list[TopicPartition]] | None) -> None:
+        """See `Owner`: hand out no more, give back what nobody looks at, wait a while for what is out."""
+        leaving = [state for id in partitions if (state := self._states.get(id)) is not None]
+        gone = frozenset(partitions)
+        for arrival in list(self._poller.arrived):
+            if isinstance(arrival, Assigned):
+                arrival.partitions[:] = [id for id in arrival.partitions if id not in gone]
+        for state in leaving:
+            state.owned = False
+            self._scheduled.pop(state, None)
+        if self._request.on_revoke is not None:
+            self._request.on_revoke(gone)
+        for state in leaving:
+            self._scheduled.pop(state, None)
+        if done is None:
+            self._let_go(leaving)
+            return
+        self._revoking[done] = leaving
+        self._runtime.call_later(self._revoke_timeout, lambda: self._finish_revoking(done))
+        self._finish_revoking()
+
+    def _finish_revoking(self, late: Future[list[TopicPartition]] | None = None) -> None:
+        for done, leaving in list(self._revoking.items()):
+            if done is late or not any(state.out for state in leaving):
+                del self._revoking[done]
+                done.set_result(self._positions(leaving))
+                self._let_go(leaving)
+
+    def _let_go(self, leaving: Sequence[PartitionState]) -> None:
+        for state in leaving:
+            self._out -= state.out
+            state.forget()
+            self._scheduled.pop(state, None)
+            if self._states.get(state.id) is state:
+                del self._states[state.id]
+        self._wake()
+
+    # --- what only some brokers can ------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """See `Pausable`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """See `Pausable`."""
+        self._paused = False
+        self._wake()
+
+    async def seek(self, target: SeekTarget, *, topic: str | None = None, partition: int | None = None) -> None:
+        """See `Seekable`."""
+        if topic is not None and topic not in self._request.topics and topic not in {id.topic for id in self._states}:
+            raise UnknownTopicError(f"seek: this subscription has no topic {topic!r}.")
+        if isinstance(target, datetime) and target.tzinfo is None:
+            raise ValueError(f"seek: the time {target!r} is naive; give an aware datetime.")
+        while self._poller.arrived and isinstance(self._poller.arrived[0], Assigned):
+            self._apply(self._poller.arrived.popleft())  # type: ignore[arg-type]  # it was looked at
+        states = [
+            state
+            for state in self._states.values()
+            if topic in (None, state.id.topic) and partition in (None, state.id.partition)
+        ]
+        for state in states:
+            self._out -= state.out
+            state.forget()
+            self._scheduled.pop(state, None)
+        ids = [state.id for state in states]
+        try:
+            await self._poller.call(lambda: self._seek(ids, target))
+        except KafkaException as error:
+            raise transport_error(error, "Seeking") from error
+        self._wake()
+
+    def _seek(self, ids: Sequence[PartitionId], target: SeekTarget) -> None:
+        """In the thread: find the offsets, go there, and say so in the stream of what arrives."""
+        consumer = self._poller.consumer
+        times: dict[PartitionId, int] = {}
+        if isinstance(target, datetime):
+            milliseconds = round(target.timestamp() * 1000)  # as the messages' own times were: none is missed
+            asked = [TopicPartition(id.topic, id.partition, milliseconds) for id in ids]
+            times = {PartitionId(p.topic, p.partition): p.offset for p in consumer.offsets_for_times(asked, timeout=30)}
+        for id in ids:
+            first, end = consumer.get_watermark_offsets(TopicPartition(id.topic, id.partition), timeout=30)
+            if target == "beginning":
+                offset = first
+            elif target == "end":
+                offset = end
+            elif isinstance(target, datetime):
+                offset = times[id] if times[id] >= 0 else end
+            else:
+                assert isinstance(target, int)
+                offset = min(max(target, first), end)
+            self._seek_one(consumer, id, offset)
+            self._poller._hand_over(Sought(id, offset))
+
+    @staticmethod
+    def _seek_one(consumer: Any, id: PartitionId, offset: int) -> None:
+        for left in reversed(range(100)):
+            try:
+                consumer.seek(TopicPartition(id.topic, id.partition, offset))
+            except KafkaException as error:
+                if kafka_error(error).code() != KafkaError._STATE or not left:
+                    raise
+                consumer.poll(0.0)  # it was assigned just now, and is not fetched yet
+            else:
+                return
+
+    @property
+    def assignment(self) -> frozenset[PartitionId]:
+        """The partitions that this member has."""
+        return frozenset(id for id, state in self._states.items() if state.owned)
+
+    async def lag(self) -> dict[PartitionId, int]:
+        """How many messages each of this member's partitions has beyond the finished ones.
+
+        Raises:
+            TransportError: the broker did not say.
+        """
+        positions = {id: state.position() for id, state in self._states.items()}
+
+        def measure() -> dict[PartitionId, int]:
+            found = {}
+            for id, position in positions.items():
+                partition = TopicPartition(id.topic, id.partition)
+                first, end = self._poller.consumer.get_watermark_offsets(partition, timeout=10)
+                if position is None and self._poller.grouped:
+                    told = self._poller.consumer.committed([partition], timeout=10)[0].offset
+                    position = told if told >= 0 else None
+                found[id] = max(0, end - (first if position is None else position))
+            return found
+
+        try:
+            return await self._poller.call(measure)
+        except KafkaException as error:
+            raise transport_error(error, "Measuring the lag") from error
+
+    # --- transactions ----------------------------------------------------------------------------------------------
+
+    def positions_after(self, settlements: Sequence[Settlement]) -> list[TopicPartition]:
+        """What a transaction has to commit so that these deliveries are finished.
+
+        Raises:
+            TransactionError: one is not ours any more, or an earlier one of its partition would stay unfinished.
+        """
+        finished: dict[PartitionState, set[int]] = {}
+        for delivery, _, _ in settlements:
+            assert isinstance(delivery, KafkaDelivery)
+            assert delivery.offset is not None
+            state = delivery.state
+            if self._closed or not state.owned or state.unfinished.get(delivery.offset) is not delivery:
+                raise TransactionError(f"{delivery!r} belongs to another member by now, so nothing is committed.")
+            finished.setdefault(state, set()).add(delivery.offset)
+        positions = []
+        for state, offsets in finished.items():
+            position = next((offset for offset in state.unfinished if offset not in offsets), state.next)
+            if position is None or position <= max(offsets):
+                raise TransactionError(
+                    f"Offset {position} of {state.id.topic}/{state.id.partition} is unfinished, and a log commits none "
+                    f"beyond it: settle it too, or in a transaction before."
+                )
+            positions.append(TopicPartition(state.id.topic, state.id.partition, position))
+        return positions
+
+    async def group_metadata(self) -> object:
+        """Who we are in our group, for the broker to tell whether we still are."""
+        if self._closed:
+            raise TransactionError("The consumer of these messages is closed, so nothing is committed.")
+        try:
+            return await self._poller.call(self._poller.consumer.consumer_group_metadata)
+        except (RuntimeError, KafkaException) as error:
+            raise TransactionError("The consumer of these messages is closed, so nothing is committed.") from error
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """See `Subscription.close`."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._closed:
+            return
+        self._apply_markers()
+        positions = self._positions(self._states.values())
+        self._end()
+        try:
+            await self._poller.close(positions or [])
+        except TransportError as error:
+            LOGGER.warning("closing a Kafka subscription: %s", error)
+
+    def _end(self) -> None:
+        self._closed = True
+        if self._commit_timer is not None:
+            self._commit_timer.cancel()
+        for done, leaving in list(self._revoking.items()):
+            done.set_result(self._positions(leaving))
+        self._revoking.clear()
+        self._wake()
+        self._transport.forget(self)
+
+    async def abandon(self) -> None:
+        """End as if the process had died: nothing more is committed. For tests of redelivery."""
+        self._end()
+        await self._poller.close([])

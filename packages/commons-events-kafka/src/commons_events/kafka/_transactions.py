@@ -1,0 +1,180 @@
+"""Transactions: messages and consumed offsets that are seen together, or not at all (KIP-98, KIP-447)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from commons_events.errors import TransactionError
+from commons_events.kafka._errors import kafka_error, transaction_error
+from commons_events.kafka._publisher import Confirmation, Publisher
+from commons_events.kafka._settings import LOGGER, KafkaSettings
+from commons_events.message import Message
+from commons_events.runtime import current_runtime
+from commons_events.transport import Outcome, Settlement
+
+if TYPE_CHECKING:
+    from commons_events.kafka._subscription import KafkaSubscription
+
+__all__ = ["KafkaTransaction", "Transactions"]
+
+T = TypeVar("T")
+
+
+class KafkaTransaction:
+    """One transaction. Messages go to the broker when they are published, and are seen once it has committed."""
+
+    def __init__(self, publisher: Publisher, check_topic: Callable[[str], None]) -> None:
+        self._publisher = publisher
+        self._check_topic = check_topic
+        self._confirmations: list[Confirmation] = []
+        self._settlements: list[Settlement] = []
+        self._ended = False
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """See `Transaction`."""
+        self.send(messages)  # type: ignore[unused-awaitable]  # the commit looks at it
+
+    def send(self, messages: Sequence[Message]) -> Confirmation:
+        """As `publish`; the future tells that the broker has the messages, which nobody sees before the commit."""
+        self._check_open()
+        confirmation = self._publisher.publish(messages, self._check_topic)
+        self._confirmations.append(confirmation)
+        return confirmation
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """See `Transaction`; ``Outcome.ACK`` sends the offset with the commit (``send_offsets``)."""
+        self._check_open()
+        self._settlements.extend(settlements)
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise TransactionError("This transaction has ended; begin a new one.")
+
+    async def confirmed(self) -> None:
+        """Wait for the broker to have every message; raise where it refused one."""
+        self._ended = True
+        for confirmation in self._confirmations:
+            if confirmation.cancelled():
+                continue
+            for result in await confirmation:
+                if isinstance(result, Exception):
+                    raise TransactionError(f"The transaction is aborted: {result}") from result
+
+    def positions(self) -> dict[KafkaSubscription, list[TopicPartition]]:
+        """What has to be committed for the finished messages, a subscription each.
+
+        Raises:
+            TransactionError: one is not its subscription's any more, or an earlier one of its partition is unfinished.
+        """
+        finished: dict[KafkaSubscription, list[Settlement]] = {}
+        for settlement in self._settlements:
+            subscription = getattr(settlement.delivery, "subscription", None)
+            if subscription is None:
+                raise TransactionError(f"{settlement.delivery!r} was not received from Kafka; settle it by itself.")
+            if settlement.outcome is Outcome.ACK:
+                finished.setdefault(subscription, []).append(settlement)
+        return {subscription: subscription.positions_after(these) for subscription, these in finished.items()}
+
+    def settled(self) -> None:
+        """The commit is done: carry the settlements out here."""
+        by_subscription: dict[KafkaSubscription, list[Settlement]] = {}
+        for settlement in self._settlements:
+            by_subscription.setdefault(settlement.delivery.subscription, []).append(settlement)  # type: ignore[attr-defined]
+        for subscription, these in by_subscription.items():
+            subscription.settle(these)  # type: ignore[unused-awaitable]  # done when it returns
+
+
+class Transactions:
+    """The transactional producer of a transport: one transaction after the other, each by who began it."""
+
+    def __init__(self, settings: KafkaSettings, check_topic: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._check_topic = check_topic
+        self._timeout = settings.own["transaction.commit.timeout.ms"]
+        self._publisher: Publisher | None = None
+        self._lock = asyncio.Lock()
+        self._owner: asyncio.Task[object] | None = None
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncGenerator[KafkaTransaction]:
+        """See `Transactional`. Others that want to begin one wait for this one's end."""
+        if self._owner is not None and self._owner is asyncio.current_task():
+            raise TransactionError("This task is inside a transaction of this transport already; end that one first.")
+        async with self._lock:
+            self._owner = asyncio.current_task()
+            try:
+                publisher = await self._open()
+                await self._call(publisher, "beginning a transaction", publisher.client.begin_transaction)
+                transaction = KafkaTransaction(publisher, self._check_topic)
+                try:
+                    yield transaction
+                    await self._commit(publisher, transaction)
+                except BaseException:
+                    transaction._ended = True
+                    await asyncio.shield(self._abort(publisher))
+                    raise
+                transaction.settled()
+            finally:
+                self._owner = None
+
+    async def _open(self) -> Publisher:
+        if self._publisher is None:
+            given = self._settings.options.get("transactional.id")
+            name = given or f"{self._settings.client_id}-{current_runtime().new_id()}"
+            publisher = Publisher(self._settings, str(name))
+            try:
+                await self._call(
+                    publisher, "opening the transactional producer", publisher.client.init_transactions, self._timeout
+                )
+            except BaseException:
+                await publisher.close()
+                raise
+            self._publisher = publisher
+        return self._publisher
+
+    async def _commit(self, publisher: Publisher, transaction: KafkaTransaction) -> None:
+        await transaction.confirmed()
+        for subscription, positions in transaction.positions().items():
+            if positions:
+                metadata = await subscription.group_metadata()
+                await self._call(
+                    publisher,
+                    "committing offsets in the transaction",
+                    publisher.client.send_offsets_to_transaction,
+                    positions,
+                    metadata,
+                    self._timeout,
+                )
+        await self._call(publisher, "committing the transaction", publisher.client.commit_transaction, self._timeout)
+
+    async def _abort(self, publisher: Publisher) -> None:
+        try:
+            await self._call(publisher, "aborting", publisher.client.abort_transaction, self._timeout)
+        except TransactionError as error:
+            LOGGER.warning("the transaction could not be aborted, so its producer is replaced: %s", error)
+            self._publisher = None
+            await publisher.close()
+
+    async def _call(self, publisher: Publisher, doing: str, call: Callable[..., T], *arguments: object) -> T:
+        """Run a blocking call of the client beside the event loop, again where it says that it may be repeated."""
+        deadline = current_runtime().monotonic() + self._timeout
+        while True:
+            try:
+                return await asyncio.to_thread(call, *arguments)
+            except KafkaException as error:
+                reported = kafka_error(error)
+                if reported.retriable() and current_runtime().monotonic() < deadline:
+                    await current_runtime().sleep(0.1)
+                    continue
+                raise transaction_error(error, f"Kafka, {doing}") from error
+
+    async def close(self) -> None:
+        """Close the producer; a transaction that is open is aborted."""
+        if self._publisher is not None:
+            publisher, self._publisher = self._publisher, None
+            await publisher.close()

@@ -1,0 +1,114 @@
+"""What is wrong with a setting is said when the client is made, with the nearest right one, and no secret in it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from commons_events import EventConsumer, EventProducer
+from commons_events.errors import ConfigurationError, ConnectionLostError, InvalidTopicError, UnknownPartitionError
+from commons_events.event import Event
+from commons_events.kafka import KafkaConsumer, KafkaProducer, KafkaTransport
+from commons_events.transport import SubscribeRequest, TransportSettings
+
+
+class Happened(Event):
+    event_type = "kafka-tests.happened"
+    number: int
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lingr_ms": 5}, "Did you mean 'linger.ms'"),
+        ({"linger_ms": "soon"}, "linger|queue.buffering.max.ms"),
+        ({"enable_auto_commit": True}, "not yours to set"),
+        ({"acks": "1"}, "acks"),
+        ({"security_protocol": "tls"}, "security.protocol"),
+        ({"options": {"compresion.type": "zstd"}}, "Did you mean 'compression.type'"),
+        ({"commit_interval_ms": -1}, "milliseconds"),
+        ({"url": "kafka://other:9092"}, "not both"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        KafkaProducer(bootstrap_servers="localhost:9092", **settings)
+
+
+@pytest.mark.parametrize("servers", ["", "host:port", "host:0", ":9092", "host:9092,"])
+def test_a_wrong_address_is_named(servers: str) -> None:
+    with pytest.raises(ConfigurationError, match="bootstrap"):
+        KafkaProducer(bootstrap_servers=servers)
+
+
+def test_librdkafkas_settings_are_keywords() -> None:
+    producer = KafkaProducer(["one:9092", "two:9092"], linger_ms=5, compression_type="zstd", client_id="me")
+    assert producer.config.options == {"linger.ms": 5, "compression.type": "zstd"}
+    assert producer.config.address == "kafka://one:9092,two:9092"
+    assert producer.config.client_id == "me"
+
+
+def test_the_unified_clients_take_them_in_librdkafkas_words() -> None:
+    with pytest.raises(ConfigurationError, match="linger.ms"):
+        EventProducer(broker="kafka://localhost:9092", options={"linger,ms": 5})
+    with pytest.raises(ConfigurationError, match="linger.ms"):
+        EventConsumer(broker="kafka://localhost:9092?linger_ms=5", topics=["a"])
+
+
+def test_a_group_is_needed() -> None:
+    with pytest.raises(ConfigurationError, match="group_id is missing"):
+        KafkaConsumer(bootstrap_servers="localhost:9092", topics=["user-events"])
+
+
+@pytest.mark.parametrize("topic", ["", ".", "..", "two words", "ümlaut", "slash/ed", "x" * 250, "^(open"])
+def test_kafka_takes_no_such_topic(topic: str) -> None:
+    with pytest.raises(InvalidTopicError):
+        KafkaConsumer(bootstrap_servers="localhost:9092", group_id="g", topics=[topic])
+    with pytest.raises(InvalidTopicError):
+        KafkaTransport().check_topic(topic)
+
+
+def test_the_consumer_protocol_leaves_time_outs_to_the_broker() -> None:
+    with pytest.raises(ConfigurationError, match="classic"):
+        KafkaConsumer("localhost:9092", "g", ["a"], group_protocol="consumer", session_timeout_ms=6000)
+
+
+def test_a_wrong_value_shows_no_secret() -> None:
+    url = "kafka://user:hunter2@localhost:9092"
+    transport = KafkaTransport.from_settings(TransportSettings(url=url, options={"ssl.key.password": "hunter3"}))
+    shown = f"{transport!r} {vars(transport)!r} {transport._settings!r}"
+    with pytest.raises(ConfigurationError) as caught:
+        KafkaTransport(url, **{"security.protocol": "none", "sasl.oauthbearer.client.secret": "hunter4"})
+    assert "hunter" not in shown + str(caught.value) + repr(caught.value.__cause__)
+
+
+@pytest.mark.asyncio
+async def test_bad_input_is_refused_at_once() -> None:
+    producer = KafkaProducer(bootstrap_servers="localhost:1", connect_timeout_ms=500)
+    with pytest.raises(UnknownPartitionError):
+        producer.send("topic", Happened(number=1), partition=-1)
+    with pytest.raises(TypeError, match="tombstone"):
+        producer.send("topic", None)
+    with pytest.raises(TypeError, match="key"):
+        producer.send("topic", Happened(number=1), key=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="key"):
+        producer.send("topic", b"raw", key=1)  # type: ignore[arg-type]
+    await producer.close()
+
+
+@pytest.mark.asyncio
+async def test_nobody_at_the_address_is_an_error_and_no_hang() -> None:
+    async with asyncio.timeout(20):
+        producer = KafkaProducer(bootstrap_servers="127.0.0.1:1", connect_timeout_ms=500)
+        for _ in range(2):
+            with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1:1"):
+                await producer.send("topic", Happened(number=1))
+        await producer.close()
+        transport = KafkaTransport("kafka://127.0.0.1:1?connect.timeout.ms=500")
+        with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1:1"):
+            await transport.subscribe(SubscribeRequest(topics=("topic",), group_id="g"))
+        with pytest.raises(ConnectionLostError):
+            await transport.topics()
+        await transport.close()

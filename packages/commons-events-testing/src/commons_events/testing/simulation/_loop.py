@@ -49,14 +49,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Seconds since the start."""
         return self._virtual_now
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]  # typeshed's own needs a TypeVarTuple
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         """As in asyncio, but the dead do not ask for anything."""
         handle = super().call_soon(callback, *args, context=context)
         if _is_dead(handle):
             handle.cancel()
         return handle
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(  # type: ignore[override]  # as for call_soon
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         """Run ``func`` now: a thread would bring real time and its own order."""
         future = self.create_future()
         try:

@@ -313,7 +313,7 @@ class _Run:
             coroutine = task.get_coro()
             for _ in range(_MOST_CLEANUPS):
                 try:
-                    coroutine.close()  # type: ignore[union-attr]  # tasks are made of coroutines here
+                    coroutine.close()
                 except Exception:  # noqa: BLE001  # it awaits, or fails, in a `finally` that a dead process has not run
                     continue
                 break

@@ -402,6 +402,12 @@ class MemoryBroker:
             stored = log.messages[start : start + limit]
             return [StoredMessage(message, partition, log.base + start + i) for i, message in enumerate(stored)]
 
+    def lag(self, name: str) -> int:
+        """How many messages of a topic are not finished, summed over the groups that read it."""
+        with self._lock:
+            states = [state for log in self._existing(name).partitions for state in log.group_states]
+            return sum(s.partition.end - s.tracker.committed - s.tracker.held_back for s in states)
+
     def _existing(self, name: str) -> Topic:
         topic = self._topics.get(name)
         if topic is None:

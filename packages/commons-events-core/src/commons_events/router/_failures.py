@@ -195,8 +195,8 @@ class Failures:
         if plan.dead_letter is None:
             raise HandlerFailedError(
                 f"{delivery!r} on {plan.name} {reason}: {type(error).__name__}: {error}. There is no dead_letter= "
-                "topic to keep it, so it is left unsettled and the router stops. Name one, or let Retry(ignore=…) finish "
-                "what may get lost."
+                "topic to keep it, so it is left unsettled and the router stops. Name one, or let Retry(ignore=…) "
+                "finish what may get lost."
             ) from error
         if turn is not None and turn.head is not None:
             return await self._return(lane, turn, reason, error)

@@ -13,7 +13,7 @@ from commons_events.errors import HandlerDefinitionError, HandlerResultError, Ha
 from commons_events.event import Event
 from commons_events.middleware import Flow, Middleware, Received, ReceiveNext
 from commons_events.router._options import Registration
-from commons_events.router._signature import Signature, function_name, place, read_signature
+from commons_events.router._signature import Signature, function_name, looked_up, place, read_signature
 from commons_events.runtime import Runtime
 
 __all__ = ["Handler", "HandlerCall", "with_timeout"]
@@ -45,7 +45,8 @@ class Handler:
         from fast_depends import inject  # its marker was found, so it is there
 
         try:
-            return inject(function, cast=False)
+            with looked_up((function, *self.signature.dependencies)):
+                return inject(function, cast=False)
         except Exception as error:  # whatever the library finds wrong with the dependencies is found at the start
             raise HandlerDefinitionError(
                 f"The handler {self.place} has dependencies that cannot be used: {type(error).__name__}: {error}"

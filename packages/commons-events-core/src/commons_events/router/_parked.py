@@ -54,7 +54,7 @@ class ParkedKeys:
         id = headers[REDRIVEN].decode(errors="replace") if REDRIVEN in headers else None
         try:
             standing = await self.parking.ahead(delivery)
-            if id is not None and id not in {entry.id for entry in standing}:
+            if id is not None and (not standing or standing[0].id != id):  # somebody may have cleared its way
                 standing = await self.parking.look_again(delivery)
             if id is not None and self.parking.journal.is_gone(id):
                 logger().debug("a redriven message was handled or discarded already", letter=id)

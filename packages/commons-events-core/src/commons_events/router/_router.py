@@ -257,7 +257,8 @@ class EventRouter:
             TransportError: a broker refused, or is out of reach.
             (from leaving it) HandlerFailedError: a message failed for good, and there was nowhere to keep it.
         """
-        named: dict[str | None, Broker | None] = {name: each for name, each in (brokers or {}).items()}
+        named = dict[str | None, Broker | None]()
+        named.update(brokers or {})
         needed = {one.broker for one in self.registrations}
         needed |= {one.bridge.to_broker for one in self.registrations if one.bridge is not None}
         if None in needed or not named:

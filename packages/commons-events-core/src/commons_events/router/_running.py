@@ -195,7 +195,7 @@ class RunningRouter:
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT ask for the end, a second one cuts off. Only in the main thread, and where there are such."""
+        """SIGTERM and SIGINT ask for the end, a second one cuts off. Only in the main thread, where they arrive."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

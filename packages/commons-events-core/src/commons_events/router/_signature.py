@@ -8,6 +8,7 @@ import typing
 from collections.abc import AsyncGenerator as AbstractAsyncGenerator
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from collections.abc import Generator as AbstractGenerator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin
 
@@ -15,7 +16,7 @@ from commons_events.errors import HandlerDefinitionError
 from commons_events.event import Event
 from commons_events.transport import Delivery
 
-__all__ = ["Signature", "function_name", "read_signature"]
+__all__ = ["Signature", "function_name", "looked_up", "place", "read_signature"]
 
 _LISTS = (list, Sequence)
 _STREAMS = (AsyncIterator, AbstractAsyncGenerator, Iterator, Iterable, AbstractGenerator, *_LISTS)
@@ -34,6 +35,7 @@ class Signature:
     others: tuple[str, ...]
     """Parameters that dependencies fill, or that have a default."""
     dependencies: tuple[Callable[..., Any], ...]
+    """What fills the others, and what that depends on."""
     kind: typing.Literal["async", "sync", "async generator", "generator"]
     returns: Any
     """The annotation of what it returns, a stream's its members'; `inspect.Signature.empty` where there is none."""
@@ -106,7 +108,7 @@ def read_signature(function: Callable[..., Any]) -> Signature:
     if message is not None and message_is_list != batch:
         wanted = "list[Delivery]" if batch else "Delivery"
         raise HandlerDefinitionError(f"{where}: {message!r} has to be a {wanted}, as {event_name!r} is for the events.")
-    _refuse_cycles(where, dependencies)
+    dependencies = _all_dependencies(where, dependencies)
     kind = _kind(function)
     return Signature(
         classes, event_name, message, batch, tuple(others), tuple(dependencies), kind,
@@ -184,15 +186,17 @@ def _dependency(annotation: Any, default: Any) -> Callable[..., Any] | None:
     return None
 
 
-def _refuse_cycles(where: str, dependencies: Iterable[Callable[..., Any]], path: tuple[Any, ...] = ()) -> None:
+def _all_dependencies(
+    where: str, dependencies: Iterable[Callable[..., Any]], path: tuple[Any, ...] = ()
+) -> list[Callable[..., Any]]:
+    """Those, and what they depend on; a cycle is an error."""
+    found: list[Callable[..., Any]] = []
     for dependency in dependencies:
         if dependency in path:
             names = " → ".join(function_name(step) for step in (*path[path.index(dependency) :], dependency))
             raise HandlerDefinitionError(f"{where} has dependencies that depend on themselves: {names}.")
-        target: Any = vars(dependency).get("__init__", dependency) if isinstance(dependency, type) else dependency
         try:
-            hints = typing.get_type_hints(target, include_extras=True)
-            parameters = inspect.signature(dependency).parameters
+            signature = resolved_signature(dependency)
         except NameError as error:
             raise HandlerDefinitionError(
                 f"{where}: its dependency {function_name(dependency)} has an annotation that cannot be looked up: "
@@ -200,5 +204,38 @@ def _refuse_cycles(where: str, dependencies: Iterable[Callable[..., Any]], path:
             ) from error
         except (TypeError, ValueError):
             continue  # a built-in without a signature depends on nothing
-        own = [_dependency(hints.get(name), parameter.default) for name, parameter in parameters.items()]
-        _refuse_cycles(where, filter(None, own), (*path, dependency))
+        own = [_dependency(parameter.annotation, parameter.default) for parameter in signature.parameters.values()]
+        found += [dependency, *_all_dependencies(where, filter(None, own), (*path, dependency))]
+    return found
+
+
+def resolved_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """A function's signature with its annotations looked up where it was defined."""
+    target: Any = vars(function).get("__init__", function) if isinstance(function, type) else function
+    if not isinstance(target, type) and not inspect.isroutine(target):
+        target = type(target).__call__
+    hints = typing.get_type_hints(target, include_extras=True)
+    signature = inspect.signature(function)
+    parameters = [
+        parameter.replace(annotation=hints.get(name, parameter.annotation))
+        for name, parameter in signature.parameters.items()
+    ]
+    return signature.replace(parameters=parameters, return_annotation=hints.get("return", signature.return_annotation))
+
+
+@contextmanager
+def looked_up(functions: Iterable[Callable[..., Any]]) -> Iterator[None]:
+    """Let ``inspect.signature`` of these functions answer with looked-up annotations for the time of the block.
+
+    fast-depends evaluates what is text by the local names of whoever is calling, which may mean something else.
+    """
+    stated: list[Callable[..., Any]] = []
+    try:
+        for function in functions:
+            if inspect.isfunction(function) and not hasattr(function, "__signature__"):
+                function.__signature__ = resolved_signature(function)  # type: ignore[attr-defined]
+                stated.append(function)
+        yield
+    finally:
+        for function in stated:
+            del function.__signature__  # type: ignore[attr-defined]

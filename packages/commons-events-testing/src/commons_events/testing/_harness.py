@@ -62,7 +62,7 @@ class EventTestHarness:
                 await t.send("user-events", UserRegistered(user_id="1"))
                 [event] = await t.handled(on_registered)
         """
-        return run_router(router, self.broker, grace)
+        return run_router(router, self.broker, self.transport(), grace)
 
     async def publish(self, topic: str, *events: Event, key: str | bytes | None = None) -> None:
         """Send events, and return once the broker has them."""

@@ -16,6 +16,7 @@ from commons_events.producers import EventProducer
 from commons_events.router import EventRouter, RunningRouter
 from commons_events.testing._virtual_time import VirtualTime, virtual_time
 from commons_events.testing._wait import eventually
+from commons_events.transport import Transport
 
 __all__ = ["RouterRun", "run_router"]
 
@@ -137,7 +138,9 @@ class RouterRun:
 
 
 @asynccontextmanager
-async def run_router(router: EventRouter, broker: MemoryBroker, grace: float) -> AsyncIterator[RouterRun]:
+async def run_router(
+    router: EventRouter, broker: MemoryBroker, transport: Transport, grace: float
+) -> AsyncIterator[RouterRun]:
     """See `EventTestHarness.run`."""
     recorder = _Recorder()
     outer = EventRouter(middleware=[recorder])
@@ -148,7 +151,7 @@ async def run_router(router: EventRouter, broker: MemoryBroker, grace: float) ->
         before, broker.runtime = broker.runtime, time
         try:
             brokers = {name: MemoryTransport(MemoryBroker(name)) for name in named if name is not None}
-            running = outer.running(broker=MemoryTransport(broker), brokers=brokers, grace=grace)
+            running = outer.running(broker=transport, brokers=brokers, grace=grace)
             async with EventProducer(transport=MemoryTransport(broker)) as producer, running:
                 yield RouterRun(running, producer, broker, recorder, time)
         finally:

@@ -164,7 +164,7 @@ async def test_a_bridge_to_itself_and_one_that_shares_a_group() -> None:
         await start(shared)
 
 
-def test_a_router_that_includes_itself() -> None:
+async def test_a_router_that_includes_itself() -> None:
     one, two = EventRouter(), EventRouter()
     one.include(two)
     with pytest.raises(ConfigurationError, match="include itself"):
@@ -174,11 +174,11 @@ def test_a_router_that_includes_itself() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"concurrency": 0}, {"prefetch": 0}, {"timeout": 0}, {"timeout": float("inf")}, {"batch_size": 0}, {"group": ""},
-        {"batch_wait": -1},
+        {"concurrency": 0}, {"prefetch": 0}, {"timeout": 0}, {"timeout": float("inf")}, {"batch_size": 0},
+        {"group": ""}, {"batch_wait": -1},
     ],
 )  # fmt: skip
-def test_options_out_of_range(options: dict[str, Any]) -> None:
+async def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         EventRouter().subscribe("topic", **{"group": "g", **options})
 
@@ -195,9 +195,7 @@ async def in_a_circle(event: Known, number: Annotated[int, Depends(first)]) -> N
 
 
 async def test_dependencies_in_a_circle() -> None:
-    with pytest.raises(
-        HandlerDefinitionError, match=r"depend on themselves: \S+first → \S+second_dependency → \S+first"
-    ):
+    with pytest.raises(HandlerDefinitionError, match=r"themselves: \S+first → \S+second_dependency → \S+first"):
         await start(declare((in_a_circle, {})))
 
 

@@ -1,4 +1,4 @@
-"""Dead letters of a router: confirmed first; with ``order="key"`` the followers are parked, in order, until released."""
+"""Dead letters of a router: confirmed first; with ``order="key"`` the followers are parked, in order."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from commons_events.message import Message, Receipt
 from commons_events.middleware import Middleware, Received, ReceiveNext
 from commons_events.producers import EventProducer
 from commons_events.router import EventRouter, RunningRouter
-from commons_events.testing._virtual_time import VirtualTime, virtual_time
+from commons_events.testing._virtual_time import RuntimeAhead, VirtualTime, virtual_time
 from commons_events.testing._wait import eventually
 from commons_events.transport import Transport
 
@@ -147,12 +147,13 @@ async def run_router(
     outer.include(router)
     named = {one.broker for one in router.registrations}
     named |= {one.bridge.to_broker for one in router.registrations if one.bridge is not None}
-    with virtual_time() as time:
-        before, broker.runtime = broker.runtime, time
+    before = broker.runtime.ahead if isinstance(broker.runtime, RuntimeAhead) else 0.0
+    with virtual_time(before) as time:
+        broker.runtime = time
         try:
             brokers = {name: MemoryTransport(MemoryBroker(name)) for name in named if name is not None}
             running = outer.running(broker=transport, brokers=brokers, grace=grace)
             async with EventProducer(transport=MemoryTransport(broker)) as producer, running:
                 yield RouterRun(running, producer, broker, recorder, time)
         finally:
-            broker.runtime = before
+            broker.runtime = RuntimeAhead(before + time.passed)  # what is due by virtual time has to stay due

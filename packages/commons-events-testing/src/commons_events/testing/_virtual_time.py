@@ -10,20 +10,37 @@ from typing import Any
 
 from commons_events.runtime import Runtime, use_runtime
 
-__all__ = ["VirtualTime", "virtual_time"]
+__all__ = ["RuntimeAhead", "VirtualTime", "virtual_time"]
 
 _FOR_THREADS = 0.002
 """Real seconds that are waited at once while a thread works."""
 
 
+class RuntimeAhead(Runtime):
+    """Real time, but some seconds ahead: what goes on after virtual time has passed."""
+
+    def __init__(self, ahead: float) -> None:
+        super().__init__()
+        self.ahead = ahead
+
+    def now(self) -> datetime:
+        """See `Runtime.now`."""
+        return super().now() + timedelta(seconds=self.ahead)
+
+    def monotonic(self) -> float:
+        """See `Runtime.monotonic`."""
+        return super().monotonic() + self.ahead
+
+
 class VirtualTime(Runtime):
     """The runtime of an event loop whose time is virtual. `virtual_time` makes it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, ahead: float) -> None:
         super().__init__()
         self._loop = loop
         self._begun = loop.time()
-        self._begun_at = datetime.now(UTC)
+        self._begun_at = datetime.now(UTC) + timedelta(seconds=ahead)
+        self._ahead = ahead
 
     @property
     def passed(self) -> float:
@@ -36,15 +53,18 @@ class VirtualTime(Runtime):
 
     def monotonic(self) -> float:
         """See `Runtime.monotonic`."""
-        return self._loop.time()
+        return self._loop.time() + self._ahead
 
 
 @contextmanager
-def virtual_time() -> Iterator[VirtualTime]:
+def virtual_time(ahead: float = 0.0) -> Iterator[VirtualTime]:
     """Make the running event loop's time virtual for the block: timers are due at once when nothing else is to do.
 
     That holds for all that asyncio does with time, ``asyncio.sleep`` included. While something runs in a thread,
     time stands.
+
+    Args:
+        ahead: seconds by which the clock is ahead of the real one at the beginning.
 
     Raises:
         RuntimeError: the event loop is not one of asyncio's own on selectors (uvloop, for example).
@@ -84,7 +104,7 @@ def virtual_time() -> Iterator[VirtualTime]:
 
     loop.time, loop.run_in_executor, selector.select = (lambda: passed), counted, select_at_once
     try:
-        with use_runtime(VirtualTime(loop)) as runtime:
+        with use_runtime(VirtualTime(loop, ahead)) as runtime:
             yield runtime
     finally:
         del loop.time, loop.run_in_executor, selector.select

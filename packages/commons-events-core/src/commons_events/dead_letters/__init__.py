@@ -19,6 +19,7 @@ from commons_events.dead_letters._letter import (
     DeadLetter,
     dead_letter,
 )
+from commons_events.dead_letters._queue import DeadLetterQueue, DeadLetterReport, LetterFilter
 
 __all__ = [
     "ATTEMPTS",
@@ -36,8 +37,11 @@ __all__ = [
     "REDRIVEN_GROUP",
     "TOPIC",
     "DeadLetter",
+    "DeadLetterQueue",
+    "DeadLetterReport",
     "Entry",
     "Journal",
+    "LetterFilter",
     "LetterSequence",
     "Mark",
     "dead_letter",

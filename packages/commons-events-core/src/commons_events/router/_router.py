@@ -277,10 +277,10 @@ class EventRouter:
         Raises:
             BaseException: what a handler raised that is no ``Exception``, such as SystemExit: it stops the router.
         """
-        async with self.running(broker=broker, brokers=brokers, grace=grace) as running:
-            with running.stopped_by_signals():
+        running = self.running(broker=broker, brokers=brokers, grace=grace)
+        with running.stopped_by_signals():
+            async with running:
                 await running.wait()
-                await running.end()
 
 
 def _check_options(topics: tuple[str, ...], group: str, **counts: int | None) -> None:

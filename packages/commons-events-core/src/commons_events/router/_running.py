@@ -74,7 +74,7 @@ class RunningRouter:
             raise ClosedError("A RunningRouter runs once; ask the router for another one.")
         self.state = "starting"
         loop = asyncio.get_running_loop()
-        self._stop_asked, self._cut = loop.create_future(), loop.create_future()
+        self._make_ready(loop)
         try:
             await self._start()
         except BaseException:
@@ -83,6 +83,10 @@ class RunningRouter:
             raise
         self.state = "running"
         return self
+
+    def _make_ready(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._stop_asked is None:
+            self._stop_asked, self._cut = loop.create_future(), loop.create_future()
 
     async def _start(self) -> None:
         transports: dict[str | None, Transport] = {}
@@ -199,11 +203,16 @@ class RunningRouter:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        loop = asyncio.get_running_loop()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        self._make_ready(loop)
 
         def on_signal() -> None:
-            asked = self._stop_asked is not None and self._stop_asked.done()
-            (self.cut_off if asked else self.stop)()
+            if self._stop_asked is None or not self._stop_asked.done():
+                self.stop()
+            elif self.state in ("new", "starting") and task is not None:
+                task.cancel()  # whatever it waits for to begin
+            else:
+                self.cut_off()
 
         installed = []
         for number in (signal.SIGTERM, signal.SIGINT):

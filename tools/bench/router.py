@@ -13,7 +13,6 @@ from commons_events import Delivery, EventProducer
 from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.router import EventRouter
 from tools.bench.inprocess import (
-    COUNT,
     FASTSTREAM,
     FASTSTREAM_COUNT,
     TOPIC,

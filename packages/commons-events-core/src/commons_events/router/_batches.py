@@ -99,8 +99,6 @@ class Batches:
             return
         for lane, wait in waits:
             self._lanes.put_back(lane, wait)
-        # The worker that this is still counts until its task is done.
-        asyncio.get_running_loop().call_soon(self._consider)
 
     async def _handle(self, taken: list[tuple[Lane, int]]) -> list[tuple[Lane, float | None]]:
         outcomes: dict[Delivery, float | None] = {}

@@ -114,6 +114,8 @@ class LaneWorkers:
         self._ready_count = 0
         self._workers: set[asyncio.Task[None]] = set()
         self._starting = 0
+        self._active = 0
+        """Not how many tasks there are: one that has ended stays among them until the loop comes round to it."""
         self._room: asyncio.Future[None] | None = None
         self._settling: set[asyncio.Future[None]] = set()
         self._open = True
@@ -127,7 +129,7 @@ class LaneWorkers:
     @property
     def running(self) -> int:
         """Workers that are at it."""
-        return len(self._workers)
+        return self._active
 
     # --- fetching ----------------------------------------------------------------------------------------------
 
@@ -218,7 +220,7 @@ class LaneWorkers:
             return
         if self.paused and not self._permits:
             return
-        count = min(self.concurrency - len(self._workers), self._ready_count - self._starting)
+        count = min(self.concurrency - self._active, self._ready_count - self._starting)
         if self.paused:
             count = min(count, self._permits)
         for _ in range(count):
@@ -227,9 +229,18 @@ class LaneWorkers:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as one of the workers."""
-        task = asyncio.get_running_loop().create_task(work)
+        self._active += 1
+        task = asyncio.get_running_loop().create_task(self._counted(work))
         self._workers.add(task)
         task.add_done_callback(self._workers.discard)
+
+    async def _counted(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self._active -= 1
+            if self._open:
+                self._start_workers()
 
     async def _work(self) -> None:
         self._starting -= 1

@@ -114,6 +114,22 @@ async def test_what_is_in_the_process_is_bounded_and_a_slow_handler_pauses_the_f
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("keys", [1, 3, 700])
+async def test_handlers_that_never_wait_keep_up_with_wave_after_wave(harness: EventTestHarness, keys: int) -> None:
+    """What arrives in the moment in which the workers have just ended is taken up all the same."""
+    router = EventRouter()
+
+    @router.subscribe("entries", group="g")
+    async def handle(event: Entry) -> None: ...
+
+    async with harness.run(router) as t:
+        async with harness.producer() as producer:
+            events = [Entry(n=n) for n in range(3000)]
+            await producer.send_batch("entries", events, key=lambda event: f"{vars(event)['n'] % keys}")
+        await t.handled(handle, 3000)
+
+
+@pytest.mark.asyncio
 async def test_waiting_for_a_retry_takes_no_place(harness: EventTestHarness) -> None:
     router = EventRouter()
 

@@ -53,8 +53,8 @@ def _run(broker: str | None, topic: str, work: Callable[[DeadLetterQueue], Await
     from commons_events.errors import CapabilityError, CommonsEventsError, ConfigurationError, InvalidTopicError
 
     async def opened() -> int:
-        settings = {} if broker is None else {"broker": broker}
-        transport = open_transport(ConsumerConfig(topics=(topic,), **settings))
+        config = ConsumerConfig(topics=(topic,)) if broker is None else ConsumerConfig(topics=(topic,), broker=broker)
+        transport = open_transport(config)
         try:
             queue = DeadLetterQueue(transport, topic)
             if not queue.browses:

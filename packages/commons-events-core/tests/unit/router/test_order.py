@@ -114,19 +114,20 @@ async def test_what_is_in_the_process_is_bounded_and_a_slow_handler_pauses_the_f
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("keys", [1, 3, 700])
-async def test_handlers_that_never_wait_keep_up_with_wave_after_wave(harness: EventTestHarness, keys: int) -> None:
+async def test_handlers_that_never_wait_keep_up_with_wave_after_wave(harness: EventTestHarness) -> None:
     """What arrives in the moment in which the workers have just ended is taken up all the same."""
     router = EventRouter()
+    seen: list[int] = []
 
     @router.subscribe("entries", group="g")
-    async def handle(event: Entry) -> None: ...
+    async def handle(event: Entry) -> None:
+        seen.append(event.n)
 
-    async with harness.run(router) as t:
-        async with harness.producer() as producer:
-            events = [Entry(n=n) for n in range(3000)]
-            await producer.send_batch("entries", events, key=lambda event: f"{vars(event)['n'] % keys}")
-        await t.handled(handle, 3000)
+    # Without the harness's run, whose middleware and waiting change what happens in one turn of the event loop.
+    async with harness.producer() as producer, router.running(broker=harness.transport()):
+        events = [Entry(n=n) for n in range(1000)]
+        await producer.send_batch("entries", events, key=lambda event: event.event_id)
+        await harness.wait_until(lambda: len(seen) == 1000, what="all are handled")
 
 
 @pytest.mark.asyncio

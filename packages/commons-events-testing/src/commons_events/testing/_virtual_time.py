@@ -104,7 +104,8 @@ def virtual_time(ahead: float = 0.0) -> Iterator[VirtualTime]:
 
     loop.time, loop.run_in_executor, selector.select = (lambda: passed), counted, select_at_once
     try:
-        with use_runtime(VirtualTime(loop, ahead)) as runtime:
+        runtime = VirtualTime(loop, ahead)
+        with use_runtime(runtime):
             yield runtime
     finally:
         del loop.time, loop.run_in_executor, selector.select

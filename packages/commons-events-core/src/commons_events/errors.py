@@ -43,6 +43,7 @@ __all__ = [
     "PublishError",
     "PublishTimeoutError",
     "SerializationError",
+    "TooManyDeliveriesError",
     "TopicFullError",
     "TransactionError",
     "TransportError",
@@ -228,6 +229,10 @@ class HandlerCancelledError(HandlerError):
 
 class HandlerResultError(HandlerError, TypeError):
     """A handler returned something else than it may; trying again would change nothing."""
+
+
+class TooManyDeliveriesError(HandlerError):
+    """The broker has delivered a message more often than the policy's ``max_deliveries``; it was not tried again."""
 
 
 class UnhandledEventError(HandlerError, LookupError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from commons_events.errors import (
@@ -39,6 +40,9 @@ class RetryAfter(Exception):  # noqa: N818  # named as HTTP's Retry-After header
         super().__init__(f"to be tried again after {delay:g} s")
         self.delay = delay
         self.counted = counted
+
+    def __reduce__(self) -> tuple[partial[RetryAfter], tuple[float]]:
+        return partial(RetryAfter, counted=self.counted), (self.delay,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,9 @@ from commons_events.dead_letters import Mark, dead_letter
 from commons_events.errors import (
     ClosedError,
     DeserializationError,
-    HandlerError,
     HandlerFailedError,
     HandlerTimeoutError,
+    TooManyDeliveriesError,
     TransportError,
 )
 from commons_events.log import logger
@@ -26,7 +26,7 @@ from commons_events.router._plan import Plan
 from commons_events.runtime import Runtime
 from commons_events.transport import Delaying, Delivery, Transport
 
-__all__ = ["RETRY_ATTEMPTS", "RETRY_DUE", "RETRY_FIRST", "Failures", "TooManyDeliveriesError"]
+__all__ = ["RETRY_ATTEMPTS", "RETRY_DUE", "RETRY_FIRST", "Failures"]
 
 RETRY_ATTEMPTS = "retry-attempts"
 """In a retry topic: how many tries have failed."""
@@ -37,10 +37,6 @@ RETRY_FIRST = "retry-first"
 
 _TROUBLE = Retry(attempts=None, endless=True, delay=0.1, max_delay=30.0)
 """For a broker that does not take what has to be kept: without an end, since the message is safe meanwhile."""
-
-
-class TooManyDeliveriesError(HandlerError):
-    """The broker has delivered a message more often than the policy's ``max_deliveries``."""
 
 
 class Failures:

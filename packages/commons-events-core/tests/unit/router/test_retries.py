@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,13 @@ def test_the_most_specific_class_decides() -> None:
 def test_delays_are_immediate_then_double_up_to_the_most() -> None:
     policy = Retry(immediate=2, delay=1, max_delay=5, jitter=0)
     assert [policy.seconds(failures, 0.9) for failures in range(1, 8)] == [0, 0, 1, 2, 4, 5, 5]
+
+
+def test_retry_after_crosses_processes_and_refuses_hot_loops() -> None:
+    again = pickle.loads(pickle.dumps(RetryAfter(5, counted=False)))
+    assert (again.delay, again.counted) == (5, False)
+    with pytest.raises(ValueError, match="0.001"):
+        RetryAfter(0)
 
 
 @given(

@@ -23,6 +23,7 @@ __all__ = [
     "REASON",
     "REDRIVEN",
     "REDRIVEN_GROUP",
+    "RETRY_PREFIX",
     "TOPIC",
     "DeadLetter",
     "dead_letter",
@@ -47,8 +48,8 @@ REDRIVEN = f"{PREFIX}redriven"
 REDRIVEN_GROUP = f"{PREFIX}redriven-group"
 """In a message that was redriven: the group that it is for."""
 
-RETRY_PREFIX = "retry-"
-"""Headers of a retry topic, which mean nothing in a dead letter."""
+RETRY_PREFIX = "commons-events-retry-"
+"""Begins the headers of messages in retry topics; they mean nothing in a dead letter."""
 _MOST_TEXT = 2_000
 
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from commons_events.dead_letters import Mark, dead_letter
+from commons_events.dead_letters import RETRY_PREFIX, Mark, dead_letter
 from commons_events.errors import (
     ClosedError,
     DeserializationError,
@@ -28,11 +28,11 @@ from commons_events.transport import Delaying, Delivery, Transport
 
 __all__ = ["RETRY_ATTEMPTS", "RETRY_DUE", "RETRY_FIRST", "Failures"]
 
-RETRY_ATTEMPTS = "retry-attempts"
+RETRY_ATTEMPTS = f"{RETRY_PREFIX}attempts"
 """In a retry topic: how many tries have failed."""
-RETRY_DUE = "retry-due"
+RETRY_DUE = f"{RETRY_PREFIX}due"
 """In a retry topic: when the next one is due, in ISO 8601."""
-RETRY_FIRST = "retry-first"
+RETRY_FIRST = f"{RETRY_PREFIX}first"
 """In a retry topic: when the first one was, in ISO 8601."""
 
 _TROUBLE = Retry(attempts=None, endless=True, delay=0.1, max_delay=30.0)

@@ -221,14 +221,16 @@ async def test_by_topic_the_count_travels_and_later_messages_go_on(harness: Even
             raise OSError("away")
 
     async with harness.run(router) as t:
-        await t.send("orders", Order(n=1), Order(n=2), key="k")
+        await t._producer.send("orders", Order(n=1), key="k", headers={"retry-policy": "the sender's own"})
+        await t.send("orders", Order(n=2), key="k")
         await t.failed(handle, 3)
         await t.idle()
         assert t.time.passed >= 60
         [letter] = t.dead_letters("letters")
     assert seen == [("orders", 1), ("orders", 2), ("orders.g.retry", 1), ("orders.g.retry", 1)]
     assert (letter.topic, letter.attempts, letter.reason) == ("orders", 3, "failed 3 times")
-    assert not [name for name, _ in letter.message.headers if name.startswith("retry-")]
+    assert not [name for name, _ in letter.message.headers if name.startswith("commons-events-retry-")]
+    assert letter.message.header("retry-policy") == "the sender's own"
 
 
 @pytest.mark.asyncio

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from commons_events.message import Message as Message
     from commons_events.producers import EventProducer as EventProducer
     from commons_events.producers import ProducerConfig as ProducerConfig
+    from commons_events.retries import Retry as Retry
+    from commons_events.router import EventRouter as EventRouter
     from commons_events.transport import Delivery as Delivery
 
 _HOMES = {
@@ -24,9 +26,11 @@ _HOMES = {
     "EventConsumer": "consumers",
     "EventMetadata": "event",
     "EventProducer": "producers",
+    "EventRouter": "router",
     "EventSchema": "event",
     "Message": "message",
     "ProducerConfig": "producers",
+    "Retry": "retries",
     "check_migrations": "event",
     "migration": "event",
 }

@@ -7,7 +7,7 @@ catches bytes that do not decode. ``retriable`` tells whether the same call may 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ __all__ = [
     "AuthenticationError",
     "AuthorizationError",
     "BatchError",
+    "BatchHandlerError",
     "CapabilityError",
     "ClosedError",
     "CommonsEventsError",
@@ -29,6 +30,12 @@ __all__ = [
     "EventDefinitionError",
     "FencedError",
     "FrozenEventError",
+    "HandlerCancelledError",
+    "HandlerDefinitionError",
+    "HandlerError",
+    "HandlerFailedError",
+    "HandlerResultError",
+    "HandlerTimeoutError",
     "InvalidSchemaError",
     "InvalidTopicError",
     "MessageTooLargeError",
@@ -41,9 +48,11 @@ __all__ = [
     "PublishTimeoutError",
     "SerializationError",
     "StaleDeliveryError",
+    "TooManyDeliveriesError",
     "TopicFullError",
     "TransactionError",
     "TransportError",
+    "UnhandledEventError",
     "UnknownBrokerError",
     "UnknownEventTypeError",
     "UnknownPartitionError",
@@ -232,3 +241,55 @@ class BatchError(PublishError):
 
     def __reduce__(self) -> tuple[type[BatchError], tuple[tuple[PublishResult, ...]]]:
         return BatchError, (self.results,)
+
+
+# --- handlers --------------------------------------------------------------------------------------------------
+
+
+class HandlerDefinitionError(ConfigurationError, TypeError):
+    """A handler, or what is said of it, cannot work; raised when the router starts, before the first message."""
+
+
+class HandlerError(CommonsEventsError):
+    """Handling a message went wrong in a way of its own; what a handler itself raises is not one of these."""
+
+
+class HandlerTimeoutError(HandlerError, TimeoutError):
+    """A handler did not return in time, and was cancelled."""
+
+
+class HandlerCancelledError(HandlerError):
+    """A handler raised ``CancelledError`` though nobody had cancelled it."""
+
+
+class HandlerResultError(HandlerError, TypeError):
+    """A handler returned something else than it may; trying again would change nothing."""
+
+
+class TooManyDeliveriesError(HandlerError):
+    """The broker has delivered a message more often than the policy's ``max_deliveries``; it was not tried again."""
+
+
+class UnhandledEventError(HandlerError, LookupError):
+    """An event of a type came that no handler of the subscription takes."""
+
+
+class HandlerFailedError(HandlerError):
+    """A message failed for good and there is no dead-letter topic for it: the router stops, and leaves it unsettled."""
+
+
+class BatchHandlerError(HandlerError):
+    """Raised by a batch handler: some events of the batch failed, and the others are done.
+
+    Args:
+        failures: the exception of each failed event by its place in the list that the handler was given.
+    """
+
+    def __init__(self, failures: Mapping[int, Exception]) -> None:
+        self.failures = dict(failures)
+        shown = "; ".join(f"[{place}] {error!r}" for place, error in list(self.failures.items())[:5])
+        more = f"; and {len(self.failures) - 5} more" if len(self.failures) > 5 else ""
+        super().__init__(f"{len(self.failures)} events of a batch failed: {shown}{more}.")
+
+    def __reduce__(self) -> tuple[type[BatchHandlerError], tuple[dict[int, Exception]]]:
+        return BatchHandlerError, (self.failures,)

@@ -14,6 +14,7 @@ from commons_events.testing.contracts import (
     SHORT,
     ConsumerContract,
     ProducerContract,
+    RouterContract,
     SerializerContract,
     TransportContract,
 )
@@ -79,6 +80,15 @@ class TestConsumer(InProcess, ConsumerContract):
 
 
 class TestConsumerOfOnePartition(InProcess, ConsumerContract):
+    limits = "partitions=1"
+
+
+class TestRouter(InProcess, RouterContract):
+    pass
+
+
+class TestRouterOfOnePartition(InProcess, RouterContract):
+    scale = SHORT
     limits = "partitions=1"
 
 

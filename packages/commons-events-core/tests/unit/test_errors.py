@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from commons_events import errors
-from commons_events.errors import BatchError, CommonsEventsError, PublishError, PublishTimeoutError
+from commons_events.errors import BatchError, BatchHandlerError, CommonsEventsError, PublishError, PublishTimeoutError
 from commons_events.message import Receipt
 
 TREE = {
@@ -50,6 +50,15 @@ TREE = {
     "TransactionError": ("TransportError",),
     "FencedError": ("TransactionError",),
     "BatchError": ("PublishError",),
+    "HandlerDefinitionError": ("ConfigurationError", "TypeError"),
+    "HandlerError": ("CommonsEventsError",),
+    "HandlerTimeoutError": ("HandlerError", "TimeoutError"),
+    "HandlerCancelledError": ("HandlerError",),
+    "HandlerResultError": ("HandlerError", "TypeError"),
+    "TooManyDeliveriesError": ("HandlerError",),
+    "UnhandledEventError": ("HandlerError", "LookupError"),
+    "HandlerFailedError": ("HandlerError",),
+    "BatchHandlerError": ("HandlerError",),
 }
 RETRIABLE = {"ConnectionLostError", "PublishTimeoutError", "TopicFullError"}
 
@@ -76,7 +85,7 @@ def test_an_error_says_whether_the_same_call_may_succeed_later(name: str) -> Non
     assert CLASSES[name].retriable is (name in RETRIABLE)
 
 
-@pytest.mark.parametrize("name", sorted(set(TREE) - {"BatchError"}))
+@pytest.mark.parametrize("name", sorted(set(TREE) - {"BatchError", "BatchHandlerError"}))
 def test_an_error_shows_its_message_and_crosses_processes(name: str) -> None:
     error = CLASSES[name]("what was wrong")
     assert str(error) == "what was wrong"
@@ -115,6 +124,14 @@ def test_a_batch_error_crosses_processes() -> None:
     assert again.failed == (1, 2, 3)
     assert [str(again.results[index]) for index in again.failed] == ["reason 0", "reason 1", "reason 2"]
     assert str(again) == str(batch_error(3))
+
+
+def test_a_batch_handler_s_error_says_which_failed_and_crosses_processes() -> None:
+    error = BatchHandlerError({n: ValueError(f"reason {n}") for n in range(7)})
+    assert str(error).startswith("7 events of a batch failed: [0] ValueError('reason 0'); ")
+    assert "and 2 more" in str(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert (list(again.failures), str(again)) == (list(range(7)), str(error))
 
 
 def test_a_timeout_is_caught_as_python_s_own() -> None:

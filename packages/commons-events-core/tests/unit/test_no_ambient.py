@@ -13,6 +13,7 @@ import commons_events
 ROOT = Path(commons_events.__file__).parent
 PACKAGES = (
     "binding", "consumers", "event", "memory", "producers", "serialization", "transport", "middleware", "cli",
+    "router", "dead_letters",
 )  # fmt: skip
 MODULES = sorted(
     path

@@ -79,6 +79,11 @@ app = typer.Typer(
 )
 
 
+from commons_events.cli._dlq import dlq  # noqa: E402  # it imports nothing heavy by itself
+
+app.add_typer(dlq, name="dlq")
+
+
 def _version_text() -> str:
     return f"commons-events-core {distribution_version('commons-events-core')}, Python {python_version()}"
 
@@ -144,6 +149,38 @@ def plugins(
 
 
 app.add_typer(schema_app, name="schema")
+
+
+@app.command()
+def run(
+    router: Annotated[
+        str,
+        typer.Argument(metavar="MODULE:ROUTER", help="An EventRouter; modules in the current directory are found."),
+    ],
+    broker: Annotated[
+        str | None, typer.Option(metavar="URL", help="The broker of handlers that name none, by name or URL.")
+    ] = None,
+    brokers: Annotated[
+        list[str] | None,
+        typer.Option("--named-broker", metavar="NAME=URL", help="A broker that handlers name; repeat it for several."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the work.")] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Start anew when a file changes: for development.")] = False,
+    grace: Annotated[float, typer.Option(min=0.0, help="Seconds that running handlers get to end.")] = 30.0,
+    health_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Answer GET /health on this port: 200 while all is well, else 503."),
+    ] = None,
+    health_host: Annotated[str, typer.Option(help="The address that health is answered on.")] = "127.0.0.1",
+) -> None:
+    """Run a router until SIGTERM or Ctrl+C, which let its handlers finish; a second one cuts them off.
+
+    Exits with 0 after such an end; with 1 if the router failed; with 2 if it can't be used.
+    """
+    from commons_events.cli._run import RunOptions, run_router
+
+    options = RunOptions(router, broker, tuple(brokers or ()), workers, reload, grace, health_host, health_port)
+    raise typer.Exit(run_router(options))
 
 
 @app.command()

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from commons_events.testing._harness import EventTestHarness
     from commons_events.testing._mock_consumer import MockConsumer, MockDelivery
     from commons_events.testing._mock_producer import MockProducer, SentEvent
+    from commons_events.testing._router_run import RouterRun
     from commons_events.testing._wait import eventually
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "MockConsumer",
     "MockDelivery",
     "MockProducer",
+    "RouterRun",
     "SentEvent",
     "eventually",
 ]
@@ -25,6 +27,7 @@ _HOMES = {
     "MockConsumer": "_mock_consumer",
     "MockDelivery": "_mock_consumer",
     "MockProducer": "_mock_producer",
+    "RouterRun": "_router_run",
     "SentEvent": "_mock_producer",
     "eventually": "_wait",
 }

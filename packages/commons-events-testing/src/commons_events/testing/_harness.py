@@ -13,6 +13,8 @@ from commons_events.consumers import EventConsumer
 from commons_events.event import Event
 from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.producers import EventProducer
+from commons_events.router import EventRouter
+from commons_events.testing._router_run import RouterRun, run_router
 from commons_events.testing._wait import eventually
 from commons_events.transport import Delivery
 
@@ -62,6 +64,21 @@ class EventTestHarness:
     def consumer(self, *topics: str, **settings: Any) -> EventConsumer:
         """An `EventConsumer` of these topics; ``settings`` as in `ConsumerConfig`."""
         return EventConsumer(transport=self.transport(), topics=topics, **settings)
+
+    def run(self, router: EventRouter, *, grace: float = 30.0) -> AbstractAsyncContextManager[RouterRun]:
+        """Run a router on the broker for a block, in virtual time; brokers that its handlers name get one each.
+
+        Args:
+            router: as the program has it.
+            grace: virtual seconds that running handlers get at the end of the block.
+
+        Example::
+
+            async with harness.run(router) as t:
+                await t.send("user-events", UserRegistered(user_id="1"))
+                [event] = await t.handled(on_registered)
+        """
+        return run_router(router, self.broker, self.transport(), grace)
 
     async def publish(self, topic: str, *events: Event, key: str | bytes | None = None) -> None:
         """Send events, and return once the broker has them."""

@@ -23,7 +23,10 @@ except ImportError as error:
 
 # Before the modules below are imported, or their assertions would fail without saying what was compared.
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("_broker", "_consumer", "_consuming", "_producer", "_serializer")),
+    *(
+        f"{__name__}.{module}"
+        for module in ("_broker", "_consumer", "_consuming", "_producer", "_router", "_serializer")
+    ),
     *(
         f"{__name__}._transport_{part}"
         for part in ("closing", "groups", "messages", "optional", "publishing", "receiving", "settling", "transactions")
@@ -35,6 +38,7 @@ from commons_events.testing.contracts._broker import FULL, SHORT, BrokerContract
 from commons_events.testing.contracts._consumer import ConsumerContract  # noqa: E402
 from commons_events.testing.contracts._contract import Contract, ContractError, requires  # noqa: E402
 from commons_events.testing.contracts._producer import ProducerContract  # noqa: E402
+from commons_events.testing.contracts._router import RouterContract  # noqa: E402
 from commons_events.testing.contracts._serializer import SerializerContract  # noqa: E402
 from commons_events.testing.contracts._transport import TransportContract  # noqa: E402
 
@@ -46,6 +50,7 @@ __all__ = [
     "Contract",
     "ContractError",
     "ProducerContract",
+    "RouterContract",
     "Scale",
     "SerializerContract",
     "TransportContract",

@@ -1,0 +1,176 @@
+"""What became of the letters of a topic that can be browsed: read from the letters and the marks behind them.
+
+A mark is an empty message in the dead-letter topic, in its letter's partition, whose headers name the letter and what
+was done with it. So every process that reads the topic knows the same, also after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from commons_events.dead_letters._letter import ID, MARK, DeadLetter
+from commons_events.errors import InvalidTopicError, UnknownTopicError
+from commons_events.message import Message, Receipt
+from commons_events.transport import Browsable, Declaring, Transport
+
+__all__ = ["Entry", "Journal", "LetterSequence", "Mark"]
+
+_AT_ONCE = 500
+_REMEMBERED = 10_000
+"""Ids of letters that are gone, so that a copy of one is known."""
+
+
+class Mark(StrEnum):
+    """What was done with a letter."""
+
+    REDRIVEN = "redriven"
+    """It was published to its topic again. An ordered letter still holds its key until it is resolved or returned."""
+    RETURNED = "returned"
+    """Redriven, it failed again or could not be its turn: the letter stands as before."""
+    RESOLVED = "resolved"
+    """Redriven, it was handled: the letter is gone."""
+    DISCARDED = "discarded"
+    """Somebody decided that it is not needed: the letter is gone."""
+
+
+class LetterSequence(NamedTuple):
+    """Whose order the letters keep: those of one topic, group and key."""
+
+    topic: str | None
+    group: str | None
+    key: bytes | None
+
+
+@dataclass(slots=True)
+class Entry:
+    """A letter that stands, without its bytes."""
+
+    id: str
+    partition: int
+    offset: int
+    sequence: LetterSequence | None
+    """None where the letter holds nobody up."""
+    origin_place: tuple[int, int] | None
+    redriven: bool = False
+
+
+@dataclass
+class Journal:
+    """The letters of one dead-letter topic that stand, in their order; `refresh` reads what is new.
+
+    Memory grows with the number of letters that stand, some hundred bytes each.
+    """
+
+    transport: Transport
+    topic: str
+    entries: dict[str, Entry] = field(default_factory=dict)
+    _by_sequence: dict[LetterSequence, dict[str, Entry]] = field(default_factory=dict)
+    _gone: dict[str, None] = field(default_factory=dict)
+    _positions: dict[int, int] = field(default_factory=dict)
+
+    async def refresh(self) -> None:
+        """Read on to the end of the topic; one that does not exist has no letters.
+
+        Raises:
+            TransportError: the broker failed.
+        """
+        transport = self.transport
+        assert isinstance(transport, Browsable)
+        for partition in await self._partitions():
+            while True:
+                position = self._positions.get(partition, 0)
+                try:
+                    stored = await transport.browse(self.topic, partition=partition, offset=position, limit=_AT_ONCE)
+                except (UnknownTopicError, InvalidTopicError):
+                    break
+                if not stored:
+                    break
+                for message, _, offset in stored:
+                    self._read(message, partition, offset)
+                self._positions[partition] = stored[-1].offset + 1
+
+    async def _partitions(self) -> Sequence[int]:
+        if isinstance(self.transport, Declaring) and self.transport.capabilities.declare:
+            counts = {info.topic: info.partitions for info in await self.transport.topics()}
+            return range(counts.get(self.topic, 0))
+        return range(max(self._positions, default=0) + 64)
+
+    def _read(self, message: Message, partition: int, offset: int) -> None:
+        headers = dict(message.headers)
+        mark = headers.get(MARK)
+        if mark is not None:
+            self._apply(headers.get(ID, b"").decode(errors="replace"), mark.decode(errors="replace"))
+            return
+        self.add(message, partition, offset)
+
+    def add(self, message: Message, partition: int, offset: int) -> None:
+        """Take note of a letter, which is at this place; once."""
+        letter = DeadLetter.read(message, partition, offset)
+        if letter.id in self.entries or letter.id in self._gone:
+            return
+        ordered = letter.ordered and letter.key is not None
+        sequence = LetterSequence(letter.topic, letter.group, letter.key) if ordered else None
+        self.entries[letter.id] = entry = Entry(letter.id, partition, offset, sequence, letter.origin_place)
+        if sequence is not None:
+            self._by_sequence.setdefault(sequence, {})[letter.id] = entry
+
+    def _apply(self, id: str, mark: str) -> None:
+        entry = self.entries.get(id)
+        if entry is None:
+            return
+        if mark == Mark.REDRIVEN and entry.sequence is not None:
+            entry.redriven = True
+        elif mark == Mark.RETURNED:
+            entry.redriven = False
+        elif mark in (Mark.REDRIVEN, Mark.RESOLVED, Mark.DISCARDED):
+            del self.entries[id]
+            self._gone[id] = None
+            if len(self._gone) > _REMEMBERED:
+                del self._gone[next(iter(self._gone))]
+            if entry.sequence is not None:
+                followers = self._by_sequence[entry.sequence]
+                del followers[id]
+                if not followers:
+                    del self._by_sequence[entry.sequence]
+
+    def standing(self, sequence: LetterSequence) -> Sequence[Entry]:
+        """The letters of a sequence that stand, the oldest first."""
+        return list(self._by_sequence.get(sequence, {}).values())
+
+    def is_gone(self, id: str) -> bool:
+        """Whether the letter was resolved or discarded, as far as is remembered."""
+        return id in self._gone
+
+    async def letter(self, entry: Entry) -> DeadLetter | None:
+        """The letter itself, or None where the broker does not keep it any more."""
+        transport = self.transport
+        assert isinstance(transport, Browsable)
+        stored = await transport.browse(self.topic, partition=entry.partition, offset=entry.offset, limit=1)
+        if not stored or stored[0].offset != entry.offset:
+            return None
+        return DeadLetter.read(stored[0].message, entry.partition, entry.offset)
+
+    async def mark(self, entries: Sequence[Entry], mark: Mark) -> None:
+        """Write down what was done with letters, and return once the broker has it.
+
+        Raises:
+            TransportError: the broker refused or failed.
+        """
+        marks = [
+            Message(
+                self.topic,
+                b"",
+                entry.sequence.key if entry.sequence is not None else None,
+                ((MARK, mark.value.encode()), (ID, entry.id.encode())),
+                partition=entry.partition,
+            )
+            for entry in entries
+        ]
+        for result in await self.transport.publish(marks):
+            if not isinstance(result, Receipt):
+                raise result
+        for entry in entries:
+            self._apply(entry.id, mark.value)

@@ -1,0 +1,417 @@
+"""Lanes: one key in order, different keys side by side, all of it bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Literal
+
+from commons_events.consumers import EventConsumer
+from commons_events.errors import ClosedError, TransportError
+from commons_events.log import logger
+from commons_events.runtime import Runtime
+from commons_events.transport import DONE, Delivery, Outcome, TopicPartition
+
+__all__ = ["Lane", "LaneWorkers", "RouterConsumer", "release"]
+
+_TURN = 16
+"""Messages of one key that are handled before another key gets its turn."""
+
+
+class Lane:
+    """The messages of one key that are in this process, in order; a message without a key has one for itself."""
+
+    __slots__ = ("deliveries", "first_try", "key", "last_step", "state", "timer", "tries", "troubles")
+
+    def __init__(self, key: bytes | None) -> None:
+        self.key = key
+        self.deliveries: deque[Delivery] = deque()
+        self.state: Literal["ready", "running", "waiting"] = "ready"
+        self.tries = 0
+        """Tries of the first message in this process that failed and count."""
+        self.first_try: float | None = None
+        """The runtime's clock at the first try of the first message."""
+        self.timer: asyncio.TimerHandle | None = None
+        self.last_step: Callable[[], Awaitable[None]] | None = None
+        """What is left to do for the first message, whose handler must not run again: keep it, or forward it."""
+        self.troubles = 0
+        """How often that has failed."""
+
+    def next_message(self) -> None:
+        """The first message is done with."""
+        self.deliveries.popleft()
+        if self.tries or self.first_try is not None or self.last_step is not None or self.troubles:
+            self.forget_tries()
+
+    def forget_tries(self) -> None:
+        """The first message is another one."""
+        self.tries = self.troubles = 0
+        self.first_try = self.last_step = None
+
+
+Step = Callable[[Lane], Awaitable[float | None]]
+"""Handles a lane's first message: None when it is done with, else after how many seconds to try again."""
+
+
+class RouterConsumer(EventConsumer):
+    """An `EventConsumer` that also tells the lanes which partitions are about to go to another member."""
+
+    on_revoked: Callable[[frozenset[TopicPartition]], None] = staticmethod(lambda revoked: None)
+
+    def _give_back(self, revoked: frozenset[TopicPartition]) -> None:
+        super()._give_back(revoked)
+        self.on_revoked(revoked)
+
+
+def release(consumer: EventConsumer, deliveries: Iterable[Delivery]) -> list[Awaitable[None]]:
+    """Give messages back as if they had never been delivered."""
+    released = []
+    for delivery in deliveries:
+        if delivery.outcome is None:
+            delivery.outcome = Outcome.RELEASE
+            released.append(consumer.settle_delivery(delivery, Outcome.RELEASE, None))
+    return released
+
+
+class LaneWorkers:
+    """Fetches from a consumer into lanes, and runs up to ``concurrency`` of them at once. It is a `Flow`.
+
+    Partitions take turns, and so do the keys of one. A lane that waits for a retry takes no worker's place.
+
+    Args:
+        consumer: has joined its group.
+        step: see `Step`.
+        concurrency: the most keys whose handlers run at once.
+        prefetch: the most messages that are in the lanes; beyond it nothing is fetched.
+        runtime: its clock.
+        fail: is told what must stop the router.
+    """
+
+    def __init__(
+        self,
+        consumer: RouterConsumer,
+        step: Step,
+        *,
+        concurrency: int,
+        prefetch: int,
+        runtime: Runtime,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self.consumer = consumer
+        self.step = step
+        self.concurrency = concurrency
+        self.prefetch = prefetch
+        self.buffered = 0
+        """Messages in the lanes, those that are handled included."""
+        self.paused = False
+        self._runtime = runtime
+        self.fail = fail
+        self._lanes: dict[bytes, Lane] = {}
+        self._waiting: set[Lane] = set()
+        self._ready: dict[int | None, deque[Lane]] = {}
+        """By partition, whose order is that of their turns."""
+        self._ready_count = 0
+        self._workers: set[asyncio.Task[None]] = set()
+        self._starting = 0
+        self._active = 0
+        """Not how many tasks there are: one that has ended stays among them until the loop comes round to it."""
+        self._room: asyncio.Future[None] | None = None
+        self._settling: set[asyncio.Future[None]] = set()
+        self._open = True
+        self._permits = 0
+        self._pauses = 0
+        self.on_new: Callable[[], None] | None = None
+        """Called instead of starting workers where batches are made."""
+        self.also_revoked: Callable[[frozenset[TopicPartition]], None] | None = None
+        consumer.on_revoked = self._revoked
+
+    @property
+    def running(self) -> int:
+        """Workers that are at it."""
+        return self._active
+
+    # --- fetching ----------------------------------------------------------------------------------------------
+
+    async def fetch(self) -> None:
+        """Fetch until the consumer is closed; a full buffer or a pause waits."""
+        while self._open:
+            while self.buffered >= self.prefetch or self.paused:
+                self._room = asyncio.get_running_loop().create_future()
+                await self._room
+            deliveries = await self.consumer.receive(self.prefetch - self.buffered)
+            if not deliveries:
+                return
+            self._add(deliveries)
+
+    def _add(self, deliveries: list[Delivery]) -> None:
+        lanes = self._lanes
+        self.buffered += len(deliveries)
+        for delivery in deliveries:
+            key = delivery.message.key
+            if key is None:
+                lane = Lane(None)
+                lane.deliveries.append(delivery)
+                self._put(lane)
+                continue
+            present = lanes.get(key)
+            if present is not None:
+                present.deliveries.append(delivery)
+                continue
+            lane = lanes[key] = Lane(key)
+            lane.deliveries.append(delivery)
+            self._put(lane)
+        self._start_workers()
+
+    def _put(self, lane: Lane) -> None:
+        lane.state = "ready"
+        partition = lane.deliveries[0].partition
+        queue = self._ready.get(partition)
+        if queue is None:
+            queue = self._ready[partition] = deque()
+        queue.append(lane)
+        self._ready_count += 1
+
+    def take(self) -> Lane | None:
+        """The next lane in turn, which is then running; None where none is ready or may begin."""
+        if not self._ready_count or not self._open:
+            return None
+        if self.paused:
+            if not self._permits:
+                return None
+            self._permits -= 1
+        ready = self._ready
+        partition = next(iter(ready))
+        queue = ready[partition]
+        lane = queue.popleft()
+        if not queue:
+            del ready[partition]
+        elif len(ready) > 1:
+            ready[partition] = ready.pop(partition)  # to the end of the turns
+        self._ready_count -= 1
+        lane.state = "running"
+        return lane
+
+    @property
+    def ready_lanes(self) -> int:
+        """Lanes that could begin."""
+        return self._ready_count
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a lane that is ready may be taken."""
+        return self._open and (not self.paused or self._permits > 0)
+
+    def count_ready(self, enough: int) -> int:
+        """How many messages are in lanes that could begin, counted up to ``enough``."""
+        count = 0
+        for queue in self._ready.values():
+            for lane in queue:
+                count += len(lane.deliveries)
+                if count >= enough:
+                    return count
+        return count
+
+    # --- working -----------------------------------------------------------------------------------------------
+
+    def _start_workers(self) -> None:
+        if self.on_new is not None:
+            self.on_new()
+            return
+        if self.paused and not self._permits:
+            return
+        count = min(self.concurrency - self._active, self._ready_count - self._starting)
+        if self.paused:
+            count = min(count, self._permits)
+        for _ in range(count):
+            self._starting += 1
+            self.spawn(self._work())
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine as one of the workers."""
+        self._active += 1
+        task = asyncio.get_running_loop().create_task(self._counted(work))
+        self._workers.add(task)
+        task.add_done_callback(self._workers.discard)
+
+    async def _counted(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self._active -= 1
+            if self._open:
+                self._start_workers()
+
+    async def _work(self) -> None:
+        self._starting -= 1
+        lane: Lane | None
+        while (lane := self.take()) is not None:
+            probing, pauses = self.paused, self._pauses
+            try:
+                wait = await self._turn(lane)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001  # also SystemExit: the router ends, and raises it where it runs
+                self.fail(error)
+                return
+            self.put_back(lane, wait)
+            if probing and self.paused and pauses == self._pauses:
+                self.probe()  # the message said nothing of what is being probed
+
+    async def _turn(self, lane: Lane) -> float | None:
+        deliveries = lane.deliveries
+        for _ in range(_TURN):
+            if deliveries[0].outcome is None:  # else it was given back meanwhile
+                wait = await self.step(lane)
+                if wait is not None:
+                    return wait
+            lane.next_message()
+            self.buffered -= 1
+            if not deliveries or not self._open or self.paused:
+                break
+        return None
+
+    def put_back(self, lane: Lane, wait: float | None) -> None:
+        """A lane's turn is over: it is done with, has more, or has to wait ``wait`` seconds."""
+        if wait is not None:
+            lane.state = "waiting"
+            self._waiting.add(lane)
+            lane.timer = self._runtime.call_later(wait, lambda: self._wake(lane))
+        elif lane.deliveries:
+            self._put(lane)  # whoever puts it back looks for the next one, and finds it
+            if self.on_new is not None:
+                self.on_new()
+        elif lane.key is not None:
+            del self._lanes[lane.key]
+        if self._room is not None and self.buffered <= self.prefetch // 2:
+            self._let_fetch()
+
+    def _wake(self, lane: Lane) -> None:
+        self._waiting.discard(lane)
+        lane.timer = None
+        if self._open:
+            self._put(lane)
+            self._start_workers()
+
+    def _let_fetch(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
+    # --- giving back -------------------------------------------------------------------------------------------
+
+    def release_followers(self, lane: Lane) -> None:
+        """Give back all but the first message of a running lane: they come again behind it."""
+        deliveries = lane.deliveries
+        followers = [deliveries.pop() for _ in range(len(deliveries) - 1)]
+        self.buffered -= len(followers)
+        self._see_to(release(self.consumer, reversed(followers)))
+
+    def _revoked(self, revoked: frozenset[TopicPartition]) -> None:
+        """Partitions are about to go to another member: what has not begun goes with them, what runs may finish."""
+        if self.also_revoked is not None:
+            self.also_revoked(revoked)
+        gone: list[Delivery] = []
+        for lane in [*self._all_lanes()]:
+            kept = [lane.deliveries[0]] if lane.state == "running" else []
+            for delivery in list(lane.deliveries)[len(kept) :]:
+                if delivery.partition is not None and (delivery.topic, delivery.partition) in revoked:
+                    gone.append(delivery)
+                else:
+                    kept.append(delivery)
+            if len(kept) == len(lane.deliveries):
+                continue
+            self.buffered -= len(lane.deliveries) - len(kept)
+            if lane.state != "running" and (not kept or kept[0] is not lane.deliveries[0]):
+                lane.forget_tries()
+            lane.deliveries.clear()  # in place: its worker has it at hand
+            lane.deliveries.extend(kept)
+            if not kept:
+                self._drop(lane)
+        self._see_to(release(self.consumer, gone))
+        if self.buffered <= self.prefetch // 2:
+            self._let_fetch()
+
+    def _all_lanes(self) -> Iterable[Lane]:
+        yield from self._lanes.values()
+        yield from (lane for queue in self._ready.values() for lane in queue if lane.key is None)
+        yield from (lane for lane in self._waiting if lane.key is None)
+
+    def _drop(self, lane: Lane) -> None:
+        if lane.key is not None:
+            del self._lanes[lane.key]
+        if lane.timer is not None:
+            lane.timer.cancel()
+        self._waiting.discard(lane)
+        for partition, queue in list(self._ready.items()):
+            if lane in queue:
+                queue.remove(lane)
+                self._ready_count -= 1
+                if not queue:
+                    del self._ready[partition]
+
+    # --- the tap (see Flow) ------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """See `Flow`."""
+        self.paused = True
+        self._permits = 0
+        self._pauses += 1
+
+    def probe(self) -> None:
+        """See `Flow`."""
+        if self.paused and not self._permits:
+            self._permits = 1
+            self._start_workers()
+
+    def resume(self) -> None:
+        """See `Flow`."""
+        self.paused = False
+        self._start_workers()
+        if self.buffered < self.prefetch:
+            self._let_fetch()
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin no more handlers."""
+        self._open = False
+        for lane in self._waiting:
+            if lane.timer is not None:
+                lane.timer.cancel()
+
+    @property
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """The workers that run."""
+        return set(self._workers)
+
+    def give_back(self) -> None:
+        """Give back what is in the lanes and is not being handled, once `stop` was called.
+
+        What failed and waited for its retry goes back as failed, so that a broker that counts attempts counts it.
+        """
+        for lane in list(self._all_lanes()):
+            left = list(lane.deliveries)[1 if lane.state == "running" else 0 :]
+            if lane.state == "waiting" and lane.tries and left[0].outcome is None:
+                self._see_to([left[0].nack()])
+            self._see_to(release(self.consumer, left))
+
+    def _see_to(self, settling: Iterable[Awaitable[None]]) -> None:
+        """Let settlements that are on their way end by themselves; what is lost of them comes again anyway."""
+        for one in settling:
+            if one is not DONE:
+                task = asyncio.ensure_future(_ended(one))
+                self._settling.add(task)
+                task.add_done_callback(self._settling.discard)
+
+    async def all_settled(self) -> None:
+        """Wait for those."""
+        if self._settling:
+            await asyncio.wait(self._settling)
+
+
+async def _ended(settling: Awaitable[None]) -> None:
+    try:
+        await settling
+    except (TransportError, ClosedError) as error:
+        logger().warning("messages that were given back may come again later than they could", error=str(error))

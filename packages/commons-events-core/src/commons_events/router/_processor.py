@@ -1,0 +1,210 @@
+"""One message's way: read, dispatch by type, handle, publish what came of it, settle; or retry, or keep it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from commons_events.dead_letters import REDRIVEN_GROUP
+from commons_events.errors import (
+    ClosedError,
+    DeserializationError,
+    HandlerCancelledError,
+    TransportError,
+    UnhandledEventError,
+    UnknownEventTypeError,
+)
+from commons_events.event import Event
+from commons_events.log import logger
+from commons_events.router._failures import Failures
+from commons_events.router._handler import Handler, HandlerCall, with_timeout
+from commons_events.router._lanes import Lane
+from commons_events.router._parked import ParkedKeys, Turn
+from commons_events.router._plan import Plan
+from commons_events.router._results import ResultPublisher
+from commons_events.runtime import Runtime
+from commons_events.transport import Delivery
+
+__all__ = ["Bound", "Processor", "acknowledge"]
+
+
+@dataclass(slots=True)
+class Bound:
+    """A handler as this subscription calls it."""
+
+    handler: Handler
+    event_class: type[Event]
+    call: HandlerCall
+    with_middleware: Callable[[Any, Any, int], Awaitable[Any]] | None
+    plain: bool
+    """Whether there is nothing around the call: no filter, time-out, middleware or bound on deliveries."""
+
+
+async def acknowledge(delivery: Delivery) -> None:
+    """Finish a message; where the broker does not hear it, the message comes again, which at least once means."""
+    try:
+        await delivery.ack()
+    except (TransportError, ClosedError) as error:
+        logger().warning(
+            "a handled message could not be acknowledged; it comes again", delivery=repr(delivery), error=str(error)
+        )
+
+
+class Processor:
+    """Handles the first message of a lane: the `Step` of one subscription.
+
+    Args:
+        plan: the subscription.
+        bound: its handlers by event type; ``""`` for the one that takes all other events.
+        prefix: what stands before a CloudEvents attribute's name in a header.
+        failures: retries and keeps.
+        results: publishes what handlers return.
+        parked: the keys that stand still, or None where none do.
+        runtime: its clock.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        bound: dict[str, Bound],
+        *,
+        prefix: str,
+        failures: Failures,
+        results: ResultPublisher,
+        parked: ParkedKeys | None,
+        runtime: Runtime,
+    ) -> None:
+        self._plan = plan
+        self._bound = bound
+        self._by_header = {name.encode(): one for name, one in bound.items() if name}
+        self._rest = bound.get("")
+        self._only = next(iter(bound.values())) if len(bound) == 1 else None
+        self._type = f"{prefix}type"
+        self._failures = failures
+        self._results = results
+        self._parked = parked
+        self._runtime = runtime
+        self._retry_topic = plan.topic != plan.origin
+
+    async def step(self, lane: Lane) -> float | None:
+        """See `Step`."""
+        if lane.last_step is not None:
+            return await self._failures.finish(lane)
+        delivery = lane.deliveries[0]
+        headers = dict(delivery.message.headers)
+        turn: Turn | None = None
+        if self._parked is not None or self._retry_topic or REDRIVEN_GROUP in headers:
+            wait = await self._may_begin(lane, delivery, headers)
+            if isinstance(wait, Turn):
+                turn = wait
+                if turn.done:
+                    return turn.wait
+            elif wait is not None:
+                return wait
+            elif delivery.outcome is not None:
+                return None
+        try:
+            one, event = self.read(delivery, headers)
+        except DeserializationError as error:
+            return await self._failures.undecodable(lane, error, turn)
+        if one is None:
+            return await self.unhandled(lane, headers, turn)
+        try:
+            if one.plain:
+                result = await one.call(event, delivery)
+            else:
+                result = await self._call(one, event, delivery, lane, headers)
+            if result is not None:
+                await self._results.publish(one.handler, result, event, delivery)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return await self._failures.failed(lane, one.handler, _cancelled(one.handler, error), headers, turn)
+        except Exception as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
+            return await self._failures.failed(lane, one.handler, error, headers, turn)
+        if turn is not None and turn.head is not None:
+            return await self._failures.resolve(lane, turn)
+        await acknowledge(delivery)
+        return None
+
+    async def _may_begin(self, lane: Lane, delivery: Delivery, headers: dict[str, bytes]) -> Turn | float | None:
+        group = headers.get(REDRIVEN_GROUP)
+        if group is not None and group.decode(errors="replace") != self._plan.group:
+            await acknowledge(delivery)  # redriven for another group of the topic
+            return None
+        if self._retry_topic:
+            wait = self._failures.seconds_until_due(headers)
+            if wait > 0:
+                return wait
+        if self._parked is not None:
+            return await self._parked.turn(lane, delivery, headers)
+        return None
+
+    def read(self, delivery: Delivery, headers: dict[str, bytes]) -> tuple[Bound | None, Any]:
+        """The handler for a message and the event in it; no handler where none takes its type.
+
+        Raises:
+            DeserializationError: it is no event.
+        """
+        name = headers.get(self._type)
+        if name is not None:
+            one = self._by_header.get(name) or self._rest
+            return (None, None) if one is None else (one, delivery.event(one.event_class))
+        # Without a header the bytes say it, or the only class there is has to do.
+        try:
+            event = delivery.event()
+        except UnknownEventTypeError:
+            if self._only is None or b'"specversion"' in delivery.value[:4096]:
+                if b'"event_type"' in delivery.value or b'"specversion"' in delivery.value:
+                    return None, None  # an event, but of no type that anybody knows here
+                raise
+            return self._only, delivery.event(self._only.event_class)
+        one = self._bound.get(event.event_type) or self._rest
+        if one is not None and one.event_class is not Event and type(event) is not one.event_class:
+            event = delivery.event(one.event_class)  # of another version
+        return one, event
+
+    async def _call(self, one: Bound, event: Any, delivery: Delivery, lane: Lane, headers: dict[str, bytes]) -> Any:
+        registration = one.handler.registration
+        attempt = self._failures.attempt(lane, headers)
+        if lane.first_try is None and registration.retry.within is not None:
+            lane.first_try = self._runtime.monotonic()
+        most = registration.retry.max_deliveries
+        if most is not None and delivery.attempt > most:
+            raise self._failures.too_many(delivery, most)
+        if registration.filter is not None and not registration.filter(event):
+            logger().debug("filtered out", handler=one.handler.name, delivery=repr(delivery))
+            return None
+        call = (
+            one.call(event, delivery) if one.with_middleware is None else one.with_middleware(event, delivery, attempt)
+        )
+        if registration.timeout is None:
+            return await call
+        return await with_timeout(call, registration.timeout, one.handler, self._runtime)
+
+    async def unhandled(self, lane: Lane, headers: dict[str, bytes], turn: Turn | None) -> float | None:
+        """No handler takes the type of the lane's first message: the stated policy decides."""
+        delivery = lane.deliveries[0]
+        name = headers.get(self._type, b"?").decode(errors="replace")
+        if self._plan.unhandled == "error":
+            error = UnhandledEventError(
+                f"No handler on {self._plan.name} takes events of type {name!r}; there are handlers for: "
+                f"{', '.join(repr(known) for known in self._bound)}."
+            )
+            return await self._failures.keep(lane, "no handler for its type", error, headers, turn)
+        logger().debug("no handler for its type", type=name, delivery=repr(delivery))
+        if turn is not None and turn.head is not None:
+            return await self._failures.resolve(lane, turn)
+        await acknowledge(delivery)
+        return None
+
+
+def _cancelled(handler: Handler, error: asyncio.CancelledError) -> HandlerCancelledError:
+    cancelled = HandlerCancelledError(
+        f"The handler {handler.place} raised CancelledError, though nobody had cancelled it."
+    )
+    cancelled.__cause__ = error
+    return cancelled

@@ -1,0 +1,325 @@
+"""What cannot work is an error at the start, before the first message, and names the handler and the place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any
+
+import pytest
+from fast_depends import Depends
+
+from commons_events import Delivery, Event, EventSchema
+from commons_events.errors import (
+    CapabilityError,
+    ConfigurationError,
+    HandlerDefinitionError,
+    MissingMigrationError,
+)
+from commons_events.memory import MemoryBroker, MemoryTransport
+from commons_events.retries import Retry
+from commons_events.router import DeadLetters, EventRouter
+from commons_events.testing import EventTestHarness
+from commons_events.transport import Capabilities
+
+pytestmark = pytest.mark.asyncio
+
+
+class Known(Event):
+    event_type = "router.known"
+
+
+class Other(Event):
+    event_type = "router.other"
+
+
+async def start(router: EventRouter, transport: MemoryTransport | None = None) -> None:
+    async with router.running(broker=transport or MemoryTransport(MemoryBroker())):
+        pytest.fail("it started")
+
+
+async def no_annotation(event) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def foreign_annotation(event: dict[str, str]) -> None: ...
+
+
+async def no_parameter() -> None: ...
+
+
+async def two_events(one: Known, two: Other) -> None: ...
+
+
+async def only_a_message(message: Delivery) -> None: ...
+
+
+async def unfilled(event: Known, database: str) -> None: ...
+
+
+async def unknown_name(event: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037
+
+
+async def mixed_union(event: Known | str) -> None: ...
+
+
+async def list_of_events_one_message(events: list[Known], message: Delivery) -> None: ...
+
+
+async def two_messages(event: Known, one: Delivery, two: Delivery) -> None: ...
+
+
+async def positional_only(event: Known, /) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "complaint"),
+    [
+        (no_annotation, r"'event' has no annotation"),
+        (foreign_annotation, r"dict\[str, str\], which is neither an event class"),
+        (no_parameter, "has no event parameter"),
+        (two_events, "several event parameters: one, two"),
+        (only_a_message, "has no event parameter"),
+        (unfilled, r"'database' has the annotation str"),
+        (unknown_name, "Nowhere"),
+        (mixed_union, "neither an event class"),
+        (list_of_events_one_message, r"list\[Delivery\]"),
+        (two_messages, "two Delivery parameters"),
+        (positional_only, "positional-only"),
+    ],
+)
+async def test_a_handler_s_annotations(handler: Callable[..., Any], complaint: str) -> None:
+    router = EventRouter()
+    router.subscribe("topic", group="g")(handler)
+    with pytest.raises(HandlerDefinitionError, match=complaint) as caught:
+        await start(router)
+    assert f"{handler.__qualname__} ({__file__}:" in str(caught.value)
+
+
+def handle(event: Known) -> None: ...
+
+
+def handle_too(event: Known | Other) -> None: ...
+
+
+def batch(events: list[Known]) -> None: ...
+
+
+def returns_an_event(event: Known) -> Other:
+    return Other()
+
+
+def returns_text(event: Known) -> str:
+    return ""
+
+
+def declare(*arguments: tuple[Callable[..., Any], dict[str, Any]]) -> EventRouter:
+    router = EventRouter()
+    for function, options in arguments:
+        router.subscribe("topic", **{"group": "g", **options})(function)
+    return router
+
+
+@pytest.mark.parametrize(
+    ("router", "complaint"),
+    [
+        (
+            declare((handle, {}), (handle_too, {})),
+            r"Two handlers take events of type 'router.known'.*handle.*handle_too",
+        ),
+        (declare((handle, {"dead_letter": "topic"})), r"dead-letter topic 'topic'.*its own source.*handle"),
+        (declare((handle, {"retry": Retry(by="topic", topic="topic")})), "its own source"),
+        (declare((handle, {"dead_letter": "a"}), (returns_an_event, {"publish_to": "x"})), "Two handlers"),
+        (
+            declare((handle, {"concurrency": 1}), (handle_too, {"concurrency": 2})),
+            r"different things of its concurrency",
+        ),
+        (declare((batch, {}), (handle, {})), "batch handler .* shares"),
+        (declare((batch, {"publish_to": "x"})), "outcomes"),
+        (declare((batch, {"dead_letter": DeadLetters("x", order="key")})), "order='none'"),
+        (declare((returns_an_event, {})), "publish_to="),
+        (declare((returns_text, {"publish_to": "x"})), "no event"),
+        (declare((handle, {"publish_to": "x"})), "no event"),
+        (declare((handle, {"broker": "elsewhere"})), r"broker 'elsewhere'.*handle|handle.*broker 'elsewhere'"),
+    ],
+)
+async def test_handlers_that_contradict_each_other_or_themselves(router: EventRouter, complaint: str) -> None:
+    with pytest.raises(HandlerDefinitionError, match=complaint):
+        await start(router)
+
+
+async def test_a_router_without_handlers() -> None:
+    with pytest.raises(ConfigurationError, match="no handlers"):
+        await start(EventRouter())
+
+
+async def test_a_bridge_to_itself_and_one_that_shares_a_group() -> None:
+    router = EventRouter()
+    router.bridge("topic", group="g")
+    with pytest.raises(HandlerDefinitionError, match="leads to itself"):
+        await start(router)
+    shared = declare((handle, {}))
+    shared.bridge("topic", to="elsewhere", group="g")
+    with pytest.raises(HandlerDefinitionError, match="group of its own"):
+        await start(shared)
+
+
+async def test_a_router_that_includes_itself() -> None:
+    one, two = EventRouter(), EventRouter()
+    one.include(two)
+    with pytest.raises(ConfigurationError, match="include itself"):
+        two.include(one)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"concurrency": 0}, {"prefetch": 0}, {"timeout": 0}, {"timeout": float("inf")}, {"batch_size": 0},
+        {"group": ""}, {"batch_wait": -1},
+    ],
+)  # fmt: skip
+async def test_options_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        EventRouter().subscribe("topic", **{"group": "g", **options})
+
+
+def first(second: "Annotated[int, Depends(second_dependency)]") -> int:  # noqa: UP037
+    return second
+
+
+def second_dependency(first_: "Annotated[int, Depends(first)]") -> int:  # noqa: UP037
+    return first_
+
+
+async def in_a_circle(event: Known, number: Annotated[int, Depends(first)]) -> None: ...
+
+
+async def test_dependencies_in_a_circle() -> None:
+    with pytest.raises(HandlerDefinitionError, match=r"themselves: \S+first → \S+second_dependency → \S+first"):
+        await start(declare((in_a_circle, {})))
+
+
+async def test_an_older_version_without_a_migration() -> None:
+    @EventSchema(name="router.versioned", version="1.0.0")
+    class V1(Event):
+        n: int
+
+    @EventSchema(name="router.versioned", version="2.0.0")
+    class V2(Event):
+        m: int
+
+    async def on_v2(event: Event) -> None: ...
+
+    on_v2.__annotations__["event"] = V2
+    with pytest.raises(MissingMigrationError, match=r"router\.versioned"):
+        await start(declare((on_v2, {})))
+
+
+class Limited(MemoryTransport):
+    """Claims less than it can."""
+
+    def __init__(self, **claims: Any) -> None:
+        super().__init__(MemoryBroker())
+        self._claims = claims
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, **self._claims)
+
+
+@pytest.mark.parametrize(
+    ("claims", "options", "named"),
+    [
+        ({"consumer_groups": False}, {}, "consumer_groups"),
+        ({"redelivery_delay": False}, {"retry": Retry(by="redelivery")}, "redelivery_delay"),
+        ({"attempts": False}, {"retry": Retry(by="redelivery")}, "attempts"),
+        ({"attempts": False}, {"retry": Retry(max_deliveries=3)}, "attempts"),
+        ({"ordering": "none"}, {"dead_letter": DeadLetters("x", order="key")}, "ordering"),
+        ({"browse": False}, {"dead_letter": DeadLetters("x", order="key")}, "browse"),
+    ],
+)
+async def test_a_broker_that_lacks_what_is_asked_for(
+    claims: dict[str, Any], options: dict[str, Any], named: str
+) -> None:
+    transport = Limited(**claims)
+    with pytest.raises(CapabilityError, match=f"'{named}'.*'memory'"):
+        await start(declare((handle, options)), transport)
+    assert not await transport.topics()  # nothing was subscribed to
+
+
+# --- handlers that misbehave while they run ------------------------------------------------------------------------
+
+
+async def test_a_handler_that_never_returns_is_cancelled_and_tried_again(harness: EventTestHarness) -> None:
+    router = EventRouter()
+    cancelled = 0
+
+    @router.subscribe("topic", group="g", timeout=5, retry=Retry(attempts=2, delay=1), dead_letter="letters")
+    async def hangs(event: Known) -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+
+    async with harness.run(router) as t:
+        await t.send("topic", Known())
+        await t.idle()
+        [letter] = t.dead_letters("letters")
+    assert cancelled == 2
+    assert letter.error_type == "commons_events.errors.HandlerTimeoutError"
+    assert "within 5 s" in (letter.error_message or "")
+
+
+async def test_a_time_out_that_a_handler_swallows_lets_its_result_count(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("topic", group="g", timeout=5)
+    async def swallows(event: Known) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(1)
+
+    async with harness.run(router) as t:
+        await t.send("topic", Known(), Known())
+        await t.handled(swallows, 2)
+
+
+async def test_a_handler_that_cancels_itself_has_failed(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("topic", group="g", retry=Retry(attempts=2, delay=1), dead_letter="letters")
+    async def cancels_itself(event: Known) -> None:
+        raise asyncio.CancelledError
+
+    async with harness.run(router) as t:
+        await t.send("topic", Known())
+        await t.idle()
+        [letter] = t.dead_letters("letters")
+    assert (letter.attempts, letter.error_type) == (2, "commons_events.errors.HandlerCancelledError")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+async def test_a_base_exception_stops_the_router_and_leaves_the_message(
+    harness: EventTestHarness, error: BaseException
+) -> None:
+    router = EventRouter()
+
+    @router.subscribe("topic", group="g", dead_letter="letters")
+    async def ends_it_all(event: Known) -> None:
+        raise error
+
+    try:
+        async with harness.run(router) as t:
+            await t.send("topic", Known())
+            await t.running.wait()
+            letters = t.dead_letters("letters")
+    except BaseException as caught:  # noqa: BLE001
+        assert caught is error
+    else:
+        pytest.fail("it did not come out")
+    assert letters == []
+    async with harness.consumer("topic", group_id="g") as consumer:
+        assert (await anext(consumer)).event(Known)

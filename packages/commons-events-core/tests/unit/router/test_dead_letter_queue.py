@@ -1,0 +1,173 @@
+"""`DeadLetterQueue` and ``commons-events dlq``: filters, dry run, resuming, order, and brokers that cannot browse."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from commons_events import Event
+from commons_events.cli._app import app
+from commons_events.dead_letters import DeadLetterQueue, LetterFilter
+from commons_events.errors import PublishError
+from commons_events.memory import MemoryBroker, MemoryTransport
+from commons_events.retries import Retry
+from commons_events.router import DeadLetters, EventRouter
+from commons_events.testing import EventTestHarness
+from commons_events.transport import Capabilities
+
+
+class Paid(Event):
+    event_type = "router.paid"
+    n: int = 0
+
+
+async def fill(harness: EventTestHarness, count: int = 4, order: str = "none") -> None:
+    router = EventRouter()
+
+    @router.subscribe(
+        "paid", group="g", retry=Retry(attempts=1), dead_letter=DeadLetters("letters", order=order)  # type: ignore[arg-type]
+    )  # fmt: skip
+    async def handle(event: Paid) -> None:
+        raise ValueError(f"number {event.n}") if event.n % 2 else LookupError("even")
+
+    async with harness.run(router) as t:
+        await t.send("paid", *(Paid(n=n) for n in range(count)), key="k")
+        await t.idle()
+
+
+async def found(queue: DeadLetterQueue, wanted: LetterFilter | None = None) -> list[int]:
+    return [Paid.from_json(letter.message.value or b"").n async for letter in queue.letters(wanted)]
+
+
+async def republished(harness: EventTestHarness) -> list[int]:
+    return [event.n for event in await harness.events("paid", count=4) if isinstance(event, Paid)][4:]
+
+
+class NoBrowsing(MemoryTransport):
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, browse=False)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("transport", [MemoryTransport, NoBrowsing])
+async def test_letters_are_listed_filtered_redriven_and_discarded(
+    harness: EventTestHarness, transport: type[MemoryTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commons_events.dead_letters._queue._QUIET", 0.05)
+    await fill(harness)
+    queue = DeadLetterQueue(transport(harness.broker), "letters")
+    assert queue.browses is (transport is MemoryTransport)
+    assert await found(queue) == [0, 1, 2, 3]
+    assert await found(queue) == [0, 1, 2, 3]  # looking changes nothing
+    assert await found(queue, LetterFilter(error="ValueError")) == [1, 3]
+    assert await found(queue, LetterFilter(error="NUMBER 3", topic="paid", group="g", key=b"k")) == [3]
+    assert await found(queue, LetterFilter(reason="decoded")) == []
+    progress: list[int] = []
+    report = await queue.redrive(LetterFilter(error="LookupError"), progress=progress.append)
+    assert (report.done, progress) == (2, [1, 2])
+    assert await republished(harness) == [0, 2]
+    assert await found(queue) == [1, 3]
+    assert (await queue.discard(LetterFilter(error="number 1"))).done == 1
+    assert await found(queue) == [3]
+    assert (await queue.redrive()).done == 1
+    assert await found(queue) == []
+    assert await republished(harness) == [0, 2, 3]
+
+
+@pytest.mark.asyncio
+async def test_a_follower_does_not_go_without_those_before_it(harness: EventTestHarness) -> None:
+    await fill(harness, order="key")
+    queue = DeadLetterQueue(MemoryTransport(harness.broker), "letters")
+    letters = [letter async for letter in queue.letters()]
+    report = await queue.redrive(LetterFilter(ids=frozenset({letters[1].id, letters[2].id})))
+    assert (report.done, report.held_back) == (0, 2)
+    assert (await queue.redrive(LetterFilter(ids=frozenset({letters[0].id, letters[1].id})))).done == 2
+    assert (await queue.redrive()).done == 2  # what is under way is not sent again
+    assert await republished(harness) == [0, 1, 2, 3]
+    assert len([letter async for letter in queue.letters()]) == 4  # until their router has handled them
+
+
+@pytest.mark.asyncio
+async def test_redriving_goes_on_where_it_failed(harness: EventTestHarness) -> None:
+    await fill(harness)
+
+    class Fails(MemoryTransport):
+        left = 2
+
+        def publish(self, messages):  # type: ignore[no-untyped-def]
+            if messages[0].topic == "paid" and not self.left:
+                future = asyncio.get_running_loop().create_future()
+                future.set_result([PublishError("broken")])
+                return future
+            self.left -= messages[0].topic == "paid"
+            return super().publish(messages)
+
+    with pytest.raises(PublishError, match="broken"):
+        await DeadLetterQueue(Fails(harness.broker), "letters").redrive()
+    assert (await DeadLetterQueue(MemoryTransport(harness.broker), "letters").redrive()).done == 2
+    assert await republished(harness) == [0, 1, 2, 3]
+
+
+@pytest.mark.asyncio
+async def test_a_rate_is_kept(harness: EventTestHarness) -> None:
+    await fill(harness)
+    async with harness.run(EventRouterOfNothing()) as t:
+        await DeadLetterQueue(MemoryTransport(harness.broker), "letters").redrive(rate=0.5)
+        assert 8 <= t.time.passed < 9
+
+
+def EventRouterOfNothing() -> EventRouter:  # noqa: N802
+    router = EventRouter()
+
+    @router.subscribe("nothing", group="g")
+    async def handle(event: Paid) -> None: ...
+
+    return router
+
+
+# --- the command line --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broker() -> Iterator[str]:
+    MemoryBroker.reset_all()
+    asyncio.run(fill(EventTestHarness(MemoryBroker.get("dlq"))))
+    yield "memory://dlq"
+    MemoryBroker.reset_all()
+
+
+def dlq(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["dlq", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_commands_list_show_export_redrive_and_discard(broker: str, tmp_path: Path) -> None:
+    code, out, _ = dlq("list", "letters", "--broker", broker, "--error", "ValueError", "--json")
+    letters = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [letter["error_message"] for letter in letters] == ["number 1", "number 3"]
+    code, out, _ = dlq("show", "letters", letters[0]["id"], "--broker", broker)
+    assert code == 0
+    assert json.loads(json.loads(out)["value"])["n"] == 1
+    code, _, err = dlq("show", "letters", "nowhere", "--broker", broker)
+    assert (code, "No letter nowhere" in err) == (1, True)
+    assert dlq("export", "letters", "--broker", broker, "--to", str(tmp_path / "file"))[0] == 0
+    assert len((tmp_path / "file").read_text("utf-8").splitlines()) == 4
+    code, _, err = dlq("discard", "letters", "--broker", broker)
+    assert (code, "--all" in err) == (2, True)
+    code, out, err = dlq("discard", "letters", "--broker", broker, "--all", "--dry-run")
+    assert (code, len(out.splitlines()), "nothing was done" in err) == (0, 4, True)
+    assert dlq("discard", "letters", "--broker", broker, "--error", "even")[0] == 0
+    code, _, err = dlq("redrive", "letters", "--broker", broker, "--all")
+    assert (code, "2 letters: redrive done" in err) == (0, True)
+    code, out, err = dlq("list", "letters", "--broker", broker)
+    assert (code, out) == (0, "")
+    assert "No such letters" in err
+    assert dlq("list", "letters", "--broker", "kafak://x")[0] == 2

@@ -1,0 +1,383 @@
+"""Typed handlers: dispatch by annotation, kinds of functions, dependencies, results, filters, included routers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import pytest
+from fast_depends import Depends
+
+from commons_events import Delivery, Event, EventSchema, migration
+from commons_events.errors import HandlerResultError
+from commons_events.message import Message
+from commons_events.retries import Retry
+from commons_events.router import EventRouter
+from commons_events.testing import EventTestHarness
+
+pytestmark = pytest.mark.asyncio
+
+
+class Registered(Event):
+    event_type = "router.registered"
+    n: int = 0
+
+
+class Renamed(Event):
+    event_type = "router.renamed"
+    n: int = 0
+
+
+class Closed(Event):
+    event_type = "router.closed"
+    n: int = 0
+
+
+async def test_a_handler_gets_its_event_and_its_message_in_any_order(harness: EventTestHarness) -> None:
+    router = EventRouter()
+    seen: list[tuple[int, str, bytes | None]] = []
+
+    @router.subscribe("users", group="g")
+    async def on_registered(delivery: Delivery, happened: Registered) -> None:
+        seen.append((happened.n, delivery.topic, delivery.key))
+
+    async with harness.run(router) as t:
+        await t.send("users", Registered(n=7), key="k")
+        [event] = await t.handled(on_registered)
+    assert event.n == 7
+    assert seen == [(7, "users", b"k")]
+
+
+async def test_a_decorated_function_stays_itself() -> None:
+    async def handle(event: Registered) -> None: ...
+
+    assert EventRouter().subscribe("users", group="g")(handle) is handle
+
+
+async def test_handlers_of_several_types_share_a_subscription_and_a_union_serves_several(
+    harness: EventTestHarness,
+) -> None:
+    router = EventRouter()
+    seen: list[tuple[str, str]] = []
+
+    @router.subscribe("users", group="g")
+    async def on_registered(event: Registered) -> None:
+        seen.append(("one", event.event_type))
+
+    @router.subscribe("users", group="g")
+    async def on_others(event: Renamed | Closed) -> None:
+        seen.append(("others", event.event_type))
+
+    async with harness.run(router) as t:
+        assert len(t.running.status()["subscriptions"]) == 1
+        await t.send("users", Registered(), Renamed(), Closed(), Registered(), key="k")
+        await t.idle()
+    assert seen == [
+        ("one", "router.registered"), ("others", "router.renamed"), ("others", "router.closed"),
+        ("one", "router.registered"),
+    ]  # fmt: skip
+
+
+async def test_event_itself_takes_what_no_other_handler_does(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("users", group="g")
+    async def on_registered(event: Registered) -> None: ...
+
+    @router.subscribe("users", group="g")
+    async def on_rest(event: Event) -> None: ...
+
+    async with harness.run(router) as t:
+        await t.send("users", Registered(), Renamed(n=3))
+        [event] = await t.handled(on_rest)
+        assert len(await t.handled(on_registered)) == 1
+    assert event == Renamed.from_json(event.to_json())
+
+
+async def test_an_older_version_is_migrated_to_the_annotated_class(harness: EventTestHarness) -> None:
+    @EventSchema(name="router.product", version="1.0.0")
+    class ProductV1(Event):
+        name: str
+
+    @EventSchema(name="router.product", version="2.0.0")
+    class ProductV2(Event):
+        title: str
+
+    @migration(from_=ProductV1, to=ProductV2)
+    def rename(event: ProductV1) -> ProductV2:
+        return ProductV2(title=event.name)
+
+    router = EventRouter()
+
+    async def on_product(event: Event) -> None: ...
+
+    on_product.__annotations__["event"] = ProductV2
+    router.subscribe("products", group="g")(on_product)
+    async with harness.run(router) as t:
+        await t.send("products", ProductV1(name="chair"))
+        [event] = await t.handled(on_product)
+    assert type(event) is ProductV2
+    assert event.title == "chair"
+
+
+async def test_events_without_headers_are_read_by_what_their_bytes_say(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("users", group="g", dead_letter="letters")
+    async def on_registered(event: Registered) -> None: ...
+
+    async with harness.run(router) as t:
+        await t.publish(
+            Message("users", Registered(n=1).to_json()),
+            Message("users", b'{"n": 2}'),
+            Message("users", b"no event at all"),
+        )
+        await t.idle()
+        assert sorted(event.n for event in await t.handled(on_registered, 2)) == [1, 2]
+        [letter] = t.dead_letters("letters")
+    assert (letter.message.value, letter.reason) == (b"no event at all", "cannot be decoded")
+
+
+async def test_what_no_handler_takes_is_finished_or_a_dead_letter_as_stated(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("users", group="lenient", dead_letter="lenient-letters")
+    async def lenient(event: Registered) -> None: ...
+
+    @router.subscribe("users", group="strict", dead_letter="strict-letters", unhandled="error")
+    async def strict(event: Registered) -> None: ...
+
+    async with harness.run(router) as t:
+        await t.send("users", Renamed(), Registered())
+        await t.idle()
+        assert t.dead_letters("lenient-letters") == []
+        [letter] = t.dead_letters("strict-letters")
+    assert letter.reason == "no handler for its type"
+    assert "'router.renamed'" in (letter.error_message or "")
+
+
+async def test_a_sync_handler_runs_in_a_thread(harness: EventTestHarness) -> None:
+    router = EventRouter()
+    threads: list[str] = []
+
+    @router.subscribe("users", group="billing")
+    def on_registered(event: Registered, message: Delivery) -> None:
+        threads.append(threading.current_thread().name)
+
+    async with harness.run(router) as t:
+        await t.send("users", Registered())
+        await t.handled(on_registered)
+    assert threads[0].startswith("billing-handler")
+
+
+async def test_returned_and_yielded_events_are_published_with_what_led_to_them(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("in", group="one", publish_to="one")
+    async def returns_one(event: Registered) -> Renamed:
+        return Renamed(n=event.n)
+
+    @router.subscribe("in", group="many", publish_to="many")
+    async def returns_many(event: Registered) -> list[Renamed]:
+        return [Renamed(n=1), Renamed(n=2)]
+
+    @router.subscribe("in", group="yields", publish_to="yields")
+    async def yields(event: Registered) -> AsyncIterator[Renamed | Closed]:
+        yield Renamed(n=1)
+        yield Closed(n=2, correlation_id="own", causation_id="mine")
+
+    @router.subscribe("in", group="sync", publish_to="sync", publish_key=lambda event: f"key-{event.n}")
+    def yields_in_a_thread(event: Registered) -> Iterator[Renamed]:
+        yield Renamed(n=1)
+        yield Renamed(n=2)
+
+    @router.subscribe("in", group="none", publish_to="none")
+    async def returns_none(event: Registered) -> Renamed | None:
+        return None
+
+    cause = Registered(n=5)
+    async with harness.run(router) as t:
+        await t.send("in", cause, key="k")
+        await t.idle()
+        [one] = t.messages("one")
+        sent = {topic: [Event.from_json(m.value or b"") for m in t.messages(topic)] for topic in ("many", "yields")}
+        assert {message.key for message in t.messages("sync")} == {b"key-1", b"key-2"}
+        assert t.messages("none") == []
+    event = Renamed.from_json(one.value or b"")
+    assert (event.n, event.correlation_id, event.causation_id) == (5, cause.event_id, cause.event_id)
+    assert one.key == b"k"
+    assert [event.event_type for event in sent["many"]] == ["router.renamed", "router.renamed"]
+    renamed, closed = sent["yields"]
+    assert (renamed.correlation_id, renamed.causation_id) == (cause.event_id, cause.event_id)
+    assert (closed.correlation_id, closed.causation_id) == ("own", "mine")
+
+
+async def test_the_correlation_goes_on(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("in", group="g", publish_to="middle")
+    async def first(event: Registered) -> Renamed:
+        return Renamed()
+
+    @router.subscribe("middle", group="g", publish_to="end")
+    async def second(event: Renamed) -> Closed:
+        return Closed()
+
+    cause = Registered(correlation_id="the-order")
+    async with harness.run(router) as t:
+        await t.send("in", cause)
+        await t.idle()
+        [middle], [end] = t.messages("middle"), t.messages("end")
+    middle_event, end_event = Renamed.from_json(middle.value or b""), Closed.from_json(end.value or b"")
+    assert middle_event.correlation_id == end_event.correlation_id == "the-order"
+    assert end_event.causation_id == middle_event.event_id
+
+
+async def test_a_wrong_result_is_a_dead_letter_without_a_retry(harness: EventTestHarness) -> None:
+    router = EventRouter()
+    calls = 0
+
+    @router.subscribe("users", group="g", dead_letter="letters", publish_to="out")
+    async def returns_text(event: Registered):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        return "done"
+
+    @router.subscribe("users", group="nowhere", dead_letter="nowhere-letters")
+    async def returns_an_event(event: Registered):  # type: ignore[no-untyped-def]
+        return Renamed()
+
+    async with harness.run(router) as t:
+        await t.send("users", Registered())
+        await t.idle()
+        [letter], [nowhere] = t.dead_letters("letters"), t.dead_letters("nowhere-letters")
+        assert t.messages("out") == []
+    assert calls == 1
+    assert letter.error_type == f"{HandlerResultError.__module__}.HandlerResultError"
+    assert "returned a str" in (letter.error_message or "")
+    assert "publish_to" in (nowhere.error_message or "")
+
+
+class Database:
+    open = 0
+
+
+async def session(event: Registered) -> AsyncIterator[Database]:
+    Database.open += 1
+    yield Database()
+    Database.open -= 1
+
+
+async def name_of(session: Annotated[Database, Depends(session)]) -> str:
+    return f"session of {Database.open}"
+
+
+async def test_dependencies_are_filled_and_closed(harness: EventTestHarness) -> None:
+    router = EventRouter()
+    seen: list[tuple[int, str, int]] = []
+
+    @router.subscribe("users", group="g")
+    async def on_registered(
+        event: Registered,
+        db: Annotated[Database, Depends(session)],
+        name: Annotated[str, Depends(name_of)],
+        message: Delivery,
+    ) -> None:
+        seen.append((event.n, name, db.open))
+
+    @router.subscribe("users", group="sync")
+    def in_a_thread(event: Registered, number: Annotated[int, Depends(lambda: 3)]) -> None:
+        seen.append((number, "", 0))
+
+    async with harness.run(router) as t:
+        await t.send("users", Registered(n=1))
+        await t.idle()
+        await t.handled(on_registered)
+        await t.handled(in_a_thread)
+    assert sorted(seen) == [(1, "session of 1", 1), (3, "", 0)]
+    assert Database.open == 0
+
+
+async def test_a_filter_finishes_what_it_refuses(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("users", group="g", filter=lambda event: event.n % 2 == 0)
+    async def even(event: Registered) -> None: ...
+
+    async with harness.run(router) as t:
+        await t.send("users", *(Registered(n=n) for n in range(5)), key="k")
+        await t.idle()
+        assert [event.n for event in await t.handled(even, 3)] == [0, 2, 4]
+
+
+async def test_included_routers_bring_prefix_middleware_and_lifespan(harness: EventTestHarness) -> None:
+    steps: list[str] = []
+
+    def lifespan_of(name: str):  # type: ignore[no-untyped-def]
+        @asynccontextmanager
+        async def lifespan() -> AsyncIterator[None]:
+            steps.append(f"{name} begins")
+            yield
+            steps.append(f"{name} ends")
+
+        return lifespan
+
+    inner = EventRouter(prefix="users.", lifespan=lifespan_of("inner"))
+    outer = EventRouter(prefix="eu.", lifespan=lifespan_of("outer"))
+    outer.include(inner, prefix="shop.")
+
+    @inner.subscribe("registered", group="g")
+    async def on_registered(event: Registered) -> None:
+        steps.append("handled")
+
+    async with harness.run(outer) as t:
+        await t.send("eu.shop.users.registered", Registered())
+        await t.handled(on_registered)
+    assert steps == ["outer begins", "inner begins", "handled", "inner ends", "outer ends"]
+
+
+async def test_handlers_run_side_by_side_on_several_brokers_and_a_bridge_links_them(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("copies", group="g", broker="archive")
+    async def on_copy(event: Registered, message: Delivery) -> None:
+        assert message.message.header("tenant") == "t1"
+        assert message.key == b"k"
+
+    router.bridge("users", to="copies", group="bridge", to_broker="archive")
+    async with harness.run(router) as t:
+        message = Registered(n=4, source="s")
+        await t._producer.send("users", message, key="k", headers={"tenant": "t1"})
+        [event] = await t.handled(on_copy)
+        assert t.messages("copies") == []
+    assert event == message
+
+
+async def test_a_handler_may_wait_without_real_time_passing(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("users", group="g")
+    async def slow(event: Registered) -> None:
+        await asyncio.sleep(1000)
+
+    async with harness.run(router) as t:
+        await t.send("users", Registered())
+        await t.handled(slow)
+        assert 1000 <= t.time.passed < 1010
+
+
+async def test_handled_says_what_went_wrong(harness: EventTestHarness) -> None:
+    router = EventRouter()
+
+    @router.subscribe("users", group="g", retry=Retry(attempts=2, delay=1), dead_letter="letters")
+    async def broken(event: Registered) -> None:
+        raise LookupError("no such user")
+
+    async with harness.run(router) as t:
+        await t.send("users", Registered())
+        with pytest.raises(AssertionError, match=r"handled 0 of 1 times.*no such user"):
+            await t.handled(broken, timeout=60)
+        assert len(await t.failed(broken, 2)) == 2

@@ -1,0 +1,136 @@
+"""The end of a router: what runs may finish, what was cut off comes again, and nothing is committed by a cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from commons_events import Event
+from commons_events.errors import PublishTimeoutError
+from commons_events.memory import MemoryTransport
+from commons_events.router import EventRouter
+from commons_events.testing import EventTestHarness
+
+pytestmark = pytest.mark.asyncio
+
+
+class Job(Event):
+    event_type = "router.job"
+    n: int = 0
+
+
+async def left_over(harness: EventTestHarness) -> list[int]:
+    async with harness.consumer("jobs", group_id="g") as consumer:
+        left = [delivery.event(Job).n for delivery in await consumer.receive(1000, timeout=0.05)]
+        await consumer.commit(wait=True)
+    return sorted(left)
+
+
+def slow_router(seconds: float, done: list[int]) -> EventRouter:
+    router = EventRouter()
+
+    @router.subscribe("jobs", group="g", concurrency=2)
+    async def handle(event: Job) -> None:
+        await asyncio.sleep(seconds)
+        done.append(event.n)
+
+    return router
+
+
+async def test_within_grace_handlers_finish_and_the_rest_comes_again(harness: EventTestHarness) -> None:
+    done: list[int] = []
+    async with harness.run(slow_router(10, done), grace=30) as t:
+        await t.send("jobs", *(Job(n=n) for n in range(6)))
+        await asyncio.sleep(1)
+    assert len(done) == 2
+    assert sorted([*done, *await left_over(harness)]) == list(range(6))
+
+
+async def test_past_grace_handlers_are_cut_off_and_their_messages_come_again(harness: EventTestHarness) -> None:
+    done: list[int] = []
+    async with harness.run(slow_router(100, done), grace=5) as t:
+        await t.send("jobs", *(Job(n=n) for n in range(6)))
+        await asyncio.sleep(1)
+    assert done == []
+    assert await left_over(harness) == list(range(6))
+
+
+async def test_cancelling_commits_nothing_that_was_not_handled(harness: EventTestHarness) -> None:
+    done: list[int] = []
+    router = slow_router(100, done)
+    await harness.publish("jobs", *(Job(n=n) for n in range(4)))
+    task = asyncio.create_task(router.run(broker=MemoryTransport(harness.broker)))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == []
+    assert await left_over(harness) == list(range(4))
+
+
+async def test_a_signal_ends_gracefully_and_a_second_one_at_once(harness: EventTestHarness) -> None:
+    done: list[int] = []
+    started, may_end = asyncio.Event(), asyncio.Event()
+    router = EventRouter()
+
+    @router.subscribe("jobs", group="g")
+    async def handle(event: Job) -> None:
+        started.set()
+        await may_end.wait()
+        done.append(event.n)
+
+    for signals in (1, 2):
+        started.clear()
+        may_end.clear()
+        await harness.publish("jobs", Job(n=signals))
+        task = asyncio.create_task(router.run(broker=MemoryTransport(harness.broker), grace=60))
+        await started.wait()
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0.02)
+        if signals == 1:
+            assert not task.done()
+            may_end.set()
+        await asyncio.wait_for(task, 5)
+    assert done == [1]
+    assert await left_over(harness) == [2]
+
+
+async def test_what_a_handler_returned_is_confirmed_before_the_message_is_finished(harness: EventTestHarness) -> None:
+    router = EventRouter()
+    held: list[asyncio.Future[object]] = []
+
+    class Holding(MemoryTransport):
+        def publish(self, messages):  # type: ignore[no-untyped-def]
+            if messages[0].topic != "out":
+                return super().publish(messages)
+            held.append(asyncio.get_running_loop().create_future())
+            return held[-1]
+
+    @router.subscribe("jobs", group="g", publish_to="out")
+    async def handle(event: Job) -> Job:
+        return Job()
+
+    harness.transport = lambda: Holding(harness.broker)  # type: ignore[method-assign]
+    with pytest.raises(PublishTimeoutError):  # from closing: one send was never confirmed
+        async with harness.run(router, grace=1) as t:
+            await t.send("jobs", Job(n=1))
+            await asyncio.sleep(1)
+            assert len(held) == 1
+    del harness.transport  # type: ignore[attr-defined]
+    assert await left_over(harness) == [1]
+
+
+async def test_a_new_member_gets_what_has_not_begun(harness: EventTestHarness) -> None:
+    """The partitions that move take along what waits in the lanes; each message is handled once."""
+    done: list[int] = []
+    async with harness.run(slow_router(1, done)) as t:
+        await t.send("jobs", *(Job(n=n) for n in range(60)))
+        await asyncio.sleep(0.5)
+        async with slow_router(1, done).running(broker=MemoryTransport(harness.broker)):
+            await asyncio.sleep(22)  # two of them take half the time
+            assert len(done) == 60
+    assert sorted(done) == list(range(60))

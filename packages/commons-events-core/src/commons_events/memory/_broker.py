@@ -402,11 +402,12 @@ class MemoryBroker:
             stored = log.messages[start : start + limit]
             return [StoredMessage(message, partition, log.base + start + i) for i, message in enumerate(stored)]
 
-    def lag(self, name: str) -> int:
-        """How many messages of a topic are not finished, summed over the groups that read it."""
+    def lag(self) -> int:
+        """How many messages are not finished, summed over all groups and the topics that they read."""
         with self._lock:
-            states = [state for log in self._existing(name).partitions for state in log.group_states]
-            return sum(s.partition.end - s.tracker.committed - s.tracker.held_back for s in states)
+            states = [state for group in self._groups.values() for state in group.states.values()]
+            delayed = sum(topic.reserved for topic in self._topics.values())
+            return delayed + sum(s.partition.end - s.tracker.committed - s.tracker.held_back for s in states)
 
     def _existing(self, name: str) -> Topic:
         topic = self._topics.get(name)

@@ -348,12 +348,12 @@ def _not_sent(error: SerializationError) -> PublishError:
 
 
 def _resolve(receipt: asyncio.Future[Receipt], published: asyncio.Future[Sequence[PublishResult]]) -> None:
-    if receipt.done():
-        return
     if published.cancelled():
         receipt.cancel()
         return
-    error = published.exception()
+    error = published.exception()  # asked for also where nobody waits any more, so that asyncio does not complain
+    if receipt.done():
+        return
     result = error if error is not None else published.result()[0]
     if isinstance(result, Receipt):
         receipt.set_result(result)

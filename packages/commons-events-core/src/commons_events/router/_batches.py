@@ -12,7 +12,8 @@ from commons_events.log import logger
 from commons_events.router._failures import Failures
 from commons_events.router._handler import Handler, HandlerCall, with_timeout
 from commons_events.router._lanes import Lane, LaneWorkers
-from commons_events.router._processor import Processor, acknowledge
+from commons_events.router._processor import Processor
+from commons_events.router._settling import acknowledge
 from commons_events.runtime import Runtime
 from commons_events.transport import Delivery
 

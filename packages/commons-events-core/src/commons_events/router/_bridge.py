@@ -9,7 +9,7 @@ from commons_events.message import Message, Receipt
 from commons_events.router._failures import Failures
 from commons_events.router._lanes import Lane
 from commons_events.router._options import Bridge
-from commons_events.router._processor import acknowledge
+from commons_events.router._settling import acknowledge
 from commons_events.transport import Transport
 
 __all__ = ["Forwarder"]

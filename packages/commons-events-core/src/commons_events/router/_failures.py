@@ -8,7 +8,6 @@ from typing import Any
 
 from commons_events.dead_letters import RETRY_PREFIX, Mark, dead_letter
 from commons_events.errors import (
-    ClosedError,
     DeserializationError,
     HandlerFailedError,
     HandlerTimeoutError,
@@ -23,8 +22,9 @@ from commons_events.router._lanes import Lane
 from commons_events.router._parked import Turn
 from commons_events.router._parking import Parking
 from commons_events.router._plan import Plan
+from commons_events.router._settling import TROUBLE, settle
 from commons_events.runtime import Runtime
-from commons_events.transport import Delaying, Delivery, Transport
+from commons_events.transport import Delaying, Delivery, Outcome, Transport
 
 __all__ = ["RETRY_ATTEMPTS", "RETRY_DUE", "RETRY_FIRST", "Failures"]
 
@@ -34,9 +34,6 @@ RETRY_DUE = f"{RETRY_PREFIX}due"
 """In a retry topic: when the next one is due, in ISO 8601."""
 RETRY_FIRST = f"{RETRY_PREFIX}first"
 """In a retry topic: when the first one was, in ISO 8601."""
-
-_TROUBLE = Retry(attempts=None, endless=True, delay=0.1, max_delay=30.0)
-"""For a broker that does not take what has to be kept: without an end, since the message is safe meanwhile."""
 
 
 class Failures:
@@ -138,12 +135,8 @@ class Failures:
         return 0.0 if lane.first_try is None else self._runtime.monotonic() - lane.first_try
 
     async def _redeliver(self, lane: Lane, wait: float) -> None:
-        nacked = lane.deliveries[0].nack(wait)
-        self._release_followers(lane)  # behind it, so that a broker that keeps a key's order can keep it here
-        try:
-            await nacked
-        except (TransportError, ClosedError) as error:
-            logger().warning("a nack was lost; the message comes again all the same", error=str(error))
+        # its followers are given back behind it, so that a broker that keeps a key's order can keep it here
+        await settle(lane.deliveries[0], Outcome.NACK, wait, on_its_way=lambda: self._release_followers(lane))
 
     async def _retry_later(
         self, lane: Lane, retry: Retry, attempt: int, wait: float, headers: dict[str, bytes]
@@ -249,7 +242,7 @@ class Failures:
     def backoff(self, lane: Lane, error: Exception) -> float:
         """The seconds to wait after the broker has failed; the message stays unsettled."""
         lane.troubles += 1
-        wait = _TROUBLE.seconds(lane.troubles, self._runtime.random())
+        wait = TROUBLE.seconds(lane.troubles, self._runtime.random())
         logger().warning(
             "the broker did not take what has to be kept; the message is unsettled, and it is tried again",
             delivery=repr(lane.deliveries[0]), seconds=round(wait, 3), error=repr(error),

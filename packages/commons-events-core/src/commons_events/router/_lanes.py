@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Literal
 
 from commons_events.consumers import EventConsumer
-from commons_events.errors import ClosedError, TransportError
-from commons_events.log import logger
+from commons_events.router._settling import settle
 from commons_events.runtime import Runtime
 from commons_events.transport import DONE, Delivery, Outcome, TopicPartition
 
 __all__ = ["Lane", "LaneWorkers", "RouterConsumer", "release"]
+
+_LAST_WORD = 5.0
+"""Seconds that the broker has at the end to be told what was given back."""
 
 _TURN = 16
 """Messages of one key that are handled before another key gets its turn."""
@@ -64,14 +66,9 @@ class RouterConsumer(EventConsumer):
         self.on_revoked(revoked)
 
 
-def release(consumer: EventConsumer, deliveries: Iterable[Delivery]) -> list[Awaitable[None]]:
+def release(deliveries: Iterable[Delivery]) -> list[Awaitable[None]]:
     """Give messages back as if they had never been delivered."""
-    released = []
-    for delivery in deliveries:
-        if delivery.outcome is None:
-            delivery.outcome = Outcome.RELEASE
-            released.append(consumer.settle_delivery(delivery, Outcome.RELEASE, None))
-    return released
+    return [settle(delivery, Outcome.RELEASE) for delivery in deliveries]
 
 
 class LaneWorkers:
@@ -305,7 +302,7 @@ class LaneWorkers:
         deliveries = lane.deliveries
         followers = [deliveries.pop() for _ in range(len(deliveries) - 1)]
         self.buffered -= len(followers)
-        self._see_to(release(self.consumer, reversed(followers)))
+        self._see_to(release(reversed(followers)))
 
     def _revoked(self, revoked: frozenset[TopicPartition]) -> None:
         """Partitions are about to go to another member: what has not begun goes with them, what runs may finish."""
@@ -328,7 +325,7 @@ class LaneWorkers:
             lane.deliveries.extend(kept)
             if not kept:
                 self._drop(lane)
-        self._see_to(release(self.consumer, gone))
+        self._see_to(release(gone))
         if self.buffered <= self.prefetch // 2:
             self._let_fetch()
 
@@ -393,25 +390,20 @@ class LaneWorkers:
         for lane in list(self._all_lanes()):
             left = list(lane.deliveries)[1 if lane.state == "running" else 0 :]
             if lane.state == "waiting" and lane.tries and left[0].outcome is None:
-                self._see_to([left[0].nack()])
-            self._see_to(release(self.consumer, left))
+                self._see_to([settle(left[0], Outcome.NACK)])
+            self._see_to(release(left))
 
     def _see_to(self, settling: Iterable[Awaitable[None]]) -> None:
-        """Let settlements that are on their way end by themselves; what is lost of them comes again anyway."""
+        """Let settlements that are on their way end by themselves."""
         for one in settling:
             if one is not DONE:
-                task = asyncio.ensure_future(_ended(one))
+                task = asyncio.ensure_future(one)
                 self._settling.add(task)
                 task.add_done_callback(self._settling.discard)
 
     async def all_settled(self) -> None:
-        """Wait for those."""
+        """Wait for those; what the broker cannot be told in time comes again once the consumer has left."""
         if self._settling:
-            await asyncio.wait(self._settling)
-
-
-async def _ended(settling: Awaitable[None]) -> None:
-    try:
-        await settling
-    except (TransportError, ClosedError) as error:
-        logger().warning("messages that were given back may come again later than they could", error=str(error))
+            _, untold = await asyncio.wait(self._settling, timeout=_LAST_WORD)
+            for task in untold:
+                task.cancel()

@@ -9,10 +9,8 @@ from typing import Any
 
 from commons_events.dead_letters import REDRIVEN_GROUP
 from commons_events.errors import (
-    ClosedError,
     DeserializationError,
     HandlerCancelledError,
-    TransportError,
     UnhandledEventError,
     UnknownEventTypeError,
 )
@@ -24,10 +22,11 @@ from commons_events.router._lanes import Lane
 from commons_events.router._parked import ParkedKeys, Turn
 from commons_events.router._plan import Plan
 from commons_events.router._results import ResultPublisher
+from commons_events.router._settling import acknowledge
 from commons_events.runtime import Runtime
 from commons_events.transport import Delivery
 
-__all__ = ["Bound", "Processor", "acknowledge"]
+__all__ = ["Bound", "Processor"]
 
 
 @dataclass(slots=True)
@@ -40,16 +39,6 @@ class Bound:
     with_middleware: Callable[[Any, Any, int], Awaitable[Any]] | None
     plain: bool
     """Whether there is nothing around the call: no filter, time-out, middleware or bound on deliveries."""
-
-
-async def acknowledge(delivery: Delivery) -> None:
-    """Finish a message; where the broker does not hear it, the message comes again, which at least once means."""
-    try:
-        await delivery.ack()
-    except (TransportError, ClosedError) as error:
-        logger().warning(
-            "a handled message could not be acknowledged; it comes again", delivery=repr(delivery), error=str(error)
-        )
 
 
 class Processor:

@@ -18,8 +18,9 @@ from commons_events.router._lanes import Lane, LaneWorkers, RouterConsumer
 from commons_events.router._parked import ParkedKeys
 from commons_events.router._parking import Parking
 from commons_events.router._plan import Plan
-from commons_events.router._processor import Bound, Processor, acknowledge
+from commons_events.router._processor import Bound, Processor
 from commons_events.router._results import ResultPublisher
+from commons_events.router._settling import acknowledge
 from commons_events.runtime import Runtime
 from commons_events.transport import Transport
 

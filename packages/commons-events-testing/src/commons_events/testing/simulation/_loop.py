@@ -86,7 +86,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         process = handle._context.get(PROCESS) if not handle._cancelled else None
         if process is not None and not process.dead:
             if process.frozen_until > self._virtual_now:
-                self.call_at(process.frozen_until, handle._run)
+                # into its place again: by then it may be cancelled, or its process dead
+                self.call_at(process.frozen_until, ready.append, handle)
                 return
             self._take_step()
             self._before_step(process)

@@ -104,6 +104,8 @@ class _VirtualRuntime(Runtime):
 
 
 _EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
+_QUIET = 3.0
+"""Seconds without anything to do, after which nothing more is expected."""
 _MOST_CLEANUPS = 100
 """How often a dead coroutine may await while it is taken away."""
 
@@ -177,10 +179,16 @@ class _Run:
                 await asyncio.sleep(scenario.interval)
 
     async def wait_for_the_end(self) -> None:
+        """Until nothing has been left to do for a while, or patience is over."""
         deadline = self.loop.time() + self.scenario.patience
-        # Who would set an event is what is tested, and in virtual time looking costs nothing.
-        while self.loop.time() < deadline and (self.unfinished() or not self.lives):  # noqa: ASYNC110
+        quiet_since = self.loop.time()
+        while quiet_since + _QUIET > self.loop.time() < deadline:
+            # Who would set an event is what is tested, and in virtual time looking costs nothing.
             await asyncio.sleep(0.5)
+            now = self.loop.time()
+            frozen = any(life.process.frozen_until > now for life in self.lives.values())
+            if frozen or not self.lives or self.unfinished():
+                quiet_since = now
 
     # --- workers -----------------------------------------------------------------------------------------------
 
@@ -295,7 +303,7 @@ class _Run:
         self.history.notes.append((self.loop.time(), line, values))
 
     def unfinished(self) -> int:
-        return self.broker.lag(self.scenario.topic)
+        return self.broker.lag()
 
     def look_into_the_broker(self) -> None:
         self.history.unfinished = self.unfinished()
@@ -308,15 +316,22 @@ class _Run:
 
     def bury(self) -> None:
         """Take away what is left of the dead, without a word of it."""
-        for task in {*self.buried, *asyncio.all_tasks(self.loop)}:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-            coroutine = task.get_coro()
-            for _ in range(_MOST_CLEANUPS):
-                try:
-                    coroutine.close()
-                except Exception:  # noqa: BLE001  # it awaits, or fails, in a `finally` that a dead process has not run
-                    continue
-                break
+        done: set[asyncio.Task[object]] = set()
+        while left := {*self.buried, *asyncio.all_tasks(self.loop)} - done:  # taking one away may start another
+            done |= left
+            for task in left:
+                _close(task)
+
+
+def _close(task: asyncio.Task[object]) -> None:
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coroutine = task.get_coro()
+    for _ in range(_MOST_CLEANUPS):
+        try:
+            coroutine.close()
+        except Exception:  # noqa: BLE001  # it awaits, or fails, in a `finally` that a dead process has not run
+            continue
+        break
 
 
 def _event_id(delivery: Delivery) -> str:

@@ -76,4 +76,4 @@ def test_nothing_is_lost_and_a_key_keeps_its_order(
     program: Callable[[Worker], Awaitable[None]], invariants: tuple[Callable[..., object], ...]
 ) -> None:
     report = simulate(program, scenario=SCENARIO, runs=60, invariants=invariants)  # type: ignore[arg-type]
-    assert report.deliveries > 20 * report.runs
+    assert report.deliveries > 10 * report.runs  # what stands parked is not handled

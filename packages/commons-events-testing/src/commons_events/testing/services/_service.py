@@ -20,7 +20,7 @@ from commons_events.testing.services._errors import (
     ServiceUnavailableError,
     WayUnavailableError,
 )
-from commons_events.testing.services._restartable import Restartable
+from commons_events.testing.services._restartable import Startable
 
 __all__ = ["ENVIRONMENT", "Place", "RunningService", "Service", "Way", "cache_folder"]
 
@@ -80,7 +80,7 @@ class RunningService:
         address: where clients find it, in the form that they take.
         lacks: what it can't serve, as capability and reason.
         log: the file that it logs to; None if that is not known here.
-        servers: its processes, by a number from 1, if they are ours.
+        servers: its processes or containers, by a number from 1, if they are ours.
         place: where its files are, if they are ours; `stop` removes it.
         stop: called by `stop`, after the processes' end, for what else has to go.
     """
@@ -94,7 +94,7 @@ class RunningService:
         address: str,
         lacks: Mapping[str, str] | None = None,
         log: Path | None = None,
-        servers: Mapping[int, Restartable] | None = None,
+        servers: Mapping[int, Startable] | None = None,
         place: Place | None = None,
         stop: Callable[[], None] | None = None,
     ) -> None:
@@ -167,7 +167,7 @@ class RunningService:
             raise
         return self
 
-    def _server(self, node: int) -> Restartable:
+    def _server(self, node: int) -> Startable:
         if not self._servers:
             raise ServiceError(f"{self.service} by {self.way} ({self.description}): its processes aren't ours")
         try:

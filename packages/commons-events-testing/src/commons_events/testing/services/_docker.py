@@ -15,7 +15,19 @@ from commons_events.testing.services._errors import ServiceStartError, WayUnavai
 if TYPE_CHECKING:
     from testcontainers.core.docker_client import DockerClient
 
-__all__ = ["DOCKER", "OWNER", "available", "describe", "engine", "image_of", "owner", "published_at", "short", "tidy"]
+__all__ = [
+    "DOCKER",
+    "OWNER",
+    "available",
+    "describe",
+    "engine",
+    "gone",
+    "image_of",
+    "owner",
+    "published_at",
+    "short",
+    "tidy",
+]
 
 DOCKER = "docker"
 """The name of the way."""
@@ -145,7 +157,7 @@ def _began(pid: int) -> str:
         return ""
 
 
-def _gone(label: str) -> bool:
+def gone(label: str) -> bool:
     """Whether a label's process is one of this machine that has ended."""
     host, _, rest = label.partition("/")
     pid, _, began = rest.partition("/")
@@ -179,10 +191,10 @@ def tidy(client: DockerClient) -> None:
     labelled: dict[str, Any] = {"filters": {"label": OWNER}}
     try:
         for container in client.client.containers.list(all=True, ignore_removed=True, **labelled):
-            if _gone(container.labels.get(OWNER, "")):
+            if gone(container.labels.get(OWNER, "")):
                 _quietly(lambda container=container: container.remove(force=True, v=True), NotFound)
         for network in client.client.networks.list(**labelled):
-            if _gone((network.attrs.get("Labels") or {}).get(OWNER, "")):
+            if gone((network.attrs.get("Labels") or {}).get(OWNER, "")):
                 _quietly(network.remove, NotFound)
     except APIError as error:
         raise ServiceStartError(f"the Docker engine refuses: {short(error)}") from error

@@ -86,6 +86,7 @@ class ContainerServer:
         self._container = container
         self._serves = serves
         self._made = False
+        self._stopped = False
         self._begins = 0
         self._copied = 0
         self._copier: threading.Thread | None = None
@@ -173,11 +174,16 @@ class ContainerServer:
         """Remove the container with its data, however it is; calling it again does nothing."""
         from docker.errors import NotFound
 
-        with suppress(NotFound):
-            # It closes its client, too. A container that is not started yet has no other part.
-            self._container.stop()
-        self._join()
-        self._made = False
+        # A client that is used once more after its end would leave a connection open.
+        if self._stopped:
+            return
+        self._stopped, self._made = True, False
+        try:
+            with suppress(NotFound):
+                self._container.stop()
+        finally:
+            self._container.get_docker_client().client.close()
+            self._join()
 
     def _status(self) -> str:
         from docker.errors import NotFound

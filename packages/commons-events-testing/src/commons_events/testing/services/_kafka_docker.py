@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,7 +148,7 @@ class DockerKafka:
                 servers[node.id] = ContainerServer(
                     f"broker {node.id} of Apache Kafka",
                     container,
-                    lambda logged, at=f"{host}:{node.published['PLAINTEXT']}": STARTED in logged and answers(at),
+                    _serving(f"{host}:{node.published['PLAINTEXT']}"),
                     node.log,
                 )
             cleaning = undo.pop_all()
@@ -164,6 +164,10 @@ class DockerKafka:
         )
         cluster.security = security
         return cluster.started()
+
+
+def _serving(address: str) -> Callable[[bytes], bool]:
+    return lambda logged: STARTED in logged and answers(address)
 
 
 def _network() -> Network:

@@ -7,10 +7,10 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commons_events.testing.services._errors import ServiceStartError, WayUnavailableError
+from commons_events.testing.services._owner import gone, owner
 
 if TYPE_CHECKING:
     from testcontainers.core.docker_client import DockerClient
@@ -36,6 +36,7 @@ OWNER = "commons-events.owner"
 
 _ANSWER = 5
 """Seconds that an engine, and a registry through it, has to answer."""
+_USUAL = "unix:///var/run/docker.sock" if os.name == "posix" else "the usual pipe"
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _silent: dict[str, str] = {}
 """Engines that gave no answer, with the reason: the next service doesn't wait for them again."""
@@ -61,7 +62,7 @@ def engine() -> Iterator[DockerClient]:
     from docker.errors import DockerException
     from testcontainers.core.docker_client import DockerClient, get_docker_host
 
-    host = get_docker_host() or "the usual socket"
+    host = get_docker_host() or _USUAL
     if host in _silent:
         raise WayUnavailableError(_silent[host])
     try:
@@ -79,7 +80,7 @@ def engine() -> Iterator[DockerClient]:
 
 
 def _knock(host: str) -> None:
-    """Connect to an engine's socket file; the SDK's error doesn't name what is wrong with it."""
+    """Connect to an engine's socket file: the SDK leaves its own socket open where that fails, which warns later."""
     if host.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as door:
             door.settimeout(_ANSWER)
@@ -141,35 +142,6 @@ def published_at(client: DockerClient) -> tuple[str, str]:
     """Where clients find the ports that containers publish, and the address that these are bound to."""
     host = client.host()
     return ("127.0.0.1", "127.0.0.1") if host in _LOCAL else (host, "0.0.0.0")
-
-
-def owner() -> str:
-    """This process, as a label's value that no other process of any machine has."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_began(os.getpid())}"
-
-
-def _began(pid: int) -> str:
-    """When a process began, in the kernel's ticks; nothing where that isn't told or the process is gone."""
-    try:
-        # The name, in parentheses, may hold spaces; the 22nd field is the time (proc(5)).
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def gone(label: str) -> bool:
-    """Whether a label's process is one of this machine that has ended."""
-    host, _, rest = label.partition("/")
-    pid, _, began = rest.partition("/")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return began != _began(int(pid))
 
 
 def tidy(client: DockerClient) -> None:

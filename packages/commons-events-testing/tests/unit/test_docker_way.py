@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,6 +85,16 @@ def test_no_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     assert why_not().startswith(f"no Docker engine answers at unix://{tmp_path}/none.sock: ")
     assert "No such file" in why_not("postgres")
+
+
+def test_no_engine_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(_docker, "_USUAL", f"unix://{tmp_path}/none.sock")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert f"at unix://{tmp_path}/none.sock" in why_not()
+        gc.collect()
+    assert [warning.message for warning in caught if warning.category is ResourceWarning] == []
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,10 @@ def own_engine(folder: Path) -> Iterator[None]:
         yield
     finally:
         engine.stop()
+        # It leaves a network's name space mounted, which no removal of the folder gets past.
+        for line in Path("/proc/mounts").read_text().splitlines():
+            if line.split()[1].startswith(f"{folder}/"):
+                subprocess.run(["umount", line.split()[1]], check=False)
 
 
 def build(folder: Path) -> None:

@@ -18,10 +18,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos coverage lint format types wheels bench fuzz docs services clean
+.PHONY: help install demo test test-docker chaos coverage lint format types wheels bench fuzz docs services clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(READY) ## make .venv with every package editable and all tools
 
@@ -41,6 +41,9 @@ demo: $(READY) ## run a small real scenario (INPUT= your JSON lines, EVENT= thei
 
 test: $(READY) ## run every test that this machine can run; the last lines say what was left out
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-docker: $(READY) ## test the servers that come in containers, on a Docker engine (starts one if it has to, as root)
+	@$(BIN)/python -m tools.docker_tests $(ARGS)
 
 chaos: $(READY) ## run the fault tests on real brokers for longer (ROUNDS=)
 	@COMMONS_EVENTS_CHAOS=$(ROUNDS) $(BIN)/python -m pytest packages -k test_faults $(ARGS)

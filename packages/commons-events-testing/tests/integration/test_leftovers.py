@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from commons_events.testing.services import SERVICES
+from commons_events.testing.services import SERVICES, Place
 
 WANTING = """
 import sys, time
@@ -49,3 +49,23 @@ def test_a_real_server_ends_with_its_killed_test_process(name: str) -> None:
     assert processes_of(Path(folder)) == []
     assert not Path(folder).exists()
     assert not Path(f"/proc/{pid}").exists()
+
+
+KILLED = """
+import os, signal, sys, tempfile
+from commons_events.testing.services import Place
+tempfile.tempdir = sys.argv[1]
+with Place.make("x"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_folder_of_a_process_killed_before_its_server_goes_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    [left] = tmp_path.iterdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Place.make("x") as place, Place.make("y") as other:
+        assert not left.exists()
+        assert set(tmp_path.iterdir()) == {place.folder, other.folder}

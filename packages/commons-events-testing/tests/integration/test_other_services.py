@@ -55,7 +55,7 @@ def rows(url: str, statement: str) -> list[tuple[Any, ...]]:
         return list(cursor.fetchall()) if cursor.description else []
 
 
-@pytest.mark.parametrize("way", ["local", "embedded"])
+@pytest.mark.parametrize("way", ["docker", "local", "embedded"])
 def test_a_killed_postgres_keeps_what_was_committed(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMMONS_EVENTS_TEST_POSTGRES", way)
     with own("postgres") as postgres:

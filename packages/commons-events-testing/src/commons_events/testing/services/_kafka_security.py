@@ -15,8 +15,14 @@ _CLIENT = "client.commons-events.test"
 _SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
-def prepare(folder: Path, *, sasl: str, mtls: str) -> KafkaSecurity:
+def prepare(folder: Path, *, sasl: str, mtls: str, host: str = "127.0.0.1") -> KafkaSecurity:
     """Write an authority's certificate, and one each for the brokers and a client, into the folder.
+
+    Args:
+        folder: where they are written; the brokers' with its key is ``broker.pem``.
+        sasl: the addresses of the brokers' listeners for SASL_SSL.
+        mtls: those of the listeners that ask for a certificate.
+        host: where clients find the brokers.
 
     Raises:
         WayUnavailableError: trustme, which makes them, isn't installed.
@@ -42,13 +48,19 @@ def prepare(folder: Path, *, sasl: str, mtls: str) -> KafkaSecurity:
 
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.crt")
-    write("broker", authority.issue_cert("127.0.0.1", "localhost"))
+    write("broker", authority.issue_cert(*dict.fromkeys((host, "127.0.0.1", "localhost"))))
     certificate, key = write("client", authority.issue_cert(_CLIENT, common_name=_CLIENT))
     return KafkaSecurity(sasl, mtls, _USER, _PASSWORD, folder / "ca.crt", certificate, key)
 
 
-def settings(folder: Path, security: KafkaSecurity) -> dict[str, str]:
-    """The lines of server.properties that secure the listeners."""
+def settings(security: KafkaSecurity, *, broker: str, ca: str) -> dict[str, str]:
+    """The lines of server.properties that secure the listeners.
+
+    Args:
+        security: what `prepare` gave.
+        broker: path of ``broker.pem`` as the brokers find it.
+        ca: path of the authority's certificate as the brokers find it.
+    """
     module = "org.apache.kafka.common.security"
     plain = f'{module}.plain.PlainLoginModule required user_{security.username}="{security.password}";'
     # Accepts JSON Web Tokens without a signature: for tests alone.
@@ -58,9 +70,9 @@ def settings(folder: Path, security: KafkaSecurity) -> dict[str, str]:
     return {
         "sasl.enabled.mechanisms": ",".join(security.mechanisms),
         "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(folder / "broker.pem"),
+        "ssl.keystore.location": broker,
         "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(security.ca),
+        "ssl.truststore.location": ca,
         "listener.name.ssl.ssl.client.auth": "required",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "true",

@@ -20,7 +20,7 @@ from commons_events.testing.services._process import ServerProcess, accepts, fre
 from commons_events.testing.services._restartable import Restartable
 from commons_events.testing.services._service import ENVIRONMENT, Place, RunningService
 
-__all__ = ["CAPABILITIES", "LocalRabbitMQ", "RunningRabbitMQ", "given"]
+__all__ = ["CAPABILITIES", "PLUGINS", "LocalRabbitMQ", "RunningRabbitMQ", "given", "serves"]
 
 CAPABILITIES = {
     "consistent-hash": "exchanges of the type x-consistent-hash",
@@ -29,7 +29,7 @@ CAPABILITIES = {
     "signals": "the node killed, paused and started again",
     "streams": "queues of the type stream",
 }
-_PLUGINS = ("rabbitmq_management", "rabbitmq_stream", "rabbitmq_consistent_hash_exchange")
+PLUGINS = ("rabbitmq_management", "rabbitmq_stream", "rabbitmq_consistent_hash_exchange")
 
 
 class RunningRabbitMQ(RunningService):
@@ -114,7 +114,8 @@ def _http(base: str, method: str, path: str, body: Mapping[str, Any] | None = No
     return json.loads(read) if read else None
 
 
-def _serves(base: str) -> bool:
+def serves(base: str) -> bool:
+    """Whether the management API answers there, for the login that the address holds."""
     try:
         _http(base, "GET", "/api/overview")
     except (OSError, ValueError):
@@ -137,7 +138,7 @@ def given(address: str) -> RunningRabbitMQ:
     login = f"{parts.username or 'guest'}:{parts.password or 'guest'}"
     management = os.environ.get("COMMONS_EVENTS_TEST_RABBITMQ_MANAGEMENT") or f"http://{login}@{host}:15672"
     lacks = dict.fromkeys(("signals", "durability"), "its process belongs to somebody else")
-    if not _serves(management):
+    if not serves(management):
         lacks["management"] = f"it doesn't answer at {urlsplit(management).hostname}:{urlsplit(management).port}"
     url = urlunsplit(
         parts._replace(netloc=f"{login}@{host}:{port}", path=parts.path if len(parts.path) > 1 else "/%2F")
@@ -202,7 +203,7 @@ class LocalRabbitMQ:
         }
         lines = [f"{name} = {value}" for name, value in configuration.items()]
         (place.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (place.folder / "enabled_plugins").write_text(f"[{','.join(_PLUGINS)}].\n", encoding="utf-8")
+        (place.folder / "enabled_plugins").write_text(f"[{','.join(PLUGINS)}].\n", encoding="utf-8")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")} | {
             "HOME": str(place.folder / "home"),
             "ERL_EPMD_PORT": str(mapping),
@@ -228,9 +229,7 @@ class LocalRabbitMQ:
             return ServerProcess([script], log=log, folder=place.folder, environment=environment)
 
         def ready(process: ServerProcess) -> None:
-            wait_until(
-                lambda: accepts(amqp) and _serves(management_url), what="RabbitMQ", process=process, interval=0.1
-            )
+            wait_until(lambda: accepts(amqp) and serves(management_url), what="RabbitMQ", process=process, interval=0.1)
 
         running = RunningRabbitMQ(
             way=self.name,

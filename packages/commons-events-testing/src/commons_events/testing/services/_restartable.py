@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import Protocol
 
 from commons_events.testing.services._errors import ServiceError
 from commons_events.testing.services._process import ServerProcess
 
-__all__ = ["Restartable"]
+__all__ = ["Restartable", "Startable"]
+
+
+class Startable(Protocol):
+    """A server that can be killed, frozen and started again; `Restartable` says what each method does."""
+
+    what: str
+
+    @property
+    def running(self) -> bool: ...
+    @property
+    def pid(self) -> int: ...
+    def start(self, *, wait: bool = True) -> None: ...
+    def wait_ready(self) -> None: ...
+    def kill(self) -> None: ...
+    def terminate(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Restartable:

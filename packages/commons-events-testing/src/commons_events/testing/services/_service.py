@@ -20,13 +20,15 @@ from commons_events.testing.services._errors import (
     ServiceUnavailableError,
     WayUnavailableError,
 )
-from commons_events.testing.services._restartable import Restartable
+from commons_events.testing.services._owner import gone, owner
+from commons_events.testing.services._restartable import Startable
 
 __all__ = ["ENVIRONMENT", "Place", "RunningService", "Service", "Way", "cache_folder"]
 
 ENVIRONMENT = "environment"
 """The way of a service whose address somebody put into the environment."""
 
+_FOLDERS, _OWNER = "commons-events-", "owner"
 _unique = itertools.count(1)
 _logs = itertools.count(1)
 
@@ -34,6 +36,17 @@ _logs = itertools.count(1)
 def cache_folder() -> Path:
     """Where ``make services`` puts what it downloads: ``~/.cache/commons-events``, or below ``XDG_CACHE_HOME``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "commons-events"
+
+
+def _remove_left() -> None:
+    """Remove the folders of processes that were killed before they had a server, whose supervisor would do it."""
+    for mark in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*/{_OWNER}"):
+        try:
+            left = gone(mark.read_text(encoding="utf-8"))
+        except OSError:
+            continue  # somebody else's, or just removed
+        if left:
+            shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,9 @@ class Place:
     @contextmanager
     def make(service: str, logs: Path | None = None) -> Iterator[Place]:
         """A new place, which stays unless the block fails; then only its logs do, if they lie elsewhere."""
-        folder = Path(tempfile.mkdtemp(prefix=f"commons-events-{service}-"))
+        _remove_left()
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDERS + f"{service}-"))
+        (folder / _OWNER).write_text(owner(), encoding="utf-8")
         place = Place(folder, logs or folder)
         try:
             place.logs.mkdir(parents=True, exist_ok=True)
@@ -80,7 +95,7 @@ class RunningService:
         address: where clients find it, in the form that they take.
         lacks: what it can't serve, as capability and reason.
         log: the file that it logs to; None if that is not known here.
-        servers: its processes, by a number from 1, if they are ours.
+        servers: its processes or containers, by a number from 1, if they are ours.
         place: where its files are, if they are ours; `stop` removes it.
         stop: called by `stop`, after the processes' end, for what else has to go.
     """
@@ -94,7 +109,7 @@ class RunningService:
         address: str,
         lacks: Mapping[str, str] | None = None,
         log: Path | None = None,
-        servers: Mapping[int, Restartable] | None = None,
+        servers: Mapping[int, Startable] | None = None,
         place: Place | None = None,
         stop: Callable[[], None] | None = None,
     ) -> None:
@@ -167,7 +182,7 @@ class RunningService:
             raise
         return self
 
-    def _server(self, node: int) -> Restartable:
+    def _server(self, node: int) -> Startable:
         if not self._servers:
             raise ServiceError(f"{self.service} by {self.way} ({self.description}): its processes aren't ours")
         try:

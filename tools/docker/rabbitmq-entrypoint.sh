@@ -1,0 +1,3 @@
+#!/bin/sh
+# The command follows, as in the published image.
+exec "$@"

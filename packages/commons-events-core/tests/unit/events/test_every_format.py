@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, Json, NaiveDatetime, create_model
 
 from commons_events import Event, EventSchema, migration
+from commons_events.compatibility import compatibility
 from commons_events.errors import DeserializationError, EventDefinitionError, UnknownSchemaError
 
 FORMATS = ("json", "jsonschema", "avro", "protobuf")
@@ -160,3 +161,17 @@ def test_a_format_that_no_version_is_written_in_is_still_refused() -> None:
 def test_an_unknown_avro_schema_is_said_to_be_one_also_without_a_class() -> None:
     with pytest.raises(UnknownSchemaError, match="0102030405060708"):
         Event.deserialize(b"\xc3\x01" + bytes(range(1, 9)) + b"body")
+
+
+@pytest.mark.parametrize("schema_type", ["json", "jsonschema"])
+def test_a_schema_says_of_the_version_no_more_than_another_version_can_follow(schema_type: str) -> None:
+    class First(Event):
+        name: str
+
+    class Second(Event):
+        name: str
+
+    first = EventSchema("told.twice", "1.0.0", schema_type)(First).schema
+    second = EventSchema("told.twice", "1.1.0", schema_type)(Second).schema
+    assert first != second
+    assert compatibility(first, second, "FULL")

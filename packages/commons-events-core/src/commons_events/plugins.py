@@ -16,6 +16,7 @@ from commons_events.errors import (
     MissingDistributionError,
     PluginLoadError,
     UnknownEventTypeError,
+    UnknownSchemaError,
 )
 from commons_events.media_types import is_json, media_type
 
@@ -236,12 +237,19 @@ def serializer_of(data: bytes) -> Serializer:
     """The installed serializer whose bytes these are, by what they themselves state.
 
     Raises:
+        UnknownSchemaError: they name a writer's schema that is not known.
         UnknownEventTypeError: no installed format finds an event type in them.
     """
     formats = _installed_serializers()
+    unknown: UnknownSchemaError | None = None
     for codec in formats:
-        if codec.identify(data) is not None:
-            return codec
+        try:
+            if codec.identify(data) is not None:
+                return codec
+        except UnknownSchemaError as error:
+            unknown = error
+    if unknown is not None:
+        raise unknown
     raise UnknownEventTypeError(
         f"The bytes {data[:20]!r}{'…' if len(data) > 20 else ''} state no event type in any installed format "
         f"({', '.join(codec.name for codec in formats)}). Read them with the event's own class, or install the format."

@@ -159,7 +159,7 @@ class Record:
         """A function from an instance to its fields' values by name."""
         if self.kind == "typed-dict":
             return _itself
-        if self.kind == "dataclass" and not hasattr(self.cls, "__dict__"):
+        if self.kind == "dataclass" and not self.cls.__dictoffset__:  # it has slots alone
             names = tuple(f.name for f in self.fields)
             return lambda instance: {name: getattr(instance, name) for name in names}
         return vars

@@ -68,9 +68,15 @@ class AvroSerializer(Serializer):
         return crc64(canonical_form(schema).encode())
 
     def identify(self, data: bytes) -> tuple[str, str | None] | None:
-        """The event type and version in the bytes, found by their schema; None where that is not known."""
+        """The event type and version in the bytes, found by their schema; None where they are no Avro of an event.
+
+        Raises:
+            UnknownSchemaError: the writer's schema is not known.
+        """
         try:
             return _identity(data, self._writer(data, "These bytes")[1])
+        except UnknownSchemaError:
+            raise
         except DeserializationError:
             return None
 

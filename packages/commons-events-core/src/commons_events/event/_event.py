@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
 
-from commons_events.errors import DeserializationError, EventDefinitionError, FrozenEventError, PluginError
+from commons_events.errors import (
+    DeserializationError,
+    EventDefinitionError,
+    FrozenEventError,
+    PluginError,
+    UnknownEventTypeError,
+    UnknownSchemaError,
+)
 from commons_events.event import _json
 from commons_events.event._envelope import accepted_names, check_envelope
 from commons_events.event._exact import exact_schema, unsealed
@@ -21,6 +28,9 @@ from commons_events.event._scalars import aware_times, holds_scalars
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
 from commons_events.plugins import serializer, serializer_of
 from commons_events.runtime import current_runtime
+
+if TYPE_CHECKING:
+    from commons_events.serialization import Serializer
 
 __all__ = ["Event"]
 
@@ -55,6 +65,20 @@ def _seal(event: "Event") -> "Event":
     except AttributeError:
         _finish(event)
     return event
+
+
+def _format_of_another_version(data: bytes, event_class: "type[Event]") -> "Serializer | None":
+    """The format that the registered class of these bytes' own type and version is written in; None without one."""
+    try:
+        codec = serializer_of(data)
+    except (UnknownEventTypeError, UnknownSchemaError):
+        return None
+    identity = codec.identify(data)
+    writer = None if identity is None else registry.get(*identity)
+    if writer is None or writer is event_class:
+        return None
+    written = serializer(writer.schema_info().schema_type)
+    return written if written.content_type == codec.content_type else None
 
 
 class _LateFiller:
@@ -205,14 +229,23 @@ class Event(BaseModel):
         """The event in ``data``, which is in the format of the class's ``schema_type``.
 
         On `Event` itself the format and the class are found by what the bytes state. Bytes of another version of
-        the class are read by the format's own rules within a major version, and by migrations beyond.
+        the class are read by the format's own rules within a major version, and by migrations beyond; also where the
+        registered class of that version has another format.
 
         Raises:
             DeserializationError: (a ValueError) the bytes are not such an event; the message says why.
             MissingDistributionError: the format's package is not installed.
         """
-        codec = serializer_of(data) if cls is Event else serializer(cls._schema_info.schema_type)
-        return codec.decode(data, cls)
+        if cls is Event:
+            return serializer_of(data).decode(data, cls)
+        codec = serializer(cls._schema_info.schema_type)
+        try:
+            return codec.decode(data, cls)
+        except DeserializationError:
+            writers = _format_of_another_version(data, cls)
+            if writers is None or writers is codec:
+                raise
+        return writers.decode(data, cls)
 
     def being_made(self) -> Self:
         """This event, which is bare (``cls.__new__(cls)``), for a serializer to fill and then call `finished`.

@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import typing
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, time, timedelta, timezone
+from enum import Enum
 from typing import Any, cast
 
 from pydantic_core import PydanticCustomError, TzInfo, core_schema
 
 from commons_events.errors import EventDefinitionError
+from commons_events.event._readable import unreadable
 
 __all__ = ["MAX_DEPTH", "MAX_DIGITS", "exact_part", "exact_schema", "exact_value", "unsealed"]
 
@@ -242,6 +245,12 @@ class _Rewriter:
         model = _model(node)
         if model is not None and model["cls"] is self._class:
             return self._event(node, model)
+        members = _as_enum(node)
+        problem = None if "serialization" in node and node["type"] != "enum" else unreadable(members or node)
+        if problem is not None:
+            raise EventDefinitionError(f"{self._class.__qualname__}: field {path!r} {problem[0]}. {problem[1]}.")
+        if members is not None:
+            return _either(members, node)
         handler = _REWRITES.get(node["type"])
         if handler is not None:
             return handler(self, node, path)
@@ -287,6 +296,8 @@ class _Rewriter:
 
     def dict(self, node: Schema, path: str) -> Schema:
         if not _is_any(node.get("values_schema")):
+            if _is_any(node.get("keys_schema")):
+                node = {**node, "keys_schema": {"type": "str", "strict": True}}
             return self.children(node, path)
         if _is_any(node.get("keys_schema")):
             return _either(node, _after(_exact_keys_and_values, node))
@@ -299,10 +310,18 @@ class _Rewriter:
         return _either(node, _after(_exact_items, node))
 
     def json_or_python(self, node: Schema, path: str) -> Schema:
-        """``Sequence[Any]``, of which pydantic looks at nothing but the outside."""
+        """``Sequence``, which is a list when it is read, so it is one when it is made.
+
+        Of ``Sequence[Any]`` pydantic looks at nothing but the outside.
+        """
         exact = self.children(node, path)
-        if node["json_schema"]["type"] == "list" and node["python_schema"]["type"] == "is-instance":
-            exact["python_schema"] = _after(_exact_sequence, node["python_schema"])
+        python = node["python_schema"]
+        if node["json_schema"]["type"] != "list":
+            return exact
+        if python["type"] == "is-instance":
+            exact["python_schema"] = _after(_exact_sequence, python)
+        elif python["type"] == "chain" and python["steps"][0].get("cls") in (Sequence, typing.Sequence):
+            exact["python_schema"] = _after(list, exact["python_schema"])
         return exact
 
     def datetime(self, node: Schema, path: str) -> Schema:
@@ -334,10 +353,10 @@ class _Rewriter:
         exact = self.children(node, path)
         exact["config"] = {**(node.get("config") or {}), "ser_json_inf_nan": "constants"}
         exact["revalidate_instances"] = "always"
-        return exact
+        return _by_name_too(exact)
 
     def dataclass(self, node: Schema, path: str) -> Schema:
-        return {**self.children(node, path), "revalidate_instances": "always"}
+        return _by_name_too({**self.children(node, path), "revalidate_instances": "always"})
 
     def default(self, node: Schema, path: str) -> Schema:
         """Values that come from a default are as exact as others: they are validated where that could change them."""
@@ -407,6 +426,33 @@ def _strict_where_made(node: Schema) -> Schema:
             metadata={_MARK: True},
         ),
     )
+
+
+def _as_enum(node: Schema) -> Schema | None:
+    """A literal of members of one enum, which pydantic writes by their values and reads by nothing, as an enum."""
+    if node["type"] != "literal":
+        return None
+    cls, *others = {type(value) for value in node["expected"]}
+    if others or not issubclass(cls, Enum) or issubclass(cls, str | int):
+        return None
+    return cast(Schema, core_schema.enum_schema(cls, node["expected"]))
+
+
+def _by_name_too(node: Schema) -> Schema:
+    """A class with aliases: its instances are looked through, and written, by the fields' own names."""
+    config = node.get("config") or {}
+    if config.get("validate_by_name") or config.get("populate_by_name") or not _has_alias(node["schema"]):
+        return node
+    return {**node, "config": {**config, "validate_by_name": True}}
+
+
+def _has_alias(node: Schema) -> bool:
+    while node["type"] not in ("model-fields", "dataclass-args"):
+        if "schema" not in node:
+            return False
+        node = node["schema"]
+    fields = node["fields"]
+    return any("validation_alias" in field for field in (fields.values() if isinstance(fields, dict) else fields))
 
 
 def _forbid_extra(node: Schema) -> Schema:

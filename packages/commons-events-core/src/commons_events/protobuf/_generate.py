@@ -258,7 +258,8 @@ class Generator:
             else:
                 names.append(f"x{place}")
         if message.record is None:
-            self._line(f"        return {names[0] if message.role == 'box' else '(' + ', '.join(names) + ',)'}")
+            several = "".join(f"{name}, " for name in names)
+            self._line(f"        return {names[0] if message.role == 'box' else f'({several})'}")
             return
         self._line(f"        values = {{{'**' + extra + ', ' if extra else ''}{', '.join(names)}}}")
         complete = self._constant(_completer(message))

@@ -249,7 +249,7 @@ class _Planner:
             slot.locked = f.name not in envelope
             message.slots.append(slot)
         self._place = outer
-        if record.kind == "event" and record.keeps_extra:
+        if record.kind in ("event", "model") and record.keeps_extra:
             self._uses.add("Value")
             extra = Scalar("any")
             entry = self._entry("extra_fields", Scalar("str"), extra, message)

@@ -16,11 +16,16 @@ __all__ = ["published_schema"]
 
 
 def published_schema(event_class: type[Event]) -> dict[str, Any]:
-    """The schema of what a class's events are written as; a reader's schema asks for no more than that."""
-    return {
-        "$schema": _Generator.schema_dialect,
-        **event_class.model_json_schema(mode="serialization", schema_generator=_Generator),
-    }
+    """The schema of what a class's events are written as; a reader's schema asks for no more than that.
+
+    The version is no constant of it: by the rules of registries, which compare constants, none could follow another.
+    """
+    schema = event_class.model_json_schema(mode="serialization", schema_generator=_Generator)
+    for node in (schema, *schema.get("$defs", {}).values()):
+        version = node.get("properties", {}).get("version", {})
+        if "event_type" in node.get("properties", {}):  # an event, which itself refuses another version
+            version.pop("const", None)
+    return {"$schema": _Generator.schema_dialect, **schema}
 
 
 class _Generator(GenerateJsonSchema):

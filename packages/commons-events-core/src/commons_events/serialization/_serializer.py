@@ -63,7 +63,11 @@ class Serializer(ABC):
 
     @abstractmethod
     def identify(self, data: bytes) -> tuple[str, str | None] | None:
-        """The event type and version that ``data`` itself states, or None where it states no type."""
+        """The event type and version that ``data`` itself states, or None where it states no type.
+
+        Raises:
+            UnknownSchemaError: the bytes are of this format, and name a writer's schema that is not known.
+        """
 
     def fingerprint(self, schema: str) -> bytes:
         """What the format's bytes carry in the place of their writer's schema, where they carry such a thing.

@@ -137,7 +137,8 @@ def test_an_unknown_fingerprint_is_its_own_error_and_says_where_it_was_looked_fo
         with pytest.raises(UnknownSchemaError, match=r"0123456789abcdef.*registered event classes") as caught:
             codec.decode(data, wanted)
         assert isinstance(caught.value, LookupError)
-    assert codec.identify(data) is None
+    with pytest.raises(UnknownSchemaError, match="0123456789abcdef"):
+        codec.identify(data)
 
 
 @settings(max_examples=400, deadline=None)

@@ -6,6 +6,7 @@ whose name is what users type and whose value is one class.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -40,6 +41,7 @@ __all__ = [
     "serializer_for",
     "serializer_of",
     "unregister",
+    "when_changed",
 ]
 
 TRANSPORTS = "commons_events.transports"
@@ -82,6 +84,8 @@ _KNOWN: dict[tuple[str, str], str] = {
 """Where our own plugins live, for the hint when one is missing."""
 
 _registered: dict[tuple[str, str], Any] = {}
+_told: list[Callable[[], object]] = []
+"""Who is told of changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +121,18 @@ def unregister(group: str, name: str) -> None:
     _forget()
 
 
+def when_changed(callback: Callable[[], object]) -> None:
+    """Call ``callback()`` after every `register` and `unregister`, so that who remembers an answer can forget it."""
+    _told.append(callback)
+
+
 def _forget() -> None:
     load.cache_clear()
     serializer.cache_clear()
     serializer_for.cache_clear()
     _installed_serializers.cache_clear()
+    for callback in _told:
+        callback()
 
 
 def names(group: str) -> list[str]:

@@ -19,7 +19,7 @@ from commons_events.errors import DeserializationError, SerializationError
 from commons_events.event import Event, SchemaInfo, registry
 from commons_events.media_types import is_json
 from commons_events.message import Headers, Message
-from commons_events.plugins import serializer, serializer_for, serializer_of
+from commons_events.plugins import serializer, serializer_for, serializer_of, when_changed
 from commons_events.serialization import Serializer
 
 __all__ = ["BinaryBinding", "Binding", "StructuredBinding", "to_event"]
@@ -216,12 +216,14 @@ def _incomplete(event: Event) -> SerializationError:
 
 
 _tuple = tuple.__new__  # half the time that a NamedTuple's own constructor takes
+_Z = ord("Z")
 _write_time = SchemaSerializer(core_schema.datetime_schema()).to_json
 
 
 def _time_text(time: datetime) -> bytes:
     """``time.isoformat()``, in UTF-8 and half the time."""
-    return _write_time(time)[1:-1].replace(b"Z", b"+00:00")
+    text = _write_time(time)
+    return text[1:-2] + b"+00:00" if text[-2] == _Z else text[1:-1]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -249,15 +251,14 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
     if route.structured:
         return _from_structured(message, value, event_class)
     found: type[E] = route.event_class
-    content_type = route.content_type
-    codec = _codec(found, content_type, value)
+    codec = route.codec or _codec(found, route.content_type, value)
     if route.fixed or value.find(b'"event_id"') >= 0:  # one of ours: the bytes have the envelope
         event: E = codec.decode(value, found)
         if route.fixed or "event_id" in event.__pydantic_fields_set__:
             return event
     headers = _headers(message, prefix)
     attributes = {name: _header(message, headers, f"{prefix}{name}") for name in _ATTRIBUTES.values()}
-    return codec.decode(_filled(value, attributes, content_type), found)
+    return codec.decode(_filled(value, attributes, route.content_type), found)
 
 
 class _Route(NamedTuple):
@@ -265,6 +266,8 @@ class _Route(NamedTuple):
 
     event_class: type[Any]
     content_type: str | None
+    codec: Serializer | None
+    """What reads them, or None where that depends on the bytes."""
     structured: bool
     fixed: bool
     """Whether the format leaves the envelope to nobody: what is not JSON has it in the bytes."""
@@ -277,6 +280,7 @@ _ROUTING = 4
 count then. They are the same for all messages of a class, so that the route is found by them at once."""
 _MOST_ROUTES = 256
 _routes: dict[tuple[type[Event], str, Headers], _Route] = {}
+when_changed(_routes.clear)  # a route names its serializer
 
 
 def _route(message: Message, event_class: type[Event], prefix: str) -> _Route:
@@ -289,7 +293,9 @@ def _route(message: Message, event_class: type[Event], prefix: str) -> _Route:
     if event_type is not None and not _is_concrete(event_class):
         found = _found(event_class, event_type, _header(message, headers, f"{prefix}eventversion"))
     fixed = content_type is not None and not is_json(content_type)
-    route = _Route(found, content_type, structured, fixed, changes)
+    by_headers = content_type is not None and not structured and _is_concrete(found)
+    codec = _codec(found, content_type, message.value or b"") if by_headers else None
+    route = _Route(found, content_type, codec, structured, fixed, changes)
     first = message.headers[:_ROUTING]
     if tuple(name for name, _ in first) == tuple(name for name, _ in _class_headers(prefix, "", "", "")):
         if len(_routes) >= _MOST_ROUTES:  # foreign headers can name anything

@@ -38,6 +38,8 @@ _MARK = "commons_events"
 _SKIPPED = frozenset(
     {"metadata", "config", "default", "default_factory", "serialization", "cls", "function", "expected"}
 )
+_CONTAINERS = (dict, list, tuple)
+"""What can have a schema below it."""
 _WRAPPERS = frozenset({"function-after", "function-before", "function-wrap", "default", "nullable"})
 _INT_LIMIT = 10**MAX_DIGITS
 _CONSTANTS = frozenset({bool, float, type(None)})
@@ -258,7 +260,10 @@ class _Rewriter:
 
     def children(self, node: Schema, path: str) -> Schema:
         """The node with every schema below it rewritten."""
-        return {key: value if key in _SKIPPED else self._below(value, path) for key, value in node.items()}
+        return {
+            key: self._below(value, path) if isinstance(value, _CONTAINERS) and key not in _SKIPPED else value
+            for key, value in node.items()
+        }
 
     def _below(self, value: Any, path: str) -> Any:
         if isinstance(value, dict):

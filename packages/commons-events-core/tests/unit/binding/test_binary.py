@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,10 @@ from commons_events import Event, EventSchema, Message
 from commons_events.binding import BinaryBinding, StructuredBinding, to_event
 from commons_events.errors import DeserializationError, SerializationError, UnknownEventTypeError
 from commons_events.event import registry
+from commons_events.plugins import SERIALIZERS, register, unregister
+from commons_events.serialization import JsonSerializer
+
+E = TypeVar("E", bound=Event)
 
 
 @EventSchema(name="com.example.order.placed", version="1.2.0")
@@ -371,6 +375,32 @@ def test_a_class_that_takes_another_ones_place_reads_the_next_message() -> None:
     registry.unregister(second)
     with pytest.raises(UnknownEventTypeError):
         to_event(message, Event)
+
+
+def test_another_serializer_in_the_place_of_one_reads_the_next_message() -> None:
+    class Plain(JsonSerializer):
+        name = "passing-json"
+        content_type = "application/x-passing"
+
+    class Shouting(Plain):
+        def decode(self, data: bytes, event_class: type[E]) -> E:
+            return super().decode(data.replace(b"quiet", b"LOUD"), event_class)
+
+    with registry.isolated():
+
+        @EventSchema(name="spoken", schema_type="passing-json")
+        class Spoken(Event):
+            words: str
+
+        read = []
+        for codec in (Plain, Shouting, Plain):
+            register(SERIALIZERS, "passing-json", codec)
+            try:
+                message = BinaryBinding().to_message(Spoken(words="quiet", source="s"), "t")
+                read += [to_event(message, Spoken).words, to_event(message, Spoken).words]
+            finally:
+                unregister(SERIALIZERS, "passing-json")
+        assert read == ["quiet", "quiet", "LOUD", "LOUD", "quiet", "quiet"]
 
 
 def test_a_class_that_is_forgotten_at_the_end_of_a_block_reads_no_more() -> None:

@@ -128,6 +128,18 @@ class PartitionState:
         """Whether settling this delivery has any effect."""
         return delivery.offset is not None and self.unfinished.get(delivery.offset) is delivery
 
+    def finish(self, delivery: KafkaDelivery) -> bool:
+        """Count a delivery as finished; False where it is stale, and counts no more."""
+        offset = delivery.offset
+        assert offset is not None
+        if self.unfinished.get(offset) is not delivery:
+            return False
+        del self.unfinished[offset]
+        self.out -= 1
+        if self.attempts:
+            self.attempts.pop(offset, None)
+        return True
+
     def put_back(self, delivery: KafkaDelivery, due: float, attempt: int) -> None:
         """Let a delivery come again at ``due``, before anything of its key that was not delivered yet."""
         offset = delivery.offset

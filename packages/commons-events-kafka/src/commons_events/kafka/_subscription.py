@@ -213,21 +213,16 @@ class KafkaSubscription(Subscription):
         for delivery, outcome, delay in settlements:
             if not isinstance(delivery, KafkaDelivery) or delivery.state.subscription is not self:
                 continue
-            state, offset = delivery.state, delivery.offset
-            unfinished = state.unfinished
-            assert offset is not None
-            if unfinished.get(offset) is not delivery:
-                continue
-            settled += 1
-            state.out -= 1
-            if outcome is Outcome.ACK:
-                del unfinished[offset]
-                if state.attempts:
-                    state.attempts.pop(offset, None)
-            else:
+            state = delivery.state
+            if outcome is _ACK:
+                settled += state.finish(delivery)
+            elif state.is_out(delivery):
+                settled += 1
+                state.out -= 1
                 attempt = delivery.attempt
                 if outcome is Outcome.NACK:
-                    state.attempts[offset] = attempt = attempt + 1
+                    assert delivery.offset is not None
+                    state.attempts[delivery.offset] = attempt = attempt + 1
                 state.put_back(delivery, self._runtime.monotonic() + delay, attempt)
                 self._scheduled[state] = None
         self._settled(settled)
@@ -235,29 +230,22 @@ class KafkaSubscription(Subscription):
 
     def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
         """See `Subscription.settle_delivery`."""
-        if outcome is not _ACK:
-            return self.settle((Settlement(delivery, outcome, delay or 0.0),))
-        return self.settle_deliveries((delivery,), _ACK)
+        if outcome is not _ACK or not isinstance(delivery, KafkaDelivery):
+            return super().settle_delivery(delivery, outcome, delay)
+        if not self._closed and delivery.state.subscription is self and delivery.state.finish(delivery):
+            self._settled(1)
+        return DONE
 
     def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:
         """See `Subscription.settle_deliveries`."""
         if outcome is not _ACK:
             return super().settle_deliveries(deliveries, outcome)
-        if self._closed:
-            return DONE
-        settled = 0
-        for delivery in deliveries:
-            if not isinstance(delivery, KafkaDelivery):
-                continue
-            state, offset = delivery.state, delivery.offset
-            if state.unfinished.get(offset) is not delivery or state.subscription is not self:  # type: ignore[arg-type]
-                continue
-            del state.unfinished[offset]  # type: ignore[arg-type]  # ours have one
-            state.out -= 1
-            settled += 1
-            if state.attempts:
-                state.attempts.pop(offset, None)  # type: ignore[arg-type]
-        self._settled(settled)
+        if not self._closed:
+            settled = 0
+            for delivery in deliveries:
+                if isinstance(delivery, KafkaDelivery) and delivery.state.subscription is self:
+                    settled += delivery.state.finish(delivery)
+            self._settled(settled)
         return DONE
 
     def _settled(self, settled: int) -> None:

@@ -169,15 +169,14 @@ class KafkaProducer(EventProducer):
         headers: Headers,
         timestamp: datetime | None,
     ) -> Message:
+        if topic not in self._checked_topics:
+            self._check_topic(topic)
         if timestamp is not None and timestamp.tzinfo is None:
             raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
         if event is not None and not isinstance(event, bytes):
             return super()._message(topic, event, key, partition, headers, timestamp or self._runtime.now())
         if event is None and key is None:
             raise TypeError("send: a tombstone (event=None) needs the key whose value is gone.")
-        if topic not in self._checked_topics:
-            self._transport.check_topic(topic)
-            self._checked_topics.add(topic)
         if timestamp is None and type(self._runtime) is not Runtime:
             timestamp = self._runtime.now()  # else librdkafka takes the same clock, at less cost
         if isinstance(key, str):

@@ -7,18 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from opentelemetry import metrics, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Link, SpanKind
 
-from commons_events.message import Headers, Message
+from commons_events.message import Headers
+
+if TYPE_CHECKING:
+    from commons_events.transport import Delivery
 
 __all__ = ["Telemetry"]
 
 _SCOPE = "commons_events"
 _NO_PROVIDERS = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
+_TOPICS = 1_000
+"""Topics whose attributes are kept."""
+
+
+def _provider() -> object:
+    """The tracer provider that is set, or None; ``get_tracer_provider`` looks into the environment at each call.
+
+    What the environment names has been loaded by then: ``get_tracer`` does that, once.
+    """
+    return trace._TRACER_PROVIDER
+
+
+_get_provider = _provider if hasattr(trace, "_TRACER_PROVIDER") else trace.get_tracer_provider
 
 
 class Telemetry:
@@ -34,6 +51,8 @@ class Telemetry:
         self._attributes: dict[str, str] = {"messaging.system": system, "messaging.client.id": client_id}
         if group is not None:
             self._attributes["messaging.consumer.group.name"] = group
+        self._sending: dict[str, dict[str, str]] = {}
+        """What a topic's sent messages are counted by."""
         meter = metrics.get_meter(_SCOPE)
         self._tracer = trace.get_tracer(_SCOPE)
         self._sent = meter.create_counter(
@@ -46,7 +65,8 @@ class Telemetry:
     @property
     def tracing(self) -> bool:
         """Whether spans go anywhere."""
-        return not isinstance(trace.get_tracer_provider(), _NO_PROVIDERS)
+        provider = _get_provider()
+        return provider is not None and not isinstance(provider, _NO_PROVIDERS)
 
     @contextmanager
     def send(self, topic: str, count: int | None = None) -> Generator[Headers]:
@@ -64,18 +84,23 @@ class Telemetry:
 
     def sent(self, topic: str, count: int = 1) -> None:
         """Count messages that were handed over."""
-        self._sent.add(count, self._measured("send", topic))
+        attributes = self._sending.get(topic)
+        if attributes is None:
+            if len(self._sending) >= _TOPICS:
+                self._sending.clear()
+            attributes = self._sending[topic] = self._measured("send", topic)
+        self._sent.add(count, attributes)
 
-    def received(self, topic: str, messages: Sequence[Message]) -> None:
+    def received(self, topic: str, deliveries: Sequence[Delivery]) -> None:
         """Count messages that reach the application, and note them in a span that links to their senders'."""
-        self._consumed.add(len(messages), self._measured("poll", topic))
+        self._consumed.add(len(deliveries), self._measured("poll", topic))
         if self.tracing:
             links = [
                 Link(context)
-                for message in messages
+                for message in [delivery.message for delivery in deliveries]
                 if (context := _span_context(propagate.extract(message.headers, getter=_HEADERS))).is_valid
             ]
-            attributes = self._operation("poll", "receive", topic, len(messages))
+            attributes = self._operation("poll", "receive", topic, len(deliveries))
             self._tracer.start_span(f"poll {topic}", kind=SpanKind.CLIENT, attributes=attributes, links=links).end()
 
     def _operation(self, name: str, type_: str, topic: str, count: int | None) -> Mapping[str, str | int]:

@@ -43,7 +43,7 @@ from commons_events.transport import (
 __all__ = ["ConsumerConfig", "EventConsumer"]
 
 _NACK = Outcome.NACK  # see `Delivery.ack`
-_MESSAGE, _TOPIC = attrgetter("message"), attrgetter("topic")
+_TOPIC = attrgetter("topic")
 
 
 class ConsumerConfig(ClientConfig):
@@ -173,7 +173,12 @@ class EventConsumer:
                     pass
         except TimeoutError:
             return []
-        taken = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
+        buffer = self._buffer
+        if len(buffer) <= limit:
+            taken = list(buffer)
+            buffer.clear()
+        else:
+            taken = [buffer.popleft() for _ in range(limit)]
         self._unsettled.update(dict.fromkeys(taken))
         return taken
 
@@ -285,12 +290,10 @@ class EventConsumer:
     def _settle_all(
         self, subscription: Subscription, deliveries: Sequence[Delivery], outcome: Outcome
     ) -> Awaitable[None]:
-        settlements = []
-        for delivery in deliveries:
-            if delivery.outcome is None:
-                delivery.outcome = outcome
-                settlements.append(Settlement(delivery, outcome))
-        return subscription.settle(settlements) if settlements else DONE
+        unsettled = [delivery for delivery in deliveries if delivery.outcome is None]
+        for delivery in unsettled:
+            delivery.outcome = outcome
+        return subscription.settle_deliveries(unsettled, outcome) if unsettled else DONE
 
     # --- fetching ----------------------------------------------------------------------------------------------
 
@@ -311,8 +314,12 @@ class EventConsumer:
             if self._closed:
                 return False
             self._buffer.extend(batch)
-        for topic, messages in groupby(map(_MESSAGE, batch), _TOPIC):
-            self._telemetry.received(topic, list(messages))
+        topics = self.config.topics
+        if len(topics) == 1 and batch and batch[0].topic == topics[0]:  # by its name: all of the batch is of it
+            self._telemetry.received(topics[0], batch)
+        else:
+            for topic, deliveries in groupby(batch, _TOPIC):
+                self._telemetry.received(topic, list(deliveries))
         return bool(batch)
 
     async def _receive_batch(self, subscription: Subscription) -> Sequence[Delivery]:

@@ -47,7 +47,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     tracing.add_span_processor(SimpleSpanProcessor(exporter))
     metering = MeterProvider([reader], shutdown_on_exit=False)
     # The API lets a program set its providers once; a test asks for its own by the same doors.
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: tracing)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", tracing)
     monkeypatch.setattr(trace, "get_tracer", lambda name, *_, **__: tracing.get_tracer(name))
     monkeypatch.setattr(metrics, "get_meter", lambda name, *_, **__: metering.get_meter(name))
     yield Recorded(exporter, reader)

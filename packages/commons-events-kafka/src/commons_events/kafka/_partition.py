@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from heapq import heappop, heappush
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
@@ -19,41 +20,34 @@ __all__ = ["KafkaDelivery", "PartitionState"]
 
 
 class KafkaDelivery(Delivery):
-    """A delivery whose `Message` is made when somebody asks for it."""
+    """A delivery whose `Message` is made when somebody asks for it. It holds little: many are made a second."""
 
-    __slots__ = ("_message", "raw", "state", "subscription")
+    __slots__ = ("_message", "raw", "state")
 
-    def __init__(
-        self,
-        raw: RawMessage,
-        subscription: KafkaSubscription,
-        state: PartitionState,
-        partition: int,
-        offset: int,
-        attempt: int = 1,
-    ) -> None:
+    def __init__(self, raw: RawMessage, state: PartitionState, offset: int, attempt: int = 1) -> None:
         self.raw = raw
-        self.settler: Settler = subscription
-        self.subscription = subscription
         self.state = state
-        self.partition = partition
+        self.settler: Settler = state.subscription
         self.offset = offset
         self.attempt = attempt
         self.outcome: Outcome | None = None
-        self._message: Message | None = None
 
     @property
     def message(self) -> Message:  # type: ignore[override]  # made late
         """The message as it lies in the log."""
-        message = self._message
-        if message is None:
-            message = self._message = to_message(self.raw)
-        return message
+        try:
+            return self._message
+        except AttributeError:
+            self._message: Message = to_message(self.raw)
+            return self._message
 
     @property
-    def topic(self) -> str:
-        """See `Delivery`."""
-        return self.raw.topic()
+    def subscription(self) -> KafkaSubscription:
+        """Whose delivery it is."""
+        return self.state.subscription
+
+    topic = property(attrgetter("state.id.topic"), doc="See `Delivery`.")
+    partition = property(attrgetter("state.id.partition"), doc="See `Delivery`.")
 
     @property
     def key(self) -> bytes | None:
@@ -97,11 +91,13 @@ class PartitionState:
         "owned",
         "parked",
         "schedule",
+        "subscription",
         "unfinished",
     )
 
-    def __init__(self, id: TopicPartition, next: int | None = None) -> None:
+    def __init__(self, id: TopicPartition, subscription: KafkaSubscription, next: int | None = None) -> None:
         self.id = id
+        self.subscription = subscription
         self.owned = True
         """False once the partition is to go elsewhere, or is being sought in: nothing of it is handed out any more."""
         self.next = next
@@ -132,11 +128,23 @@ class PartitionState:
         """Whether settling this delivery has any effect."""
         return delivery.offset is not None and self.unfinished.get(delivery.offset) is delivery
 
+    def finish(self, delivery: KafkaDelivery) -> bool:
+        """Count a delivery as finished; False where it is stale, and counts no more."""
+        offset = delivery.offset
+        assert offset is not None
+        if self.unfinished.get(offset) is not delivery:
+            return False
+        del self.unfinished[offset]
+        self.out -= 1
+        if self.attempts:
+            self.attempts.pop(offset, None)
+        return True
+
     def put_back(self, delivery: KafkaDelivery, due: float, attempt: int) -> None:
         """Let a delivery come again at ``due``, before anything of its key that was not delivered yet."""
         offset = delivery.offset
         assert offset is not None
-        again = KafkaDelivery(delivery.raw, delivery.subscription, self, delivery.partition or 0, offset, attempt)
+        again = KafkaDelivery(delivery.raw, self, offset, attempt)
         self.unfinished[offset] = again
         key = delivery.raw.key()
         if key is not None:

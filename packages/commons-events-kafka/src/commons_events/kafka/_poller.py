@@ -30,7 +30,7 @@ __all__ = ["Arrival", "Assigned", "Owner", "Poller", "Sought"]
 
 _IDLE = 0.05
 """Seconds that one poll waits, and so the most that a command or the end waits for the thread."""
-_MOST_AHEAD = 10_000
+_MOST_AHEAD = 4_000
 """Messages that are handed over ahead of the user …"""
 _BYTES_AHEAD = 64 << 20
 """… and about their bytes."""
@@ -118,6 +118,11 @@ class Poller:
         if not self._thread.is_alive():
             self._run_commands()
         return await asyncio.wrap_future(future)
+
+    def tell_of_room(self) -> None:
+        """Wake the thread where it waits, once it may hand over a good many: a few at a time cost a wake-up each."""
+        if self.waits_for_room and self.handed_over - self.taken <= self._most_ahead // 2:
+            self.room.set()
 
     def commit_soon(self, positions: list[TopicPartition]) -> None:
         """Commit without waiting; a failure is told by `Owner.on_commit_failed`."""
@@ -268,7 +273,7 @@ class Poller:
         self.room.clear()
         self.waits_for_room = True
         try:
-            return self.handed_over - self.taken < self._most_ahead or self.room.wait(_PAUSE_AFTER)
+            return self.handed_over - self.taken <= self._most_ahead // 2 or self.room.wait(_PAUSE_AFTER)
         finally:
             self.waits_for_room = False
 

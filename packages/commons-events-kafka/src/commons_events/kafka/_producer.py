@@ -17,6 +17,7 @@ from commons_events.kafka._transport import KafkaTransport
 from commons_events.message import Headers, Message, PublishResult, Receipt
 from commons_events.producers import EventProducer, ProducerConfig
 from commons_events.producers._producer import _headers
+from commons_events.runtime import Runtime
 from commons_events.transport import Delivery, Outcome, Settlement, Transport
 
 __all__ = ["KafkaProducer", "ProducerTransaction"]
@@ -105,11 +106,11 @@ class KafkaProducer(EventProducer):
         if partition is not None and partition < 0:
             raise UnknownPartitionError(f"send: topic {topic!r} has no partition {partition}; they are counted from 0.")
         if not self._telemetry.tracing and self._open_transaction.get() is None:
-            self._check_usable()
+            loop = self._check_usable()
             given = _headers(headers) if headers else ()
             message = self._message(topic, event, key, partition, given, timestamp)
             self._telemetry.sent(topic)
-            return self._kafka.publish_one(message)
+            return self._kafka.publish_one(message, loop)
         return super().send(
             topic,
             event,  # type: ignore[arg-type]  # _message looks after it
@@ -168,17 +169,16 @@ class KafkaProducer(EventProducer):
         headers: Headers,
         timestamp: datetime | None,
     ) -> Message:
+        if topic not in self._checked_topics:
+            self._check_topic(topic)
+        if timestamp is not None and timestamp.tzinfo is None:
+            raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
         if event is not None and not isinstance(event, bytes):
-            return super()._message(topic, event, key, partition, headers, timestamp)
+            return super()._message(topic, event, key, partition, headers, timestamp or self._runtime.now())
         if event is None and key is None:
             raise TypeError("send: a tombstone (event=None) needs the key whose value is gone.")
-        if topic not in self._checked_topics:
-            self._transport.check_topic(topic)
-            self._checked_topics.add(topic)
-        if timestamp is None:
-            timestamp = self._runtime.now()
-        elif timestamp.tzinfo is None:
-            raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
+        if timestamp is None and type(self._runtime) is not Runtime:
+            timestamp = self._runtime.now()  # else librdkafka takes the same clock, at less cost
         if isinstance(key, str):
             key = key.encode()
         elif key is not None and not isinstance(key, bytes):

@@ -40,6 +40,8 @@ Confirmation = asyncio.Future[Sequence[PublishResult]]
 _IDLE = 0.1
 """Seconds that the thread waits for a report before it looks whether it should end."""
 _LARGEST_POOLED = 512
+_POOLED = 60_000
+"""Places of each size of batch that are kept for the next ones."""
 
 
 class _WakeError(Exception):
@@ -49,29 +51,43 @@ class _WakeError(Exception):
 class _Batch:
     """Reports of the messages of one `Publisher.publish`, each in its place. Used again once they are complete."""
 
-    __slots__ = ("callbacks", "future", "left", "messages", "results")
+    __slots__ = ("callbacks", "future", "left", "messages", "partitions", "publisher", "results", "topics")
 
     def __init__(self, capacity: int, publisher: Publisher) -> None:
+        self.publisher = publisher
         self.results: list[Any] = [None] * capacity
-        self.callbacks = [_callback(self, place, publisher) for place in range(capacity)]
+        """The offset of each that was confirmed, None where the broker gave none (acks=0); else its error."""
+        self.partitions = [0] * capacity
+        self.callbacks = [_Place(self, place) for place in range(capacity)]
         self.left = 0
+        self.topics: list[str] = []
         self.messages: Sequence[Message] = ()
+        """Until all are handed over; then only their topics are of use."""
         self.future: Confirmation
 
 
-def _callback(batch: _Batch, place: int, publisher: Publisher) -> Callable[[KafkaError | None, Report], None]:
-    results, loop_thread = batch.results, publisher.loop_thread
+class _Place:
+    """Takes the report of one message of a batch, and keeps numbers of it: objects would be the collector's work."""
 
-    def report(error: KafkaError | None, message: Report) -> None:
-        results[place] = message if error is None else error
-        batch.left = left = batch.left - 1
-        if get_ident() == loop_thread:
-            if not left:
-                publisher.complete(batch)
+    __slots__ = ("batch", "place")
+
+    def __init__(self, batch: _Batch, place: int) -> None:
+        self.batch = batch
+        self.place = place
+
+    def __call__(self, error: KafkaError | None, report: Report) -> None:
+        batch = self.batch
+        if error is None:
+            batch.partitions[self.place] = report.partition()  # type: ignore[assignment]  # a report has one
+            batch.results[self.place] = report.offset()
         else:
-            publisher.reported_elsewhere(batch)
-
-    return report
+            batch.results[self.place] = error
+        batch.left = left = batch.left - 1
+        if get_ident() == batch.publisher.loop_thread:
+            if not left:
+                batch.publisher.complete(batch)
+        else:
+            batch.publisher.reported_elsewhere(batch)
 
 
 class _One:
@@ -123,6 +139,8 @@ class Publisher:
         except KafkaException as error:
             raise transport_error(error, "Making a Kafka producer") from error
         self._produce = self.client.produce
+        self._suspicious = settings.max_message_bytes - 65_536
+        """From this many bytes on a message is measured with all that belongs to it."""
         self._room = int(str(config["queue.buffering.max.messages"]))
         self._pools: dict[int, list[_Batch]] = {}
         self._under_way: set[_Batch] = set()
@@ -155,12 +173,12 @@ class Publisher:
         if not count:
             future.set_result(())
             return future
-        for message in messages:
-            topic = message.topic
+        topics = [message[0] for message in messages]
+        for topic in set(topics):
             if topic not in self._topics:
                 self._look_at(topic, check_topic)
         batch = self._batch(count)
-        batch.messages, batch.future, batch.left = messages, future, count
+        batch.topics, batch.messages, batch.future, batch.left = topics, messages, future, count
         self._under_way.add(batch)
         if not self._connected and self._connecting is None:
             self._connecting = self._loop.create_task(self._connect(messages[0].topic))
@@ -170,20 +188,29 @@ class Publisher:
             reached = self._hand_over(batch, 0)
             if reached < count:
                 self._line_up(batch, reached)
+            else:
+                batch.messages = ()
         return future
 
     def publish_one(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
         """As `publish`, for one message; the future raises what was refused."""
         topic, value, key, headers, timestamp, partition = message
-        small = value is None or len(value) <= self._settings.max_message_bytes - 65_536
-        if self._waiting or self._closed or topic not in self._topics or not self._connected or not small:
+        large = value is not None and len(value) > self._suspicious
+        if large or self._waiting or self._closed or topic not in self._topics or not self._connected:
             return self._one_by_publish(message, check_topic)
         future: asyncio.Future[Receipt] = self._loop.create_future()
         one = _One(self, topic, future)
         stamp = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
         try:
             self._produce(
-                topic, value, key, -1 if partition is None else partition, one, None, stamp, list(headers) or None
+                topic,
+                value,
+                key,
+                -1 if partition is None else partition,
+                one,
+                None,
+                stamp,
+                list(headers) if headers else None,
             )
         except BufferError:
             return self._one_by_publish(message, check_topic)
@@ -223,7 +250,7 @@ class Publisher:
         produce, topics = self._produce, self._topics
         messages = batch.messages
         count = len(messages)  # now: a batch whose last message is refused is complete, and its messages gone
-        suspicious = self._settings.max_message_bytes - 65_536
+        suspicious = self._suspicious
         for place, (message, callback) in enumerate(
             zip(messages[start:] if start else messages, batch.callbacks[start:], strict=False), start
         ):
@@ -296,23 +323,22 @@ class Publisher:
 
     def complete(self, batch: _Batch) -> None:
         """All its messages are reported: tell whoever waits."""
-        messages, results, future = batch.messages, batch.results, batch.future
+        results, future = batch.results, batch.future
         self._under_way.discard(batch)
         if not future.done():
             future.set_result(
                 [
-                    Receipt(message.topic, result.partition(), result.offset())
-                    if type(result) is Report
-                    else self.failed(message.topic, result)
-                    for message, result in zip(messages, results, strict=False)
+                    Receipt(topic, partition, result)
+                    if type(result) is int or result is None
+                    else self.failed(topic, result)
+                    for topic, partition, result in zip(batch.topics, batch.partitions, results, strict=False)
                 ]
             )
-        batch.messages = ()
+        batch.topics, batch.messages = [], ()
         capacity = len(results)
         if capacity <= _LARGEST_POOLED:
             pool = self._pools.setdefault(capacity, [])
-            if len(pool) * capacity < 20_000:
-                batch.results[:] = [None] * capacity
+            if len(pool) * capacity < _POOLED:
                 pool.append(batch)
 
     def failed(self, topic: str, result: KafkaError | TransportError) -> TransportError:
@@ -350,6 +376,7 @@ class Publisher:
             if reached < count:
                 self._waiting[0] = batch, reached
                 break
+            batch.messages = ()
             self._waiting.popleft()
 
     def _wait_for_reports(self) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaSubscription"]
 
+_ACK = Outcome.ACK
 _COMMIT_TRIES = 50
 _REBALANCING = frozenset(
     {KafkaError.REBALANCE_IN_PROGRESS, KafkaError._WAIT_COORD, KafkaError.STALE_MEMBER_EPOCH, *UNREACHABLE}
@@ -122,8 +123,7 @@ class KafkaSubscription(Subscription):
                 self._apply(arrival)
             arrived.popleft()
         self._out += len(taken)
-        if self._poller.waits_for_room:
-            self._poller.room.set()
+        self._poller.tell_of_room()
         return taken
 
     def _take_again(self, taken: list[KafkaDelivery], limit: int) -> None:
@@ -136,7 +136,7 @@ class KafkaSubscription(Subscription):
                 del self._scheduled[state]
 
     def _take_new(self, taken: list[KafkaDelivery], limit: int) -> None:
-        batch, place, states = self._batch, self._place, self._states
+        batch, place, states, new = self._batch, self._place, self._states, KafkaDelivery.__new__
         room = limit - len(taken)
         last_topic: str | None = None
         last_partition = -1
@@ -165,9 +165,11 @@ class KafkaSubscription(Subscription):
             if state.held:
                 key = raw.key()
                 if key is not None and key in state.held:
-                    state.park(KafkaDelivery(raw, self, state, partition, offset), key)
+                    state.park(KafkaDelivery(raw, state, offset), key)
                     continue
-            delivery = KafkaDelivery(raw, self, state, partition, offset)
+            delivery = new(KafkaDelivery)  # its __init__, spelled out: the call takes longer than all it does
+            delivery.raw, delivery.state, delivery.offset = raw, state, offset
+            delivery.settler, delivery.attempt, delivery.outcome = self, 1, None
             state.unfinished[offset] = delivery
             state.out += 1
             taken.append(delivery)
@@ -195,10 +197,10 @@ class KafkaSubscription(Subscription):
     def _apply(self, arrival: Assigned | Sought) -> None:
         if isinstance(arrival, Assigned):
             for id in arrival.partitions:
-                self._states[id] = PartitionState(id)
+                self._states[id] = PartitionState(id, self)
             return
         if arrival.partition in self._states:
-            self._states[arrival.partition] = PartitionState(arrival.partition, arrival.offset)
+            self._states[arrival.partition] = PartitionState(arrival.partition, self, arrival.offset)
             self._changed()
 
     # --- settling --------------------------------------------------------------------------------------------------
@@ -209,25 +211,44 @@ class KafkaSubscription(Subscription):
             return DONE
         settled = 0
         for delivery, outcome, delay in settlements:
-            if not isinstance(delivery, KafkaDelivery) or delivery.subscription is not self:
+            if not isinstance(delivery, KafkaDelivery) or delivery.state.subscription is not self:
                 continue
-            state, offset = delivery.state, delivery.offset
-            unfinished = state.unfinished
-            assert offset is not None
-            if unfinished.get(offset) is not delivery:
-                continue
-            settled += 1
-            state.out -= 1
-            if outcome is Outcome.ACK:
-                del unfinished[offset]
-                if state.attempts:
-                    state.attempts.pop(offset, None)
-            else:
+            state = delivery.state
+            if outcome is _ACK:
+                settled += state.finish(delivery)
+            elif state.is_out(delivery):
+                settled += 1
+                state.out -= 1
                 attempt = delivery.attempt
                 if outcome is Outcome.NACK:
-                    state.attempts[offset] = attempt = attempt + 1
+                    assert delivery.offset is not None
+                    state.attempts[delivery.offset] = attempt = attempt + 1
                 state.put_back(delivery, self._runtime.monotonic() + delay, attempt)
                 self._scheduled[state] = None
+        self._settled(settled)
+        return DONE
+
+    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
+        """See `Subscription.settle_delivery`."""
+        if outcome is not _ACK or not isinstance(delivery, KafkaDelivery):
+            return super().settle_delivery(delivery, outcome, delay)
+        if not self._closed and delivery.state.subscription is self and delivery.state.finish(delivery):
+            self._settled(1)
+        return DONE
+
+    def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:
+        """See `Subscription.settle_deliveries`."""
+        if outcome is not _ACK:
+            return super().settle_deliveries(deliveries, outcome)
+        if not self._closed:
+            settled = 0
+            for delivery in deliveries:
+                if isinstance(delivery, KafkaDelivery) and delivery.state.subscription is self:
+                    settled += delivery.state.finish(delivery)
+            self._settled(settled)
+        return DONE
+
+    def _settled(self, settled: int) -> None:
         if settled:
             room = self._out < self._max_unsettled
             self._out -= settled
@@ -236,7 +257,6 @@ class KafkaSubscription(Subscription):
             self._changed()
             if self._revoking:
                 self._finish_revoking()
-        return DONE
 
     def _changed(self) -> None:
         if self._commit_timer is None and self._poller.grouped:
@@ -305,7 +325,9 @@ class KafkaSubscription(Subscription):
                 if isinstance(arrival, Sought) and arrival.partition in self._states:
                     state = self._states[arrival.partition]
                     if not state.owned:
-                        self._states[arrival.partition] = ahead = PartitionState(arrival.partition, arrival.offset)
+                        self._states[arrival.partition] = ahead = PartitionState(
+                            arrival.partition, self, arrival.offset
+                        )
                         ahead.owned = False
 
     # --- partitions that leave -----------------------------------------------------------------------------------

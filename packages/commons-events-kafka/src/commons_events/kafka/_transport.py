@@ -136,10 +136,15 @@ class KafkaTransport(Transport):
             publisher = self._publisher = Publisher(self._settings)
         return publisher.publish(messages, self.check_topic)
 
-    def publish_one(self, message: Message) -> asyncio.Future[Receipt]:
-        """As `publish`, for one message at the least cost; the future raises the error of one that was refused."""
+    def publish_one(self, message: Message, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Receipt]:
+        """As `publish`, for one message at the least cost; the future raises the error of one that was refused.
+
+        Args:
+            message: what to publish.
+            loop: the running one, which the caller knows already; to ask for it takes a system call.
+        """
         publisher = self._publisher
-        if publisher is None or self._closing is not None or asyncio.get_running_loop() is not self._loop:
+        if publisher is None or self._closing is not None or loop is not self._loop:
             self._check_usable()
             publisher = self._publisher = Publisher(self._settings)
         return publisher.publish_one(message, self.check_topic)

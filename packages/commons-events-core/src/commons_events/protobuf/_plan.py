@@ -40,7 +40,7 @@ from commons_events.shapes import (
     shape_of,
 )
 
-__all__ = ["SCALARS", "Enum", "File", "Message", "Slot", "package_of", "plan_of"]
+__all__ = ["SCALARS", "Enum", "File", "Message", "Slot", "message_name_of", "package_of", "plan_of"]
 
 SCALARS: dict[str, str] = {
     "bool": "bool",
@@ -207,6 +207,11 @@ def package_of(event_class: type[Event]) -> str:
     return ".".join([*segments, f"v{major}"])
 
 
+def message_name_of(event_class: type[Event]) -> str:
+    """The event's own message, called alike in whatever class a version has: ``OrderPlaced`` of ``order.placed``."""
+    return "_".join([part for part in event_class.event_type.split(".") if part][-2:])
+
+
 class _Planner:
     def __init__(self, event_class: type[Event], package: str, locked: LockedTypes) -> None:
         self._class = event_class
@@ -233,7 +238,8 @@ class _Planner:
         message = self._records.get(record.cls)
         if message is not None:
             return message
-        message = Message(unique(camel(record.name), self._taken), "record", record=record)
+        name = message_name_of(self._class) if record.cls is self._class else record.name
+        message = Message(unique(camel(name), self._taken), "record", record=record)
         self._records[record.cls] = message
         self._top.append(message)
         envelope = ENVELOPE_NUMBERS if record.kind == "event" else {}

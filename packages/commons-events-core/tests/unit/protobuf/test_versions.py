@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from commons_events import Event, EventSchema
+from commons_events.compatibility import compatibility
 from commons_events.errors import DeserializationError, UnknownEventTypeError
 from commons_events.event import migration, registry
 from commons_events.protobuf import FieldNumber, ProtobufSerializer, message_class
@@ -202,3 +203,19 @@ def test_a_nested_event_keeps_its_own_identity() -> None:
     assert read == event
     with pytest.raises(AttributeError, match="fact"):
         read.inside.name = "m"
+
+
+def test_a_minor_version_in_a_class_of_another_name_is_compatible() -> None:
+    @EventSchema(name="thing.made", version="1.0.0", schema_type="protobuf")
+    class MadeV1(Event):
+        name: str
+
+    @EventSchema(name="thing.made", version="1.1.0", schema_type="protobuf")
+    class MadeV1_1(Event):
+        name: str
+        label: str | None = None
+
+    assert "message ThingMade {" in MadeV1.schema
+    assert compatibility(MadeV1, MadeV1_1, "FULL")
+    read = MadeV1_1.deserialize(MadeV1(name="n").serialize())
+    assert (read.name, read.label) == ("n", None)

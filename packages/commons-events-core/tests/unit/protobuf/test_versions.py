@@ -211,11 +211,11 @@ def test_a_minor_version_in_a_class_of_another_name_is_compatible() -> None:
         name: str
 
     @EventSchema(name="thing.made", version="1.1.0", schema_type="protobuf")
-    class MadeV1_1(Event):
+    class MadeV11(Event):
         name: str
         label: str | None = None
 
     assert "message ThingMade {" in MadeV1.schema
-    assert compatibility(MadeV1, MadeV1_1, "FULL")
-    read = MadeV1_1.deserialize(MadeV1(name="n").serialize())
+    assert compatibility(MadeV1, MadeV11, "FULL")
+    read = MadeV11.deserialize(MadeV1(name="n").serialize())
     assert (read.name, read.label) == ("n", None)

@@ -45,8 +45,8 @@ test: $(READY) ## run every test that this machine can run; the last lines say w
 test-docker: $(READY) ## test the servers that come in containers, on a Docker engine (starts one if it has to, as root)
 	@$(BIN)/python -m tools.docker_tests $(ARGS)
 
-chaos: $(READY) ## run the fault tests on real brokers for longer (ROUNDS=)
-	@COMMONS_EVENTS_CHAOS=$(ROUNDS) $(BIN)/python -m pytest packages -k test_faults $(ARGS)
+chaos: $(READY) ## run the fault tests on real brokers for longer (ROUNDS=), and contracts that take minutes
+	@COMMONS_EVENTS_CHAOS=$(ROUNDS) $(BIN)/python -m pytest packages -k "test_faults or Transactional" $(ARGS)
 
 coverage: $(READY) ## run the packages' tests and report the lines that none reaches
 	@$(BIN)/coverage run -m pytest packages && $(BIN)/coverage report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -95,6 +96,10 @@ class TestConsumerProtocol(ConsumerProtocol, TransportContract):
     """Groups by the protocol of KIP-848."""
 
 
+@pytest.mark.skipif(
+    "COMMONS_EVENTS_CHAOS" not in os.environ,
+    reason="the whole contract once more, with every message in a transaction: `make chaos` runs it",
+)
 class TestTransactional(OnKafka, TransportContract):
     """Everything that is published is published in a transaction, and read committed; every log has gaps."""
 

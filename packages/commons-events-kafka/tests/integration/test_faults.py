@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio
 
 ROUNDS = int(os.environ.get("COMMONS_EVENTS_CHAOS", "1"))
 KEYS = 8
-PATIENCE = 90.0
+PATIENCE = 180.0
 
 
 class Run:

@@ -15,7 +15,6 @@ from uuid import UUID
 
 import avro.io
 import avro.schema
-import fastavro
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,6 +25,8 @@ from commons_events.avro import AvroSerializer, canonical_form, fingerprint, rea
 from commons_events.avro._codec import codec_of
 from commons_events.errors import SerializationError
 from commons_events.event import registry
+
+fastavro = pytest.importorskip("fastavro", reason="fastavro is not installed: pip install fastavro")
 
 codec = AvroSerializer()
 _numbers = itertools.count()

@@ -81,6 +81,7 @@ class PartitionState:
     """
 
     __slots__ = (
+        "assignment",
         "attempts",
         "committed",
         "due",
@@ -95,9 +96,13 @@ class PartitionState:
         "unfinished",
     )
 
-    def __init__(self, id: TopicPartition, subscription: KafkaSubscription, next: int | None = None) -> None:
+    def __init__(
+        self, id: TopicPartition, subscription: KafkaSubscription, next: int | None = None, assignment: int = 0
+    ) -> None:
         self.id = id
         self.subscription = subscription
+        self.assignment = assignment
+        """The number of the assignment with which it came."""
         self.owned = True
         """False once the partition is to go elsewhere, or is being sought in: nothing of it is handed out any more."""
         self.next = next
@@ -182,9 +187,14 @@ class PartitionState:
             return delivery
         return None
 
+    def at(self, offset: int) -> PartitionState:
+        """The same partition, to go on at ``offset``."""
+        return PartitionState(self.id, self.subscription, offset, self.assignment)
+
     def forget(self) -> None:
-        """Nothing of it is handed out any more, and what is out is stale."""
+        """Nothing of it is handed out any more, what is out is stale, and there is no position to commit."""
         self.owned = False
+        self.next = None
         self.unfinished = {}
         self.out = self.parked = 0
         self.attempts, self.held, self.due, self.schedule = {}, {}, {}, []

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from threading import get_ident
+from time import monotonic
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -29,6 +30,7 @@ from commons_events.errors import (
     TransportError,
     UnknownPartitionError,
 )
+from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, has_a_broker
 from commons_events.kafka._errors import is_fenced, publish_error, transport_error
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.message import Message, PublishResult, Receipt
@@ -39,6 +41,8 @@ Confirmation = asyncio.Future[Sequence[PublishResult]]
 
 _IDLE = 0.1
 """Seconds that the thread waits for a report before it looks whether it should end."""
+_TAKING_BACK = 10.0
+"""Seconds that a client may take to give back what it has not sent."""
 _LARGEST_POOLED = 512
 _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
@@ -62,7 +66,6 @@ class _Batch:
         self.left = 0
         self.topics: list[str] = []
         self.messages: Sequence[Message] = ()
-        """Until all are handed over; then only their topics are of use."""
         self.future: Confirmation
 
 
@@ -80,6 +83,9 @@ class _Place:
         if error is None:
             batch.partitions[self.place] = report.partition()  # type: ignore[assignment]  # a report has one
             batch.results[self.place] = report.offset()
+        elif batch.publisher.moving:
+            batch.publisher.move(batch.messages[self.place], self, report)
+            return
         else:
             batch.results[self.place] = error
         batch.left = left = batch.left - 1
@@ -93,14 +99,17 @@ class _Place:
 class _One:
     """The report of a message that was sent by itself. Few objects a message: thousands are in flight."""
 
-    __slots__ = ("future", "outcome", "publisher", "topic")
+    __slots__ = ("future", "message", "outcome", "publisher")
 
-    def __init__(self, publisher: Publisher, topic: str, future: asyncio.Future[Receipt]) -> None:
+    def __init__(self, publisher: Publisher, message: Message, future: asyncio.Future[Receipt]) -> None:
         self.publisher = publisher
-        self.topic = topic
+        self.message = message
         self.future = future
 
     def __call__(self, error: KafkaError | None, report: Report) -> None:
+        if error is not None and self.publisher.moving:
+            self.publisher.move(self.message, self, report)
+            return
         self.outcome = report if error is None else error
         if get_ident() == self.publisher.loop_thread:
             self.finish()
@@ -114,9 +123,9 @@ class _One:
         if future.done():
             return
         if isinstance(outcome, Report):
-            future.set_result(Receipt(self.topic, outcome.partition(), outcome.offset()))
+            future.set_result(Receipt(self.message[0], outcome.partition(), outcome.offset()))
         else:
-            future.set_exception(self.publisher.failed(self.topic, outcome))
+            future.set_exception(self.publisher.failed(self.message[0], outcome))
 
 
 class Publisher:
@@ -134,11 +143,19 @@ class Publisher:
         config = settings.producer(transactional_id)
         given = config.pop("error_cb", None)
         self._error_cb: Callable[[KafkaError], object] | None = given if callable(given) else None
+        self._config = config
+        self._is_transactional = transactional_id is not None
         try:
-            self.client = Producer({**config, "error_cb": self._on_error})
+            self.client = self._new_client()
         except KafkaException as error:
             raise transport_error(error, "Making a Kafka producer") from error
         self._produce = self.client.produce
+        self.moving = False
+        """Whether messages are being taken back from a client, to be handed to another."""
+        self._look_at_brokers = monotonic() + LOOK_FOR_BROKERS
+        self._looks = 0
+        self.cut_off = False
+        """Whether the client has no broker left, see `has_a_broker`; the thread sees to it then."""
         self._suspicious = settings.max_message_bytes - 65_536
         """From this many bytes on a message is measured with all that belongs to it."""
         self._room = int(str(config["queue.buffering.max.messages"]))
@@ -161,6 +178,9 @@ class Publisher:
         self._taken = threading.Event()
         self._thread = threading.Thread(target=self._wait_for_reports, name="commons-events-kafka-reports", daemon=True)
         self._thread.start()
+
+    def _new_client(self) -> Producer:
+        return Producer({**self._config, "error_cb": self._on_error})
 
     # --- handing over ------------------------------------------------------------------------------------------
 
@@ -188,8 +208,6 @@ class Publisher:
             reached = self._hand_over(batch, 0)
             if reached < count:
                 self._line_up(batch, reached)
-            else:
-                batch.messages = ()
         return future
 
     def publish_one(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
@@ -199,7 +217,7 @@ class Publisher:
         if large or self._waiting or self._closed or topic not in self._topics or not self._connected:
             return self._one_by_publish(message, check_topic)
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        one = _One(self, topic, future)
+        one = _One(self, message, future)
         stamp = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
         try:
             self._produce(
@@ -376,21 +394,27 @@ class Publisher:
             if reached < count:
                 self._waiting[0] = batch, reached
                 break
-            batch.messages = ()
             self._waiting.popleft()
 
     def _wait_for_reports(self) -> None:
-        poll, taken = self.client.poll, self._taken
         while not self._stop:
             try:
-                poll(_IDLE)
+                self.client.poll(_IDLE)
+                if monotonic() > self._look_at_brokers:
+                    self._look_for_brokers()
+                if self.cut_off:
+                    self._in_loop_and_wait(self._begin_again)
             except _WakeError:
-                taken.clear()
-                if not self._call_in_loop(self._take_reports):
-                    return
-                while not taken.wait(1.0):
-                    if self._loop.is_closed():
-                        return
+                self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
+                self._in_loop_and_wait(self._take_reports)
+
+    def _in_loop_and_wait(self, callback: Callable[[], object]) -> None:
+        """In the thread: let the loop run ``callback``, which sets ``_taken``."""
+        self._taken.clear()
+        called = self._call_in_loop(callback)
+        while called and not self._taken.wait(1.0):
+            called = not self._loop.is_closed()
+        self._stop = self._stop or not called
 
     def _call_in_loop(self, callback: Callable[[], object]) -> bool:
         try:
@@ -402,6 +426,43 @@ class Publisher:
         return True
 
     # --- when nothing goes any more ----------------------------------------------------------------------------
+
+    def _look_for_brokers(self) -> None:
+        """In the thread, as nothing was reported for a while."""
+        if not self._connected or self._is_transactional or not (self._under_way or self.singles):
+            self._looks = 0
+        elif has_a_broker(self.client, next(iter(self._topics), None)):
+            self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
+        else:
+            self._look_at_brokers = monotonic() + LOOK_AGAIN
+            self._looks += 1
+        self.cut_off = self._looks >= CUT_OFF
+
+    def _begin_again(self) -> None:
+        """In the event loop: put a new client in place of this one, and hand it what was not confirmed, in order.
+
+        What the broker had written and not confirmed is written twice by this: the new client is a new producer to it.
+        """
+        LOGGER.warning("no Kafka broker is left: connecting anew to %s", self._settings.bootstrap_servers)
+        before, self.client = self.client, self._new_client()
+        self._produce = self.client.produce
+        self._looks, self.cut_off = 0, False
+        self.moving = True
+        try:
+            before.purge(in_queue=True, in_flight=True, blocking=True)
+            before.flush(_TAKING_BACK)
+        finally:
+            self.moving = False
+        threading.Thread(target=before.close, name="commons-events-kafka-close", daemon=True).start()
+        self._take_reports()
+
+    def move(self, message: Message, callback: _Place | _One, report: Report) -> None:
+        """Hand a message that one client gave back to the present one, for the partition that was chosen for it."""
+        topic, value, key, headers, timestamp, _ = message
+        milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
+        partition = report.partition()
+        assert partition is not None
+        self._produce(topic, value, key, partition, callback, None, milliseconds, list(headers) if headers else None)
 
     async def _connect(self, topic: str) -> None:
         """Find a broker within connect.timeout.ms, or fail what is under way: librdkafka itself tries for ever."""

@@ -1,4 +1,4 @@
-"""What every test run of this repository shares: how it is spread over processes, and last lines of what was left out."""
+"""What every test run of this repository shares: how it is spread over processes, and what its last lines say."""
 
 from __future__ import annotations
 

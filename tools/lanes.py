@@ -16,14 +16,15 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 WAITING = re.compile(r"packages/[^/]+/tests/(contract|integration)/")
-ENVIRONMENTS = "tests/packaging/"
+MOST = 8
+"""Processors beyond which more workers would only mean more servers."""
 
 
 def workers(config: pytest.Config) -> int:
     """How many processes run the tests: none but this one where somebody wants to see what a test prints."""
     if config.option.capture == "no":
         return 0
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MOST) + 1
 
 
 def scope(nodeid: str) -> str:

@@ -16,6 +16,8 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 WAITING = re.compile(r"packages/[^/]+/tests/(contract|integration)/")
+LONG = re.compile(r"tests/packaging/|packages/[^/]+/tests/contract/")
+"""What takes minutes; begun last, it would keep one worker busy while the others have nothing left to do."""
 MOST = 8
 """Processors beyond which more workers would only mean more servers."""
 
@@ -40,9 +42,8 @@ def waits(name: str) -> bool:
 
 
 def first(names: Iterable[str], waiting: bool) -> str:
-    """Which scope comes next on the lane of those that wait, or of those that compute."""
-    names = list(names)
-    return next((name for name in names if waits(name) is waiting), names[0])
+    """Which scope comes next on the lane of those that wait, or of those that compute: long ones before short ones."""
+    return min(names, key=lambda name: (waits(name) is not waiting, LONG.match(name) is None))
 
 
 class Lanes(LoadScopeScheduling):

@@ -13,6 +13,7 @@ from tools import lanes
 UNIT = "packages/commons-events-x/tests/unit/test_a.py"
 OTHER_UNIT = "packages/commons-events-x/tests/unit/test_b.py"
 CONTRACT = "packages/commons-events-x/tests/contract/test_c.py"
+PACKAGING = "tests/packaging/test_p.py"
 INTEGRATION = "packages/commons-events-x/tests/integration/test_i.py"
 TESTS = [
     *(f"{CONTRACT}::TestOne::test_{number}" for number in range(4)),
@@ -20,6 +21,7 @@ TESTS = [
     *(f"{INTEGRATION}::TestIt::test_{number}" for number in range(4)),
     *(f"{UNIT}::TestIt::test_{number}" for number in range(4)),
     *(f"{OTHER_UNIT}::test_{number}" for number in range(4)),
+    *(f"{PACKAGING}::test_{number}" for number in range(3)),
 ]
 
 
@@ -70,7 +72,7 @@ def test_every_test_is_run_once(workers: list[Worker]) -> None:
 
 def test_one_computes_while_the_other_waits(workers: list[Worker]) -> None:
     computing, waiting = workers
-    assert computing.scopes[:2] == [UNIT, OTHER_UNIT]
+    assert computing.scopes[:3] == [PACKAGING, UNIT, OTHER_UNIT]
     assert waiting.scopes[:2] == [f"{CONTRACT}::TestOne", f"{CONTRACT}::TestOther"]
     assert set(computing.scopes + waiting.scopes) == {lanes.scope(test) for test in TESTS}
 

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
-from xdist.workermanage import WorkerController
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
 WAITING = re.compile(r"packages/[^/]+/tests/(contract|integration)/")
 LONG = re.compile(r"tests/packaging/|packages/[^/]+/tests/contract/")
@@ -46,7 +46,7 @@ def first(names: Iterable[str], waiting: bool) -> str:
     return min(names, key=lambda name: (waits(name) is not waiting, LONG.match(name) is None))
 
 
-class Lanes(LoadScopeScheduling):
+class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """Gives scopes to workers by their lanes."""
 
     def _split_scope(self, nodeid: str) -> str:

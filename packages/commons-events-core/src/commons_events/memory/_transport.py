@@ -204,6 +204,11 @@ class MemorySubscription(Subscription):
         self._broker.settle_delivery(delivery, outcome, delay or 0.0)
         return DONE
 
+    def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:
+        """`settle` of several alike, without a settlement around each."""
+        self._broker.settle_deliveries(deliveries, outcome)
+        return DONE
+
     async def flush(self) -> None:
         """Nothing to wait for: a settlement is done when `settle` returns."""
 

@@ -169,7 +169,7 @@ class EventConsumer:
         if limit < 1:
             raise ValueError(f"receive: limit has to be 1 or more, not {limit}.")
         try:
-            async with asyncio.timeout(timeout):
+            async with self._runtime.timeout(timeout):
                 while not self._buffer and await self._fetch():
                     pass
         except TimeoutError:
@@ -243,7 +243,7 @@ class EventConsumer:
             if self._subscription is not None:
                 if buffered:
                     await self._settle_all(self._subscription, buffered, Outcome.RELEASE)
-                async with asyncio.timeout(self.config.close_timeout):
+                async with self._runtime.timeout(self.config.close_timeout):
                     await self._subscription.close()
         finally:
             if self._owned:

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from commons_events import Event, EventSchema
 from commons_events.binding import BinaryBinding, Binding, StructuredBinding, from_http, to_event, to_http
-from commons_events.plugins import serializer, serializer_for
+from commons_events.plugins import SERIALIZERS, serializer, serializer_for, unregister
 from commons_events.protobuf import FieldNumber, ProtobufSerializer
 
 Python = Callable[..., str]
@@ -81,14 +81,14 @@ def test_it_goes_through_the_bindings(binding: Binding, own_registry: None) -> N
 @pytest.fixture
 def warnings() -> Iterator[list[structlog.typing.EventDict]]:
     """What is logged by a program that has configured structlog; each test has a serializer that warned of nothing."""
-    serializer.cache_clear()
+    unregister(SERIALIZERS, "none")
     structlog.configure()
     try:
         with capture_logs() as logs:
             yield logs
     finally:
         structlog.reset_defaults()
-        serializer.cache_clear()
+        unregister(SERIALIZERS, "none")
 
 
 def test_numbers_by_order_are_warned_of_once_they_leave_the_process(

@@ -14,6 +14,7 @@ from commons_events.errors import DeserializationError, SerializationError, Unkn
 from commons_events.event._exact import MAX_DIGITS
 from commons_events.event._reading import read_other
 from commons_events.event._registry import registry
+from commons_events.event._secrets import IN_BYTES
 
 if TYPE_CHECKING:
     from commons_events.event._event import Event
@@ -37,7 +38,7 @@ def write(event: Event) -> bytes:
     try:
         # a list may have been changed since, or model_construct given anything; asking costs half as much again
         sound = event.is_as_validated()
-        data = serializer.to_json(event) if sound else serializer.to_json(event, warnings="error")
+        data = serializer.to_json(event) if sound else serializer.to_json(event, warnings="error", context=IN_BYTES)
     except PydanticSerializationError as error:
         raise SerializationError(f"{_name(event)} cannot be written as JSON: {error}.") from error
     if (_N in data or _I in data) and (b"NaN" in data or b"Infinity" in data):

@@ -57,7 +57,7 @@ def check_names(event_class: type[Event], names: Iterable[str], taken: Collectio
         if name in taken:
             raise EventDefinitionError(
                 f"{event_class.__qualname__}.{name}: every event has a method of this name. Choose another name for the "
-                f"field; the bytes may keep this one: validation_alias and serialization_alias."
+                f"field, which bytes may call {name!r}: Field(validation_alias={name!r})."
             )
 
 

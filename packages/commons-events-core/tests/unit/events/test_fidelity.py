@@ -6,7 +6,7 @@ import enum
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import (
@@ -78,7 +78,7 @@ def holds(event: Any) -> Any:
     ("annotation", "value", "text"),
     [
         (SecretStr, SecretStr("hush"), "hush"),
-        (Optional[SecretStr], SecretStr("hush"), "hush"),
+        (SecretStr | None, SecretStr("hush"), "hush"),
         (list[SecretStr], [SecretStr("hush")], "hush"),
         (SecretBytes, SecretBytes(b"\xff\xfe"), "//4="),
         (Secret[int], Secret(90210), "90210"),
@@ -113,12 +113,12 @@ def test_a_default_that_is_secret_is_in_no_schema(schema_type: str) -> None:
         (int, "5", 5),
         (float, 1, 1.0),
         (Role, "admin", Role.ADMIN),
-        (Optional[Role], "admin", Role.ADMIN),
+        (Role | None, "admin", Role.ADMIN),
         (tuple[int, int], [1, 2], (1, 2)),
         (set[int], [1, 1], {1}),
         (timedelta, 60, timedelta(minutes=1)),
         (Annotated[str, AfterValidator(str.upper)], "abc", "ABC"),
-        (Optional[Annotated[str, AfterValidator(str.upper)]], "abc", "ABC"),
+        (Annotated[str, AfterValidator(str.upper)] | None, "abc", "ABC"),
     ],
     ids=str,
 )
@@ -283,7 +283,7 @@ def test_the_name_of_a_method_of_every_event_is_no_field(name: str, schema_type:
 
 
 def test_a_name_that_only_the_class_uses_may_be_a_fields() -> None:
-    fields: dict[str, Any] = {name: (int, 1) for name in ("complete", "schema", "deserialize", "restate")}
+    fields: dict[str, Any] = dict.fromkeys(("complete", "schema", "deserialize", "restate"), (int, 1))
     with pytest.warns(UserWarning, match="shadows"):  # pydantic's own
         made: Any = create_model("Free", __base__=Event, __module__=__name__, **fields)
     assert holds(made(complete=2)).complete == 2

@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined, SchemaSerializer, SchemaValidator, 
 from commons_events.errors import DeserializationError, EventDefinitionError
 from commons_events.event import Event, describe
 from commons_events.event._defaults import has_function, sound_default
-from commons_events.event._exact import exact_part
+from commons_events.event._exact import MAX_DIGITS, exact_part
 from commons_events.event._secrets import IN_BYTES, holds_secret
 
 __all__ = [
@@ -62,6 +62,21 @@ class Scalar:
 
     kind: Kind
     limits: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digits_past_64_bits(self) -> int | None:
+        """The digits of an int whose stated limits go past 64 bits, with its sign; None of all else."""
+        if self.kind != "int":
+            return None
+        low, high = self.limits.get("ge"), self.limits.get("le")
+        if low is None and "gt" in self.limits:
+            low = self.limits["gt"] + 1
+        if high is None and "lt" in self.limits:
+            high = self.limits["lt"] - 1
+        stated = [int(limit) for limit in (low, high) if limit is not None]
+        if all(-(2**63) <= limit < 2**63 for limit in stated):
+            return None
+        return max(len(str(abs(limit))) for limit in stated) if len(stated) == 2 else MAX_DIGITS
 
 
 @dataclass(frozen=True, slots=True)

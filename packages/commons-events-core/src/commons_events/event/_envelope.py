@@ -56,8 +56,8 @@ def check_names(event_class: type[Event], names: Iterable[str], taken: Collectio
     for name in names:
         if name in taken:
             raise EventDefinitionError(
-                f"{event_class.__qualname__}.{name}: every event has a method of this name. Choose another name for the "
-                f"field, which bytes may call {name!r}: Field(validation_alias={name!r})."
+                f"{event_class.__qualname__}.{name}: every event has a method of this name. Call the field "
+                f"otherwise; bytes may keep the name: Field(validation_alias={name!r})."
             )
 
 

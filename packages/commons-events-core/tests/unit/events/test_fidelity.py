@@ -244,6 +244,34 @@ def test_a_type_may_be_inside_itself_without_a_class(value: Any, schema_type: st
 
 
 @pytest.mark.parametrize("schema_type", FORMATS)
+@pytest.mark.parametrize(
+    ("limits", "values"),
+    [
+        ({"ge": 0, "lt": 2**64}, [0, 2**64 - 1]),
+        ({"le": 2**63}, [2**63, -(2**63), -(10**30)]),
+        ({"gt": 2**63 - 1}, [2**63, 2**200]),
+        ({"lt": -(2**63)}, [-(2**63) - 1, -(10**30)]),
+        ({"ge": -(2**63), "le": 2**63 - 1}, [-(2**63), 2**63 - 1]),
+        ({"gt": -(2**63) - 1, "lt": 2**63}, [-(2**63), 2**63 - 1]),
+    ],
+    ids=str,
+)
+def test_an_int_holds_as_far_as_its_limits_say(limits: Any, values: list[int], schema_type: str) -> None:
+    number = Annotated[int, Field(**limits)]
+    cls = event_class(number, schema_type)
+    for value in values:
+        assert holds(cls(value=value)).value == value
+    several = event_class(dict[str, list[number | None]], schema_type)  # type: ignore[valid-type]
+    assert holds(several(value={"a": [None, *values], "b": []})).value == {"a": [None, *values], "b": []}
+
+
+@pytest.mark.parametrize("schema_type", ["avro", "protobuf"])
+def test_a_constant_past_64_bits_is_refused_where_it_has_no_form(schema_type: str) -> None:
+    with pytest.raises(EventDefinitionError, match=r"1180591620717411303424.* Use an Enum"):
+        event_class(Literal[1180591620717411303424], schema_type)
+
+
+@pytest.mark.parametrize("schema_type", FORMATS)
 @pytest.mark.parametrize("key", [float("inf"), float("nan")])
 def test_a_key_that_json_has_no_number_for_is_refused(key: float, schema_type: str) -> None:
     with pytest.raises(ValueError, match="finite"):

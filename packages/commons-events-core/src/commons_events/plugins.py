@@ -284,9 +284,17 @@ def serializer_of(data: bytes) -> Serializer:
             unknown = error
     if unknown is not None:
         raise unknown
+    present = {codec.name for codec in formats}
+    missing = [
+        line
+        for group, name in _KNOWN
+        if group == SERIALIZERS and name not in present
+        for line in [f"{name}: {install_hint(group, name)}"]
+    ]
     raise UnknownEventTypeError(
         f"The bytes {data[:20]!r}{'…' if len(data) > 20 else ''} state no event type in any installed format "
-        f"({', '.join(codec.name for codec in formats)}). Read them with the event's own class, or install the format."
+        f"({', '.join(sorted(present))}). Read them with the event's own class"
+        + (f", or install their format. {'; '.join(missing)}" if missing else ".")
     )
 
 
@@ -303,7 +311,9 @@ def installed() -> list[PluginInfo]:
         for point in sorted(entry_points(group=group), key=lambda point: point.name):
             problem: str | None = None
             try:
-                point.load()
+                loaded = point.load()
+                if group == SERIALIZERS:
+                    loaded()  # says whether its extra is installed
             except Exception as error:  # noqa: BLE001  # a listing shows what is broken, whatever it raises
                 problem = f"{type(error).__name__}: {error}"
             dist = point.dist

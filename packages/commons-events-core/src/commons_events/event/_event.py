@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from inspect import get_annotations
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,7 +21,7 @@ from commons_events.errors import (
     UnknownSchemaError,
 )
 from commons_events.event import _json
-from commons_events.event._envelope import accepted_names, check_envelope
+from commons_events.event._envelope import accepted_names, check_envelope, check_names
 from commons_events.event._exact import exact_schema, unsealed
 from commons_events.event._metadata import MetadataField
 from commons_events.event._registry import registry
@@ -423,6 +424,7 @@ class Event(BaseModel):
             setattr(cls, attribute, Event.__dict__[attribute])
         own_annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063  # itself, not a copy
         own_annotations.pop("event_type", None)  # annotated or not, it is the class's and no field
+        check_names(cls, own_annotations, _METHODS | {"filler"})
         cls._states_type = "event_type" in cls.__dict__
         if cls._states_type:
             check_event_type(cls.event_type, f"{cls.__qualname__}.event_type")
@@ -538,6 +540,7 @@ _set_life: Callable[[Event, str], None] = Event._life.__set__  # type: ignore[at
 _get_unread: Callable[[Event], tuple[str, bytes]] = Event._unread.__get__  # type: ignore[attr-defined]
 _set_unread: Callable[[Event, tuple[str, bytes]], None] = Event._unread.__set__  # type: ignore[attr-defined]
 type.__setattr__(Event, "metadata", MetadataField())
+_METHODS = frozenset(name for name, value in vars(Event).items() if isinstance(value, FunctionType) and name[0] != "_")
 Event.filler = _LateFiller()  # type: ignore[assignment]
 
 

@@ -13,6 +13,7 @@ from commons_events.errors import DeserializationError, SerializationError, Unkn
 from commons_events.event._exact import MAX_DIGITS
 from commons_events.event._reading import read_other
 from commons_events.event._registry import registry
+from commons_events.event._secrets import IN_BYTES
 
 if TYPE_CHECKING:
     from commons_events.event._event import Event
@@ -43,7 +44,7 @@ def writer(event_class: type[E], is_sound: Callable[[E], bool] | None) -> Callab
         try:
             # a list may have been changed since, or model_construct given anything; asking costs a third more
             sound = is_sound is not None and is_sound(event)
-            data = to_json(event) if sound else to_json(event, warnings="error")
+            data = to_json(event) if sound else to_json(event, warnings="error", context=IN_BYTES)
         except PydanticSerializationError as error:
             raise SerializationError(f"{_name(event)} cannot be written as JSON: {error}.") from error
         if (_N in data or _I in data) and (b"NaN" in data or b"Infinity" in data):

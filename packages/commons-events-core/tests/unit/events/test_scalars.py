@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AfterValidator, ConfigDict, Field, computed_field, field_serializer, model_validator
+from pydantic import AfterValidator, ConfigDict, computed_field, field_serializer, model_validator
 
 from commons_events import Event
 from commons_events.errors import DeserializationError, SerializationError
@@ -173,8 +173,6 @@ def not_alone() -> dict[str, dict[str, Any]]:
         "a computed field": {"shown": computed_field(property(shows))},
         "a model validator": {"checked": model_validator(mode="after")(lambda self: self)},
         "extra fields": {"model_config": ConfigDict(extra="allow")},
-        "a wrong default": {"__annotations__": {"count": int}, "count": "x"},
-        "an unchecked factory": {"__annotations__": {"count": int}, "count": Field(default_factory=list)},
         "a metadata of its own": {"__annotations__": {"metadata": dict[str, list[int]]}, "metadata": {}},
         "a __post_init__": {"__annotations__": {"count": int}, "count": 1, "__post_init__": go_past},
     }  # fmt: skip

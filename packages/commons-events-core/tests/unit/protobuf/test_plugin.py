@@ -29,18 +29,31 @@ class Sent(Event):
     word: str
 event = Sent(word="x")
 print(event.to_json()[:10])
-for work in (event.serialize, lambda: Sent.deserialize(b""), lambda: Sent.schema):
+from commons_events.protobuf import file_descriptor, message_class
+for work in (
+    event.serialize, lambda: Sent.deserialize(b""), lambda: Sent.schema, lambda: file_descriptor(Sent),
+    lambda: message_class(Sent),
+):
     try:
         work()
     except ImportError as error:
         print(type(error).__name__, error)
+try:
+    Event.deserialize(b"\\n\\x04sent")
+except ValueError as error:
+    print(type(error).__name__, error)
+from commons_events.plugins import installed
+print([info.problem for info in installed() if info.name == "protobuf"])
 """
 
 
 def test_without_the_extra_events_can_be_made_and_the_line_to_type_is_said(python: Python) -> None:
-    first, *lines = python(WITHOUT).splitlines()
+    first, *lines, unknown, listed = python(WITHOUT).splitlines()
     assert first == "b'{\"event_ty'"
-    assert len(lines) == 3
+    assert len(lines) == 5
+    assert unknown.startswith("UnknownEventTypeError ")
+    assert 'protobuf: Type: pip install "commons-events-core[protobuf]"' in unknown
+    assert "MissingDistributionError" in listed
     for line in lines:
         assert line.startswith("MissingDistributionError ")
         assert line.endswith('Type: pip install "commons-events-core[protobuf]"')

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from commons_events import Delivery, Event
 from commons_events.retries import Retry
@@ -44,7 +44,7 @@ def make_router(
     router = EventRouter()
     failed: dict[tuple[str, int], int] = {}
 
-    async def handle(event: Numbered, message: Delivery) -> Numbered | None:
+    async def handle(event: Numbered, message: Delivery) -> Any:
         if fails(event.number):
             raise ValueError("poisoned")
         await asyncio.sleep(0)

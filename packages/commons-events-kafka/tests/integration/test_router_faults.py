@@ -29,6 +29,7 @@ pytestmark = pytest.mark.asyncio
 ROUNDS = int(os.environ.get("COMMONS_EVENTS_CHAOS", "1"))
 KEYS = [f"key-{place}" for place in range(8)]
 PARTITIONS = 4
+AHEAD = 400
 PATIENCE = 180.0
 
 
@@ -39,11 +40,12 @@ class Run:
         self.kafka = kafka
         names = ("faults", "letters", "output", "group")
         self.topic, self.letters, self.output, self.group = (kafka.unique(name) for name in names)
-        options = "session.timeout.ms=6000&heartbeat.interval.ms=300&commit.interval.ms=100"
+        options = "session.timeout.ms=3000&heartbeat.interval.ms=300&commit.interval.ms=100"
         self.url = f"kafka://{kafka.bootstrap_servers}?{options}"
         self.history = History()
         self.sent: list[tuple[str, int]] = []
         """What was confirmed, poisoned events included; the history has those that are to be handled."""
+        self.distinct: set[tuple[str, int]] = set()
         self.stop = asyncio.Event()
 
     def router(self) -> EventRouter:
@@ -51,9 +53,10 @@ class Run:
 
     def handled(self, key: str, number: int) -> None:
         self.history.handled.append((key, number))
+        self.distinct.add((key, number))
 
     async def produce(self) -> None:
-        """Send each key's numbers in order until `stop`."""
+        """Send each key's numbers in order until `stop`, not far ahead of what is handled."""
         async with KafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers, linger_ms=1) as producer:
             number = 0
             while not self.stop.is_set():
@@ -65,6 +68,8 @@ class Run:
                         self.history.confirmed.append((key, number))
                 number += 1
                 await asyncio.sleep(0.002)
+                while len(self.history.confirmed) - len(self.distinct) > AHEAD and not self.stop.is_set():
+                    await asyncio.sleep(0.01)
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         await eventually(condition, timeout=PATIENCE, interval=0.05, what=what)
@@ -118,15 +123,18 @@ def needs(kafka: RunningKafka, *capabilities: str) -> None:
 
 async def test_a_broker_that_is_killed_and_started_again(kafka_service: RunningKafka) -> None:
     needs(kafka_service, "signals", "durability")
-    async with new_run(kafka_service) as run:
-        async with run.router().running(broker=run.url), run.router().running(broker=run.url):
-            for _ in range(ROUNDS):
-                await run.more(300)
-                await asyncio.to_thread(kafka_service.kill)
-                await asyncio.to_thread(kafka_service.start)
+    async with (
+        new_run(kafka_service) as run,
+        run.router().running(broker=run.url),
+        run.router().running(broker=run.url),
+    ):
+        for _ in range(ROUNDS):
             await run.more(300)
-            run.stop.set()
-            await run.check()
+            await asyncio.to_thread(kafka_service.kill)
+            await asyncio.to_thread(kafka_service.start)
+        await run.more(300)
+        run.stop.set()
+        await run.check()
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

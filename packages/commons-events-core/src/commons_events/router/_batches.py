@@ -130,8 +130,7 @@ class Batches:
     ) -> None:
         alone = self._alone.get(delivery)
         if alone is None:
-            alone = Lane(lane.key)
-            alone.deliveries.append(delivery)
+            alone = Lane(lane.key, delivery)
             alone.first_try = self._runtime.monotonic()
         elif alone.last_step is not None:
             outcomes[delivery] = await self._failures.finish(alone)

@@ -58,7 +58,7 @@ class Handler:
         message, kind = signature.message_parameter, signature.kind
         event = signature.event_parameter
         if kind == "async" and not signature.dependencies:
-            return _direct(function, event, message)
+            return _direct(function, event, message, signature.by_place)
 
         def arguments(value: Any, delivery: Any) -> dict[str, Any]:
             return {event: value} if message is None else {event: value, message: delivery}
@@ -145,7 +145,11 @@ class Handler:
         return {index: outcome for index, outcome in enumerate(result) if outcome is not None}
 
 
-def _direct(function: Callable[..., Awaitable[Any]], event: str, message: str | None) -> HandlerCall:
+def _direct(
+    function: Callable[..., Awaitable[Any]], event: str, message: str | None, by_place: bool
+) -> HandlerCall:
+    if by_place:
+        return function if message is not None else lambda value, delivery: function(value)
     if message is None:
         return lambda value, delivery: function(**{event: value})
     return lambda value, delivery: function(**{event: value, message: delivery})

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from commons_events.binding import to_event
 from commons_events.dead_letters import REDRIVEN_GROUP
 from commons_events.errors import (
     DeserializationError,
@@ -24,7 +25,7 @@ from commons_events.router._plan import Plan
 from commons_events.router._results import ResultPublisher
 from commons_events.router._settling import acknowledge
 from commons_events.runtime import Runtime
-from commons_events.transport import Delivery
+from commons_events.transport import DONE, Delivery
 
 __all__ = ["Bound", "Processor"]
 
@@ -70,6 +71,7 @@ class Processor:
         self._by_header = {name.encode(): one for name, one in bound.items() if name}
         self._rest = bound.get("")
         self._only = next(iter(bound.values())) if len(bound) == 1 else None
+        self._prefix = prefix
         self._type = f"{prefix}type"
         self._failures = failures
         self._results = results
@@ -116,7 +118,9 @@ class Processor:
             return await self._failures.failed(lane, one.handler, error, headers, turn)
         if turn is not None and turn.head is not None:
             return await self._failures.resolve(lane, turn)
-        await acknowledge(delivery)
+        told = acknowledge(delivery)
+        if told is not DONE:
+            await told
         return None
 
     async def _may_begin(self, lane: Lane, delivery: Delivery, headers: dict[str, bytes]) -> Turn | float | None:
@@ -141,7 +145,9 @@ class Processor:
         name = headers.get(self._type)
         if name is not None:
             one = self._by_header.get(name) or self._rest
-            return (None, None) if one is None else (one, delivery.event(one.event_class))
+            if one is None:
+                return None, None
+            return one, to_event(delivery.message, one.event_class, prefix=self._prefix)
         # Without a header the bytes say it, or the only class there is has to do.
         try:
             event = delivery.event()

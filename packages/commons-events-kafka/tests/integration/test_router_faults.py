@@ -68,11 +68,13 @@ class Run:
                         self.history.confirmed.append((key, number))
                 number += 1
                 await asyncio.sleep(0.002)
-                while len(self.history.confirmed) - len(self.distinct) > AHEAD and not self.stop.is_set():
-                    await asyncio.sleep(0.01)
+                await self.until(lambda: self.stop.is_set() or self.ahead() < AHEAD, "handling what was sent")
+
+    def ahead(self) -> int:
+        return len(self.history.confirmed) - len(self.distinct)
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        await eventually(condition, timeout=PATIENCE, interval=0.05, what=what)
+        await eventually(condition, timeout=PATIENCE, interval=0.02, what=what)
 
     async def more(self, count: int) -> None:
         """Wait until so many more are handled."""

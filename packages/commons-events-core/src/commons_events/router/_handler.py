@@ -145,9 +145,7 @@ class Handler:
         return {index: outcome for index, outcome in enumerate(result) if outcome is not None}
 
 
-def _direct(
-    function: Callable[..., Awaitable[Any]], event: str, message: str | None, by_place: bool
-) -> HandlerCall:
+def _direct(function: Callable[..., Awaitable[Any]], event: str, message: str | None, by_place: bool) -> HandlerCall:
     if by_place:
         return function if message is not None else lambda value, delivery: function(value)
     if message is None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from commons_events.consumers import EventConsumer
 from commons_events.router._settling import settle
 from commons_events.runtime import Runtime
+from commons_events.telemetry import Telemetry
 from commons_events.transport import DONE, Delivery, Outcome, TopicPartition
 
 __all__ = ["Lane", "LaneWorkers", "RouterConsumer", "release"]
@@ -66,12 +67,21 @@ class RouterConsumer(EventConsumer):
 
     on_revoked: Callable[[frozenset[TopicPartition]], None] = staticmethod(lambda revoked: None)
 
+    recorded: bool = False
+    """Whether spans or durations of handlers go anywhere, by the time of the last fetch."""
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """What records them."""
+        return self._telemetry
+
     async def receive(self, limit: int, timeout: float | None = None) -> list[Delivery]:
         """As `EventConsumer.receive`, but what is out is not kept here: the lanes have it, and their own bound."""
         if timeout is not None:
             return await super().receive(limit, timeout)
         while not self._buffer and await self._fetch():
             pass
+        self.recorded = self._telemetry.processing
         buffer = self._buffer
         if len(buffer) <= limit:
             taken = list(buffer)

@@ -19,7 +19,7 @@ from commons_events.event import Event
 from commons_events.log import logger
 from commons_events.router._failures import Failures
 from commons_events.router._handler import Handler, HandlerCall, with_timeout
-from commons_events.router._lanes import Lane
+from commons_events.router._lanes import Lane, RouterConsumer
 from commons_events.router._parked import ParkedKeys, Turn
 from commons_events.router._plan import Plan
 from commons_events.router._results import ResultPublisher
@@ -47,6 +47,7 @@ class Processor:
 
     Args:
         plan: the subscription.
+        consumer: whose messages they are.
         bound: its handlers by event type; ``""`` for the one that takes all other events.
         prefix: what stands before a CloudEvents attribute's name in a header.
         failures: retries and keeps.
@@ -58,6 +59,7 @@ class Processor:
     def __init__(
         self,
         plan: Plan,
+        consumer: RouterConsumer,
         bound: dict[str, Bound],
         *,
         prefix: str,
@@ -67,6 +69,7 @@ class Processor:
         runtime: Runtime,
     ) -> None:
         self._plan = plan
+        self._consumer = consumer
         self._bound = bound
         self._by_header = {name.encode(): one for name, one in bound.items() if name}
         self._rest = bound.get("")
@@ -103,12 +106,17 @@ class Processor:
         if one is None:
             return await self.unhandled(lane, headers, turn)
         try:
-            if one.plain:
-                result = await one.call(event, delivery)
+            if self._consumer.recorded:
+                with self._consumer.telemetry.process((delivery,)):
+                    result = await self._call(one, event, delivery, lane, headers)
+                    if result is not None:
+                        await self._results.publish(one.handler, result, event, delivery)
             else:
-                result = await self._call(one, event, delivery, lane, headers)
-            if result is not None:
-                await self._results.publish(one.handler, result, event, delivery)
+                result = await (
+                    one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
+                )
+                if result is not None:
+                    await self._results.publish(one.handler, result, event, delivery)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

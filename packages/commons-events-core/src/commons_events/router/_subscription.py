@@ -87,6 +87,7 @@ class RunningSubscription:
             self.lanes.also_revoked = self._parking.forget
         processor = Processor(
             plan,
+            self.consumer,
             {("" if cls is Event else cls.event_type): self._bind(handler, cls) for handler, cls in _classes(plan)},
             prefix=transport.header_prefix,
             failures=failures,

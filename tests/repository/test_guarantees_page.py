@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tools import guarantees
 from tools.guarantees import Promise
+from tools.workspace import with_modules
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -35,7 +36,7 @@ def test_a_contract_that_nobody_runs_is_not_said_to_hold() -> None:
 def test_every_transport_of_the_tree_is_on_the_page() -> None:
     schemes = {
         scheme
-        for package in guarantees.with_modules()
+        for package in with_modules()
         for scheme in package.project.get("entry-points", {}).get("commons_events.transports", {})
     }
     assert {broker.name for broker in guarantees.brokers()} <= schemes | {"memory"}

@@ -147,7 +147,8 @@ class LaneWorkers:
         """The same, in the order of their turns."""
         self._ready_count = 0
         self._workers: set[asyncio.Task[None]] = set()
-        self._starting = 0
+        self._starting = False
+        """Whether a worker is about to take its first lane."""
         self._active = 0
         """Not how many tasks there are: one that has ended stays among them until the loop comes round to it."""
         self._room: asyncio.Future[None] | None = None
@@ -249,14 +250,13 @@ class LaneWorkers:
         if self.on_new is not None:
             self.on_new()
             return
+        if self._starting or not self._ready_count or self._active >= self.concurrency:
+            return
         if self.paused and not self._permits:
             return
-        count = min(self.concurrency - self._active, self._ready_count - self._starting)
-        if self.paused:
-            count = min(count, self._permits)
-        for _ in range(count):
-            self._starting += 1
-            self.spawn(self._work())
+        # One at a time: it starts the next one before it begins. Handlers that never wait need no second worker.
+        self._starting = True
+        self.spawn(self._work())
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as one of the workers."""
@@ -274,10 +274,12 @@ class LaneWorkers:
                 self._start_workers()
 
     async def _work(self) -> None:
-        self._starting -= 1
+        self._starting = False
         step = self.step
-        lane: Lane | None
-        while (lane := self.take()) is not None:
+        lane = self.take()
+        if lane is not None:
+            self._start_workers()
+        while lane is not None:
             probing, pauses = self.paused, self._pauses
             deliveries = lane.deliveries
             wait: float | None = None
@@ -299,6 +301,7 @@ class LaneWorkers:
             self.put_back(lane, wait)
             if probing and self.paused and pauses == self._pauses:
                 self.probe()  # the message said nothing of what is being probed
+            lane = self.take()
 
     def put_back(self, lane: Lane, wait: float | None) -> None:
         """A lane's turn is over: it is done with, has more, or has to wait ``wait`` seconds."""

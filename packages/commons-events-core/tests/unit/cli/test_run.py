@@ -11,7 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def health(port: int) -> tuple[int, dict[str, Any]]:
-    for _ in range(200):
+    for _ in range(1200):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
                 return answer.status, json.load(answer)
@@ -77,8 +78,21 @@ def health(port: int) -> tuple[int, dict[str, Any]]:
     raise AssertionError("no answer")
 
 
-def until(condition: Callable[[], object], every: float = 0.05) -> None:
-    deadline = time.monotonic() + 60
+@contextmanager
+def started(line: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that is gone after the block, whatever happens in it."""
+    options = {"text": True, **options}
+    with subprocess.Popen(line, **options) as process:
+        try:
+            yield process
+        finally:
+            while process.poll() is None:  # only where something went wrong
+                process.terminate()  # again and again: workers end with the one that started them
+                time.sleep(0.5)
+
+
+def until(condition: Callable[[], object], every: float = 0.05, most: float = 60.0) -> None:
+    deadline = time.monotonic() + most
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(every)
@@ -86,7 +100,7 @@ def until(condition: Callable[[], object], every: float = 0.05) -> None:
 
 def test_a_router_runs_until_sigterm_and_lets_its_handler_finish(folder: Path, port: int) -> None:
     line = command("shop:router", "--health-port", str(port))
-    with subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "began\n"
         assert process.stdout.readline() == "handling\n"
@@ -97,7 +111,7 @@ def test_a_router_runs_until_sigterm_and_lets_its_handler_finish(folder: Path, p
 
 def test_health_tells_of_the_subscriptions(folder: Path, port: int) -> None:
     line = command("shop:router", "--health-port", str(port))
-    with subprocess.Popen(line, cwd=folder, stdout=subprocess.DEVNULL) as process:
+    with started(line, cwd=folder, stdout=subprocess.DEVNULL) as process:
         code, body = health(port)
         process.terminate()
         process.wait(60)
@@ -108,7 +122,7 @@ def test_health_tells_of_the_subscriptions(folder: Path, port: int) -> None:
 
 def test_several_workers_are_kept_and_stopped_together(folder: Path, port: int) -> None:
     line = command("shop:router", "--workers", "2", "--health-port", str(port))
-    with subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+    with started(line, cwd=folder, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         began = 0
         while began < 2:
@@ -150,7 +164,7 @@ async def on_ping(event: Ping) -> None:
 def test_a_second_signal_cuts_off_a_handler_that_does_not_end(folder: Path, port: int) -> None:
     (folder / "stubborn.py").write_text(STUBBORN, "utf-8")
     line = command("stubborn:router", "--grace", "600", "--health-port", str(port))
-    with subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "handling\n"
         process.send_signal(signal.SIGTERM)
@@ -164,7 +178,7 @@ def test_a_second_signal_cuts_off_a_handler_that_does_not_end(folder: Path, port
 def test_a_second_signal_reaches_the_workers(folder: Path, port: int) -> None:
     (folder / "stubborn.py").write_text(STUBBORN, "utf-8")
     line = command("stubborn:router", "--grace", "600", "--workers", "2", "--health-port", str(port))
-    with subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+    with started(line, cwd=folder, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert [process.stdout.readline(), process.stdout.readline()] == ["handling\n"] * 2
         process.send_signal(signal.SIGINT)
@@ -203,7 +217,7 @@ async def on_ping(event: Ping) -> None: ...
 def test_a_worker_that_dies_is_started_again_and_a_failed_end_is_the_exit_code(folder: Path) -> None:
     (folder / "dying.py").write_text(DYING, "utf-8")
     line = command("dying:router", "--workers", "2")
-    with subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         first, _ = (int(process.stdout.readline().split()[1]) for _ in range(2))
         os.kill(first, signal.SIGKILL)
@@ -246,18 +260,25 @@ def test_reload_starts_anew_when_a_file_changes(folder: Path, port: int) -> None
     write("1")
     line = command("changing:router", "--reload", "--health-port", str(port))
     output = folder / "output.txt"
-    with output.open("w") as out, subprocess.Popen(line, cwd=folder, stdout=out, stderr=out, text=True) as process:
+    with output.open("w") as out, started(line, cwd=folder, stdout=out, stderr=out) as process:
 
         def said(words: str) -> bool:
             return words in output.read_text()
 
+        def change(version: str, words: str) -> None:
+            restarts = output.read_text().count("starting anew")
+            while output.read_text().count("starting anew") == restarts:
+                write(version)  # whoever has only begun to watch may miss a change
+                with suppress(AssertionError):
+                    until(lambda: output.read_text().count("starting anew") > restarts, most=5.0)
+            until(lambda: said(words))
+
         until(lambda: said("began 1"))
-        # Whoever has only begun to watch may miss a change, so it is made until it is seen.
-        until(lambda: write("2") or said("began 2"), every=1.0)
+        change("2", "began 2")
         assert output.read_text().index("ended") < output.read_text().index("began 2"), "the old one ends first"
-        until(lambda: write("broken") or said("SyntaxError"), every=1.0)
+        change("broken", "SyntaxError")
         assert process.poll() is None, "a mistake is mended by the next change"
-        until(lambda: write("3") or said("began 3"), every=1.0)
+        change("3", "began 3")
         assert health(port)[0] == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

@@ -78,7 +78,9 @@ class RouterConsumer(EventConsumer):
     async def receive(self, limit: int, timeout: float | None = None) -> list[Delivery]:
         """As `EventConsumer.receive`, but what is out is not kept here: the lanes have it, and their own bound."""
         if timeout is not None:
-            return await super().receive(limit, timeout)
+            taken = await super().receive(limit, timeout)
+            self._unsettled.clear()
+            return taken
         while not self._buffer and await self._fetch():
             pass
         self.recorded = self._telemetry.processing

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from heapq import heappop, heappush
+from heapq import heappop, heappush, merge
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -16,21 +18,20 @@ from commons_events.transport import Delivery, Outcome, Settler, TopicPartition
 if TYPE_CHECKING:
     from commons_events.kafka._subscription import KafkaSubscription
 
-__all__ = ["KafkaDelivery", "PartitionState"]
+__all__ = ["KafkaDelivery", "PartitionState", "Redelivery", "Run"]
 
 
 class KafkaDelivery(Delivery):
     """A delivery whose `Message` is made when somebody asks for it. It holds little: many are made a second."""
 
-    __slots__ = ("_message", "raw", "state")
+    __slots__ = ("_message", "is_open", "raw", "run")
 
-    def __init__(self, raw: RawMessage, state: PartitionState, offset: int, attempt: int = 1) -> None:
-        self.raw = raw
-        self.state = state
-        self.settler: Settler = state.subscription
-        self.offset = offset
-        self.attempt = attempt
-        self.outcome: Outcome | None = None
+    attempt = 1
+    raw: RawMessage
+    run: Run
+    """Those that it was handed out with."""
+    is_open: bool
+    """Whether it is not finished, and still this subscription's: what is said of it counts."""
 
     @property
     def message(self) -> Message:  # type: ignore[override]  # made late
@@ -44,10 +45,10 @@ class KafkaDelivery(Delivery):
     @property
     def subscription(self) -> KafkaSubscription:
         """Whose delivery it is."""
-        return self.state.subscription
+        return self.run.state.subscription
 
-    topic = property(attrgetter("state.id.topic"), doc="See `Delivery`.")
-    partition = property(attrgetter("state.id.partition"), doc="See `Delivery`.")
+    topic = property(attrgetter("run.state.id.topic"), doc="See `Delivery`.")
+    partition = property(attrgetter("run.state.id.partition"), doc="See `Delivery`.")
 
     @property
     def key(self) -> bytes | None:
@@ -63,6 +64,36 @@ class KafkaDelivery(Delivery):
     body = value
 
 
+class Redelivery(KafkaDelivery):
+    """One that comes again, or waits behind one of its key that does."""
+
+    __slots__ = ("attempt",)
+
+    def __init__(self, raw: RawMessage, run: Run, offset: int, attempt: int = 1) -> None:
+        self.raw = raw
+        self.run = run
+        self.settler = run.state.settler
+        self.offset = offset
+        self.attempt = attempt
+        self.outcome: Outcome | None = None
+        self.is_open = True
+
+
+class Run:
+    """Deliveries of one partition that were handed out together, in the order of the log.
+
+    Most often they are also finished together, so they are counted; each knows for itself whether it is finished.
+    """
+
+    __slots__ = ("deliveries", "left", "state")
+
+    def __init__(self, state: PartitionState) -> None:
+        self.state = state
+        self.deliveries: list[KafkaDelivery] = []
+        self.left = 0
+        """How many are with the user, unfinished."""
+
+
 def to_message(raw: RawMessage) -> Message:
     """Librdkafka's message as ours."""
     kind, milliseconds = raw.timestamp()
@@ -76,40 +107,41 @@ class PartitionState:
     """Where one subscription stands in one partition. Belongs to the event loop.
 
     A log has gaps: transaction markers, aborted and compacted messages have offsets that nobody ever receives. So it is
-    not counted up to; ``unfinished`` holds what was received and is not finished, in the order of the log, and the
-    position is the first of it.
+    not counted up to; the position is the first offset of what was received and is not finished.
     """
 
     __slots__ = (
-        "attempts",
+        "again",
         "committed",
         "due",
         "held",
         "id",
         "next",
-        "out",
         "owned",
         "parked",
+        "returned",
+        "runs",
         "schedule",
+        "settler",
         "subscription",
-        "unfinished",
     )
 
     def __init__(self, id: TopicPartition, subscription: KafkaSubscription, next: int | None = None) -> None:
         self.id = id
         self.subscription = subscription
+        self.settler: Settler = subscription.settler
         self.owned = True
         """False once the partition is to go elsewhere, or is being sought in: nothing of it is handed out any more."""
         self.next = next
         """The offset behind the last one that was received; None before the first."""
         self.committed: int | None = None
         """What the broker was told last."""
-        self.unfinished: dict[int, KafkaDelivery] = {}
-        """The delivery of each offset that counts: one that is not in here is stale."""
-        self.out = 0
-        """How many of them are with the user."""
-        self.attempts: dict[int, int] = {}
-        """The attempt that comes next, where it is not the first."""
+        self.runs: dict[Run, None] = {}
+        """What was handed out for the first time, and of which something is unfinished, in the order of the log."""
+        self.again = Run(self)
+        """What was handed out again."""
+        self.returned: dict[int, Redelivery] = {}
+        """By their offsets: what comes again, was handed out again, or is parked."""
         self.schedule: list[tuple[float, int]] = []
         """Heap of (time, offset) of what comes again."""
         self.held: dict[bytes, list[int]] = {}
@@ -118,52 +150,72 @@ class PartitionState:
         self.parked = 0
         """How many were never handed out, since an earlier one of their key comes again first."""
 
+    @property
+    def out(self) -> int:
+        """How many deliveries are with the user."""
+        return self.again.left + sum(run.left for run in self.runs)
+
+    def unfinished(self) -> Iterator[int]:
+        """The offsets that were received and are not finished, in the order of the log."""
+        first = (delivery.offset for run in self.runs for delivery in run.deliveries if delivery.is_open)
+        return merge(first, sorted(self.returned))  # type: ignore[return-value]  # ours have an offset
+
     def position(self) -> int | None:
         """The offset at which the group goes on: all before it are finished."""
-        for offset in self.unfinished:
-            return offset
-        return self.next
+        return next(self.unfinished(), self.next)
 
-    def is_out(self, delivery: KafkaDelivery) -> bool:
-        """Whether settling this delivery has any effect."""
-        return delivery.offset is not None and self.unfinished.get(delivery.offset) is delivery
+    def finished(self, run: Run, count: int) -> None:
+        """That many deliveries of ``run``, which has those of the first time, have been closed."""
+        run.left = left = run.left - count
+        if not left:
+            del self.runs[run]
+            run.deliveries = []
 
-    def finish(self, delivery: KafkaDelivery) -> bool:
-        """Count a delivery as finished; False where it is stale, and counts no more."""
-        offset = delivery.offset
-        assert offset is not None
-        if self.unfinished.get(offset) is not delivery:
-            return False
-        del self.unfinished[offset]
-        self.out -= 1
-        if self.attempts:
-            self.attempts.pop(offset, None)
-        return True
+    def close(self, delivery: KafkaDelivery) -> None:
+        """Count one that is open as finished."""
+        delivery.is_open = False
+        if delivery.run is self.again:
+            self.again.left -= 1
+            del self.returned[delivery.offset]  # type: ignore[arg-type]  # ours have an offset
+        else:
+            self.finished(delivery.run, 1)
 
     def put_back(self, delivery: KafkaDelivery, due: float, attempt: int) -> None:
         """Let a delivery come again at ``due``, before anything of its key that was not delivered yet."""
         offset = delivery.offset
         assert offset is not None
-        again = KafkaDelivery(delivery.raw, self, offset, attempt)
-        self.unfinished[offset] = again
+        self.close(delivery)
+        self.returned[offset] = Redelivery(delivery.raw, self.again, offset, attempt)
         key = delivery.raw.key()
         if key is not None:
             heappush(self.held.setdefault(key, []), offset)
             self.due[offset] = due
         heappush(self.schedule, (due, offset))
 
-    def park(self, delivery: KafkaDelivery, key: bytes) -> None:
-        """Keep a delivery behind what comes again of its key."""
-        assert delivery.offset is not None
-        self.unfinished[delivery.offset] = delivery
-        heappush(self.held[key], delivery.offset)
-        self.parked += 1
+    def admit(self, messages: list[RawMessage], offsets: list[int]) -> tuple[list[RawMessage], list[int]]:
+        """Which of new messages may be handed out: those that were not received before, nor wait behind their key."""
+        admitted: list[RawMessage] = []
+        places: list[int] = []
+        for raw, offset in zip(messages, offsets, strict=True):
+            if self.next is not None and offset < self.next:
+                continue
+            self.next = offset + 1
+            key = raw.key() if self.held else None
+            if key is not None and key in self.held:
+                # It waits until those of its key that come again are finished with.
+                self.returned[offset] = Redelivery(raw, self.again, offset)
+                heappush(self.held[key], offset)
+                self.parked += 1
+            else:
+                admitted.append(raw)
+                places.append(offset)
+        return admitted, places
 
-    def pop_due(self, now: float) -> KafkaDelivery | None:
+    def pop_due(self, now: float) -> Redelivery | None:
         """The next delivery that comes again by now, or None."""
         while self.schedule and self.schedule[0][0] <= now:
             offset = heappop(self.schedule)[1]
-            delivery = self.unfinished.get(offset)
+            delivery = self.returned.get(offset)
             if delivery is None:
                 continue
             key = delivery.raw.key()
@@ -185,6 +237,10 @@ class PartitionState:
     def forget(self) -> None:
         """Nothing of it is handed out any more, and what is out is stale."""
         self.owned = False
-        self.unfinished = {}
-        self.out = self.parked = 0
-        self.attempts, self.held, self.due, self.schedule = {}, {}, {}, []
+        for delivery in chain(self.returned.values(), *(run.deliveries for run in self.runs)):
+            delivery.is_open = False
+        for run in self.runs:
+            run.deliveries = []
+        self.runs, self.again, self.returned = {}, Run(self), {}
+        self.parked = 0
+        self.held, self.due, self.schedule = {}, {}, []

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from itertools import groupby
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -20,13 +21,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import Message as ClientMessage
 
 from commons_events.errors import CommonsEventsError, ConnectionLostError
-from commons_events.kafka._errors import DELETED, transport_error
+from commons_events.kafka._errors import DELETED, UNREACHABLE, transport_error
 from commons_events.kafka._raw import RawMessage
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.transport import SubscribeRequest
 from commons_events.transport import TopicPartition as PartitionId
 
-__all__ = ["Arrival", "Assigned", "Owner", "Poller", "Sought"]
+__all__ = ["Arrival", "Assigned", "Owner", "Part", "Poller", "Reached", "Sought"]
 
 _IDLE = 0.05
 """Seconds that one poll waits, and so the most that a command or the end waits for the thread."""
@@ -35,12 +36,18 @@ _MOST_AHEAD = 4_000
 _BYTES_AHEAD = 64 << 20
 """… and about their bytes."""
 _AT_ONCE = 2_000
+_BYTES_TOGETHER = 1 << 20
+"""About how many bytes of messages are kept because one of them is unfinished."""
 _PAUSE_AFTER = 0.25
 """Seconds without room after which the partitions are paused."""
 _LOOK_FOR_PARTITIONS = 30.0
 """Seconds between looks for new partitions, where no group does that."""
 _SILENT_MEMBER = 1.0
 """Seconds after which a member of a KIP-848 group that was given nothing has its place: the broker says nothing."""
+
+_ERROR = ClientMessage.error
+_PARTITION = ClientMessage.partition
+_TOPIC = ClientMessage.topic
 
 T = TypeVar("T")
 
@@ -58,7 +65,21 @@ class Sought(NamedTuple):
     offset: int
 
 
-Arrival = list[RawMessage] | Assigned | Sought | CommonsEventsError
+class Part(NamedTuple):
+    """In the stream of what arrives: messages of one partition, in the order of the log."""
+
+    id: PartitionId
+    messages: list[RawMessage]
+
+
+class Reached(NamedTuple):
+    """In the stream of what arrives: the end of a partition is at ``offset``."""
+
+    partition: PartitionId
+    offset: int
+
+
+Arrival = Part | Reached | Assigned | Sought | CommonsEventsError
 
 
 class Owner(Protocol):
@@ -96,7 +117,11 @@ class Poller:
         """How many of them the loop has handed out or dropped; it counts them itself."""
         self.waits_for_room = False
         self.room = threading.Event()
+        self.most_together = _AT_ONCE
+        """How many messages may be handed out as one `Run`."""
         self._most_ahead = _MOST_AHEAD
+        self._only_topic = request.topics[0] if len(request.topics) == 1 and request.topics[0][0] != "^" else None
+        """What all messages are of, if that is known."""
         self._joined: Future[None] = Future()
         self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._known: dict[str, int] = {}
@@ -216,7 +241,7 @@ class Poller:
         )
         began = monotonic()
         while self._stop is None and not self._joined.done():
-            self._take(self.consumer.poll(_IDLE))
+            self._take(self._poll_one())
             if self._kip_848 and monotonic() - began > _SILENT_MEMBER and not self._joined.done():
                 self._joined.set_result(None)
 
@@ -253,21 +278,28 @@ class Poller:
                     self.consumer.pause(self.consumer.assignment())
                     paused = True
                 if paused:
-                    self._take(self.consumer.poll(_IDLE))
+                    self._take(self._poll_one())
                 continue
             if paused and ahead <= self._most_ahead // 2:
                 self.consumer.resume(self.consumer.assignment())
                 paused = False
-            first = self.consumer.poll(_IDLE)
-            if first is not None:
-                more = self.consumer.consume(min(_AT_ONCE, max(self._most_ahead - ahead, 1)), 0)
-                self._take(first, more)
+            room = min(_AT_ONCE, max(self._most_ahead - ahead, 1))
+            batch = self.consumer.consume(room, 0)
+            if not batch:  # wait for the first, and take with it what came along
+                first = self.consumer.poll(_IDLE)
+                batch = [] if first is None else [first, *self.consumer.consume(room, 0)]
+            if batch:
+                self._take(batch)
             elif not self.grouped and monotonic() - looked > _LOOK_FOR_PARTITIONS:
                 looked = monotonic()
                 try:
                     self._assign_new()
                 except KafkaException as error:
                     LOGGER.debug("looking for new partitions: %s", error)
+
+    def _poll_one(self) -> list[ClientMessage]:
+        message = self.consumer.poll(_IDLE)
+        return [] if message is None else [message]
 
     def _room_comes(self) -> bool:
         self.room.clear()
@@ -277,17 +309,46 @@ class Poller:
         finally:
             self.waits_for_room = False
 
-    def _take(self, first: ClientMessage | None, more: Iterable[ClientMessage] = ()) -> None:
-        if first is None:
-            return
-        batch = cast("list[RawMessage]", [first, *more])
-        self.handed_over += len(batch)
-        self._hand_over(batch)
-        mean = sum(map(len, batch)) // len(batch)
-        self._most_ahead = min(_MOST_AHEAD, max(_BYTES_AHEAD // (mean + 1), 2))
+    def _take(self, batch: Sequence[ClientMessage]) -> None:
+        """Hand over what was polled, sorted into parts."""
+        raws = cast("list[RawMessage]", batch)
+        start = 0
+        if any(map(_ERROR, raws)):
+            for place, raw in enumerate(raws):
+                error = raw.error()
+                if error is not None:
+                    self._take_messages(raws[start:place])
+                    self._take_error(raw, error)
+                    start = place + 1
+        self._take_messages(raws[start:] if start else raws)
 
-    def _hand_over(self, arrival: Arrival) -> None:
-        self.arrived.append(arrival)
+    def _take_messages(self, raws: list[RawMessage]) -> None:
+        if not raws:
+            return
+        parts = []
+        for partition, messages in groupby(raws, _PARTITION):
+            for topic, same in [(self._only_topic, messages)] if self._only_topic else groupby(messages, _TOPIC):
+                parts.append(Part(PartitionId(topic, partition), list(same)))
+        mean = sum(map(len, raws)) // len(raws)
+        self._most_ahead = min(_MOST_AHEAD, max(_BYTES_AHEAD // (mean + 1), 2))
+        self.most_together = min(_AT_ONCE, max(_BYTES_TOGETHER // (mean + 1), 1))
+        self.handed_over += len(raws)
+        self._hand_over(*parts)
+
+    def _take_error(self, raw: RawMessage, error: KafkaError) -> None:
+        code = error.code()
+        topic = raw.topic()
+        if code == KafkaError._PARTITION_EOF:
+            self._hand_over(Reached(PartitionId(topic, raw.partition()), raw.offset()))
+        elif code in UNREACHABLE or (error.retriable() and not error.fatal()):
+            LOGGER.debug("%s", error)
+        else:
+            self._hand_over(
+                transport_error(error, f"Topic {topic!r}" if topic and code in DELETED else "Kafka consumer")
+            )
+
+    def _hand_over(self, *arrivals: Arrival) -> None:
+        self.arrived.extend(arrivals)
         self._in_loop(self._owner.on_arrival)
 
     def _in_loop(self, callback: Callable[..., object], *arguments: object) -> None:

@@ -112,6 +112,7 @@ class PartitionState:
 
     __slots__ = (
         "again",
+        "assignment",
         "committed",
         "due",
         "held",
@@ -126,10 +127,14 @@ class PartitionState:
         "subscription",
     )
 
-    def __init__(self, id: TopicPartition, subscription: KafkaSubscription, next: int | None = None) -> None:
+    def __init__(
+        self, id: TopicPartition, subscription: KafkaSubscription, next: int | None = None, assignment: int = 0
+    ) -> None:
         self.id = id
         self.subscription = subscription
         self.settler: Settler = subscription.settler
+        self.assignment = assignment
+        """The number of the assignment with which it came."""
         self.owned = True
         """False once the partition is to go elsewhere, or is being sought in: nothing of it is handed out any more."""
         self.next = next
@@ -234,9 +239,14 @@ class PartitionState:
             return delivery
         return None
 
+    def at(self, offset: int) -> PartitionState:
+        """The same partition, to go on at ``offset``."""
+        return PartitionState(self.id, self.subscription, offset, self.assignment)
+
     def forget(self) -> None:
-        """Nothing of it is handed out any more, and what is out is stale."""
+        """Nothing of it is handed out any more, what is out is stale, and there is no position to commit."""
         self.owned = False
+        self.next = None
         for delivery in chain(self.returned.values(), *(run.deliveries for run in self.runs)):
             delivery.is_open = False
         for run in self.runs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from itertools import groupby
@@ -21,7 +21,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import Message as ClientMessage
 
 from commons_events.errors import CommonsEventsError, ConnectionLostError
-from commons_events.kafka._errors import DELETED, UNREACHABLE, transport_error
+from commons_events.kafka._errors import DELETED, UNREACHABLE, kafka_error, transport_error
 from commons_events.kafka._raw import RawMessage
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.transport import SubscribeRequest
@@ -42,6 +42,12 @@ _PAUSE_AFTER = 0.25
 """Seconds without room after which the partitions are paused."""
 _LOOK_FOR_PARTITIONS = 30.0
 """Seconds between looks for new partitions, where no group does that."""
+_LOOK_FOR_BROKERS = 5.0
+"""Seconds in which nothing arrives after which the client is asked whether it has a broker at all …"""
+_LOOK_AGAIN = 1.0
+"""… and again, while it has none …"""
+_CUT_OFF = 5
+"""… and how many such looks it takes until the client is made anew."""
 _SILENT_MEMBER = 1.0
 """Seconds after which a member of a KIP-848 group that was given nothing has its place: the broker says nothing."""
 
@@ -52,10 +58,16 @@ _TOPIC = ClientMessage.topic
 T = TypeVar("T")
 
 
+def _ids(partitions: Iterable[TopicPartition]) -> list[PartitionId]:
+    return [PartitionId(p.topic, p.partition) for p in partitions]
+
+
 class Assigned(NamedTuple):
     """In the stream of what arrives: from here on these partitions are ours."""
 
     partitions: list[PartitionId]
+    number: int
+    """Which assignment it is, counted from 1."""
 
 
 class Sought(NamedTuple):
@@ -89,8 +101,14 @@ class Owner(Protocol):
         """Something lies in `Poller.arrived`."""
         ...
 
-    def on_revoke(self, partitions: Sequence[PartitionId], done: Future[list[TopicPartition]] | None) -> None:
-        """Let go of partitions; ``done`` gets what is to be committed of them, or is None where they are lost."""
+    def on_revoke(
+        self, partitions: Sequence[PartitionId], until: int, done: Future[list[TopicPartition]] | None
+    ) -> None:
+        """Let go of partitions that came with assignment ``until`` or one before.
+
+        A busy loop hears of this after they were assigned anew, and keeps them then. ``done`` gets what is to be
+        committed of them, or is None where they are lost.
+        """
         ...
 
     def on_commit_failed(self, partitions: Sequence[PartitionId]) -> None:
@@ -122,10 +140,19 @@ class Poller:
         self._most_ahead = _MOST_AHEAD
         self._only_topic = request.topics[0] if len(request.topics) == 1 and request.topics[0][0] != "^" else None
         """What all messages are of, if that is known."""
+        self._assignments = 0
         self._joined: Future[None] = Future()
         self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._client = object()
+        """Which of our clients is the present one."""
         self._known: dict[str, int] = {}
         """How many partitions each topic had when we came."""
+        self._starts: dict[PartitionId, int] = {}
+        """Without a group: where each partition began."""
+        self._is_paused = False
+        self._looked_for_partitions = monotonic()
+        self._look_at = monotonic() + _LOOK_FOR_BROKERS
+        self._looks = 0
         self._stop: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._run, name="commons-events-kafka-poll", daemon=True)
 
@@ -157,8 +184,7 @@ class Poller:
                 self.consumer.commit(offsets=positions, asynchronous=True)
             except KafkaException as error:
                 LOGGER.debug("commit: %s", error)
-                failed = [PartitionId(p.topic, p.partition) for p in positions]
-                self._in_loop(self._owner.on_commit_failed, failed)
+                self._in_loop(self._owner.on_commit_failed, _ids(positions))
 
         self._commands.append((commit, Future()))
 
@@ -183,7 +209,7 @@ class Poller:
 
     def _run(self) -> None:
         try:
-            self.consumer = Consumer({**self._config, "error_cb": self._on_error, "on_commit": self._on_commit})
+            self.consumer = self._new_client()
         except KafkaException as error:
             self._joined.set_exception(transport_error(error, "Making a Kafka consumer"))
             return
@@ -202,6 +228,15 @@ class Poller:
                 self._stop = lambda: None
             self.consumer.close()
             self._run_commands()
+
+    def _new_client(self) -> Consumer:
+        self._client = client = object()
+
+        def on_error(error: KafkaError) -> None:
+            if client is self._client:
+                self._on_error(error)
+
+        return Consumer({**self._config, "error_cb": on_error, "on_commit": self._on_commit})
 
     def _report(self, error: CommonsEventsError) -> None:
         if not self._joined.done():
@@ -236,14 +271,17 @@ class Poller:
             self._assign_all()
             self._joined.set_result(None)
             return
-        self.consumer.subscribe(
-            list(self._request.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self._subscribe()
         began = monotonic()
         while self._stop is None and not self._joined.done():
             self._take(self._poll_one())
             if self._kip_848 and monotonic() - began > _SILENT_MEMBER and not self._joined.done():
                 self._joined.set_result(None)
+
+    def _subscribe(self) -> None:
+        self.consumer.subscribe(
+            list(self._request.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
 
     def _assign_all(self) -> None:
         """Without a group: all partitions, those that are there now at the start that was asked for."""
@@ -255,7 +293,7 @@ class Poller:
                     offset = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
                 partitions.append(TopicPartition(topic, partition, offset))
         self.consumer.assign(partitions)
-        self._hand_over(Assigned([PartitionId(p.topic, p.partition) for p in partitions]))
+        self._tell_assigned(partitions)
 
     def _assign_new(self) -> None:
         for topic, count in self._known.items():
@@ -264,25 +302,28 @@ class Poller:
             if more:
                 self._known[topic] = len(found.partitions)
                 self.consumer.incremental_assign(more)
-                self._hand_over(Assigned([PartitionId(p.topic, p.partition) for p in more]))
+                self._tell_assigned(more)
+
+    def _tell_assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        self._assignments += 1
+        self._starts |= {PartitionId(p.topic, p.partition): p.offset for p in partitions}
+        self._hand_over(Assigned(_ids(partitions), self._assignments))
 
     def _poll(self) -> None:
-        paused = False
-        looked = monotonic()
         while self._stop is None:
             if self._commands:
                 self._run_commands()
             ahead = self.handed_over - self.taken
             if ahead >= self._most_ahead:
-                if not paused and not self._room_comes():
+                if not self._is_paused and not self._room_comes():
                     self.consumer.pause(self.consumer.assignment())
-                    paused = True
-                if paused:
+                    self._is_paused = True
+                if self._is_paused:
                     self._take(self._poll_one())
                 continue
-            if paused and ahead <= self._most_ahead // 2:
+            if self._is_paused and ahead <= self._most_ahead // 2:
                 self.consumer.resume(self.consumer.assignment())
-                paused = False
+                self._is_paused = False
             room = min(_AT_ONCE, max(self._most_ahead - ahead, 1))
             batch = self.consumer.consume(room, 0)
             if not batch:  # wait for the first, and take with it what came along
@@ -290,8 +331,12 @@ class Poller:
                 batch = [] if first is None else [first, *self.consumer.consume(room, 0)]
             if batch:
                 self._take(batch)
-            elif not self.grouped and monotonic() - looked > _LOOK_FOR_PARTITIONS:
-                looked = monotonic()
+                self._look_at = monotonic() + _LOOK_FOR_BROKERS
+                continue
+            if monotonic() > self._look_at:
+                self._look_for_brokers()
+            if not self.grouped and monotonic() - self._looked_for_partitions > _LOOK_FOR_PARTITIONS:
+                self._looked_for_partitions = monotonic()
                 try:
                     self._assign_new()
                 except KafkaException as error:
@@ -300,6 +345,44 @@ class Poller:
     def _poll_one(self) -> list[ClientMessage]:
         message = self.consumer.poll(_IDLE)
         return [] if message is None else [message]
+
+    def _look_for_brokers(self) -> None:
+        """Make the client anew where it has no broker left to ask, and would find none by itself.
+
+        A cluster that counts all its brokers out, as after a freeze, says that it has none. librdkafka gives up those
+        it knew then, and may never go back to the bootstrap servers (its issue 5301), nor does it say so.
+        """
+        try:
+            self.consumer.list_topics(next((t for t in self._request.topics if not t.startswith("^")), None), 1.0)
+        except KafkaException as error:
+            if kafka_error(error).code() == KafkaError._TRANSPORT:
+                self._looks += 1
+                self._look_at = monotonic() + _LOOK_AGAIN
+                if self._looks >= _CUT_OFF:
+                    LOGGER.warning("no Kafka broker is left: connecting anew to %s", self._settings.bootstrap_servers)
+                    self.begin_again()
+                return
+        self._look_at, self._looks = monotonic() + _LOOK_FOR_BROKERS, 0
+
+    def begin_again(self) -> None:
+        """In the thread: put a new client in place of this one; what it had assigned is lost, and comes again."""
+        before, self._looks = self.consumer, 0
+        had = before.assignment()
+        if self.grouped:
+            self._on_lost(before, had)
+        else:
+            had = before.position(had)
+            for partition in had:
+                if partition.offset < 0:
+                    partition.offset = self._starts[PartitionId(partition.topic, partition.partition)]
+        self.consumer = self._new_client()
+        # It waits for its last commits, which may be for ever: nobody is left to answer them.
+        threading.Thread(target=before.close, name="commons-events-kafka-close", daemon=True).start()
+        self._is_paused = False
+        if self.grouped:
+            self._subscribe()
+        else:
+            self.consumer.assign(had)
 
     def _room_comes(self) -> bool:
         self.room.clear()
@@ -373,14 +456,14 @@ class Poller:
     # --- what librdkafka calls back, in the thread -----------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if self._stop is not None:
+        if not self._is_current(consumer):
             return
         try:
             if self._request.start == "latest" and partitions:
                 self._start_at_the_end(consumer, partitions)
         except KafkaException as error:
             LOGGER.warning("the end of a partition could not be told, so its group starts at the beginning: %s", error)
-        self._hand_over(Assigned([PartitionId(p.topic, p.partition) for p in partitions]))
+        self._tell_assigned(partitions)
         if not self._joined.done():
             self._joined.set_result(None)
 
@@ -397,10 +480,10 @@ class Poller:
             consumer.commit(offsets=ends, asynchronous=False)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if self._stop is not None or not partitions:
+        if not self._is_current(consumer) or not partitions:
             return  # closing has told the broker what there is to tell
         done: Future[list[TopicPartition]] = Future()
-        self._in_loop(self._owner.on_revoke, [PartitionId(p.topic, p.partition) for p in partitions], done)
+        self._in_loop(self._owner.on_revoke, _ids(partitions), self._assignments, done)
         try:
             positions = done.result(self._settings.own["revoke.timeout.ms"] + 5)
         except FutureTimeoutError:
@@ -413,8 +496,11 @@ class Poller:
                 LOGGER.warning("partitions leave uncommitted, what was finished in them comes again: %s", error)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if self._stop is None:
-            self._in_loop(self._owner.on_revoke, [PartitionId(p.topic, p.partition) for p in partitions], None)
+        if self._is_current(consumer):
+            self._in_loop(self._owner.on_revoke, _ids(partitions), self._assignments, None)
+
+    def _is_current(self, consumer: Consumer) -> bool:
+        return self._stop is None and consumer is self.consumer
 
     def commit(self, positions: list[TopicPartition]) -> None:
         """Commit and wait for the broker; in the thread."""
@@ -427,7 +513,7 @@ class Poller:
         failed = [p for p in partitions if error is not None or p.error is not None]
         if failed and self._stop is None:
             LOGGER.debug("commit: %s", error or failed[0].error)
-            self._in_loop(self._owner.on_commit_failed, [PartitionId(p.topic, p.partition) for p in failed])
+            self._in_loop(self._owner.on_commit_failed, _ids(failed))
 
     def _on_error(self, error: KafkaError) -> None:
         mapped = transport_error(error, f"Kafka at {self._settings.bootstrap_servers}")

@@ -187,11 +187,13 @@ class KafkaSubscription(Subscription):
 
     def _apply(self, arrival: Assigned | Sought) -> None:
         if isinstance(arrival, Assigned):
+            # Where one is here still, its end is yet to be heard of.
+            self._let_go([state for id in arrival.partitions if (state := self._states.get(id)) is not None])
             for id in arrival.partitions:
-                self._states[id] = PartitionState(id, self)
+                self._states[id] = PartitionState(id, self, assignment=arrival.number)
             return
         if arrival.partition in self._states:
-            self._states[arrival.partition] = PartitionState(arrival.partition, self, arrival.offset)
+            self._states[arrival.partition] = self._states[arrival.partition].at(arrival.offset)
             self._changed()
 
     # --- settling --------------------------------------------------------------------------------------------------
@@ -336,19 +338,20 @@ class KafkaSubscription(Subscription):
                 if isinstance(arrival, Sought) and arrival.partition in self._states:
                     state = self._states[arrival.partition]
                     if not state.owned:
-                        self._states[arrival.partition] = ahead = PartitionState(
-                            arrival.partition, self, arrival.offset
-                        )
+                        self._states[arrival.partition] = ahead = state.at(arrival.offset)
                         ahead.owned = False
 
     # --- partitions that leave -----------------------------------------------------------------------------------
 
-    def on_revoke(self, partitions: Sequence[PartitionId], done: Future[list[TopicPartition]] | None) -> None:
+    def on_revoke(
+        self, partitions: Sequence[PartitionId], until: int, done: Future[list[TopicPartition]] | None
+    ) -> None:
         """See `Owner`: hand out no more, give back what nobody looks at, wait a while for what is out."""
-        leaving = [state for id in partitions if (state := self._states.get(id)) is not None]
+        states = [state for id in partitions if (state := self._states.get(id)) is not None]
+        leaving = [state for state in states if state.assignment <= until]
         gone = frozenset(partitions)
         for arrival in list(self._poller.arrived):
-            if isinstance(arrival, Assigned):
+            if isinstance(arrival, Assigned) and arrival.number <= until:
                 arrival.partitions[:] = [id for id in arrival.partitions if id not in gone]
         for state in leaving:
             state.owned = False

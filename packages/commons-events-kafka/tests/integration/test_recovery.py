@@ -1,0 +1,112 @@
+"""A subscription whose client is made anew, or whose event loop hears late of what became of its partitions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from commons_events.consumers import EventConsumer
+from commons_events.kafka import KafkaAdmin, KafkaProducer
+from commons_events.kafka._poller import Poller
+from commons_events.kafka._subscription import KafkaSubscription
+from commons_events.testing.services import RunningKafka
+
+from .history import History
+
+pytestmark = pytest.mark.asyncio
+PATIENCE = 60.0
+
+
+class Case:
+    """A topic of one partition, what was sent to it, and what was received."""
+
+    def __init__(self, kafka: RunningKafka) -> None:
+        self.kafka = kafka
+        self.topic = kafka.unique("recovery")
+        self.history = History()
+
+    async def send(self, count: int) -> None:
+        """Send ``count`` more, each with the next number."""
+        first = len(self.history.confirmed)
+        async with KafkaProducer(self.kafka.bootstrap_servers) as producer:
+            for number in range(first, first + count):
+                await producer.send(self.topic, b"%d" % number, key="key")
+                self.history.confirmed.append(("key", number))
+
+    async def declare(self) -> None:
+        async with KafkaAdmin(self.kafka.bootstrap_servers) as admin:
+            await admin.create_topic(self.topic, partitions=1)
+
+    def consumer(self, *, grouped: bool = True, start: Literal["earliest", "latest"] = "earliest") -> EventConsumer:
+        group = self.kafka.unique("group") if grouped else None
+        url = f"kafka://{self.kafka.bootstrap_servers}"
+        return EventConsumer(url=url, group_id=group, topics=[self.topic], start=start)
+
+    async def receive(self, consumer: EventConsumer, until: int, *, most: int = 5) -> None:
+        """Receive and finish messages until the one with the number ``until`` has come."""
+        while not self.history.handled or self.history.handled[-1][1] < until:
+            messages = await consumer.receive(most, timeout=PATIENCE)
+            assert messages, f"nothing came in {PATIENCE:g} s; {len(self.history.missing())} are missing"
+            for message in messages:
+                self.history.handled.append(("key", int(message.value)))
+                await message.ack()
+
+
+def subscription(consumer: EventConsumer) -> tuple[KafkaSubscription, Poller]:
+    found = consumer._subscription
+    assert isinstance(found, KafkaSubscription)
+    return found, found._poller
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["group", "no group"])
+async def test_a_client_made_anew_goes_on_where_it_was(kafka_service: RunningKafka, grouped: bool) -> None:
+    case = Case(kafka_service)
+    await case.declare()
+    await case.send(20)
+    async with case.consumer(grouped=grouped) as consumer:
+        await case.receive(consumer, 9)
+        _, poller = subscription(consumer)
+        for last in (29, 39):
+            before = poller.consumer
+            await poller.call(poller.begin_again)
+            assert poller.consumer is not before
+            await case.send(10)
+            await case.receive(consumer, last)
+    case.history.check()
+
+
+async def test_a_reader_from_the_end_made_anew_does_not_go_back(kafka_service: RunningKafka) -> None:
+    case = Case(kafka_service)
+    await case.declare()
+    await case.send(5)
+    async with case.consumer(grouped=False, start="latest") as consumer:
+        _, poller = subscription(consumer)
+        await poller.call(poller.begin_again)
+        await case.send(5)
+        await case.receive(consumer, 9)
+    assert [number for _, number in case.history.handled] == [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("applied", [False, True], ids=["before it is applied", "after it is applied"])
+async def test_a_loss_that_a_busy_loop_hears_of_late_spares_what_came_after(
+    kafka_service: RunningKafka, applied: bool
+) -> None:
+    case = Case(kafka_service)
+    await case.declare()
+    await case.send(5)
+    async with case.consumer() as consumer:
+        await case.receive(consumer, 4)
+        held, poller = subscription(consumer)
+        partitions = [TopicPartition(case.topic, 0)]
+        # What the client's thread does while the loop, which is this code, runs nothing else.
+        poller._on_lost(poller.consumer, partitions)
+        poller._on_assign(poller.consumer, partitions)
+        if applied:
+            assert held._take(5) == []
+        await case.send(5)
+        await case.receive(consumer, 9)
+        await consumer.commit()
+        assert held.assignment == {(case.topic, 0)}
+    case.history.check()

@@ -45,6 +45,7 @@ __all__ = ["ConsumerConfig", "EventConsumer"]
 _NACK = Outcome.NACK  # see `Delivery.ack`
 _TOPIC = attrgetter("topic")
 _MOST_UNSIFTED = 64
+_running_loop = asyncio._get_running_loop
 
 
 class ConsumerConfig(ClientConfig):
@@ -268,7 +269,9 @@ class EventConsumer:
 
     def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
         """See `Settler`; a nack without a delay backs off by the attempt, so that it is no hot loop."""
-        subscription = self._subscribed()
+        subscription = self._subscription
+        if subscription is None or self._closed or self._loop is not _running_loop():
+            subscription = self._subscribed()
         if self._unsettled:
             self._unsettled.pop(delivery, None)
         if delay is None and outcome is _NACK:

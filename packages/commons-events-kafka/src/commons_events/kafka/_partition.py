@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from heapq import heappop, heappush, merge
-from itertools import chain
+from itertools import chain, repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
+from confluent_kafka import Message as ReceivedMessage
 
 from commons_events.kafka._raw import RawMessage
 from commons_events.message import Headers, Message
@@ -18,16 +19,88 @@ from commons_events.transport import Delivery, Outcome, Settler, TopicPartition
 if TYPE_CHECKING:
     from commons_events.kafka._subscription import KafkaSubscription
 
-__all__ = ["KafkaDelivery", "PartitionState", "Redelivery", "Run"]
+__all__ = ["KafkaDelivery", "Part", "PartitionState", "Redelivery", "Run", "handed_out", "to_message"]
+
+_OFFSET = ReceivedMessage.offset
+_VALUE = ReceivedMessage.value
+_KEY = ReceivedMessage.key
+_TIMESTAMP = ReceivedMessage.timestamp
+_HEADERS = ReceivedMessage.headers
+
+
+class Part(NamedTuple):
+    """Messages of one partition in the order of the log, by columns.
+
+    librdkafka's objects are let go of as soon as they are read: thousands of them at a time would keep Python's garbage
+    collector busier than everything else is.
+    """
+
+    id: TopicPartition
+    offsets: list[int]
+    values: list[bytes | None]
+    keys: list[bytes | None]
+    timestamps: list[int | None]
+    """Milliseconds since 1970."""
+    raws: list[RawMessage] | None
+    """The objects themselves where they have headers, which are read when somebody asks for them."""
+    is_plain: bool
+    """Whether they have values, and no headers."""
+
+    @classmethod
+    def of(cls, id: TopicPartition, raws: list[RawMessage]) -> Part:
+        """These messages, which are all of one partition."""
+        values = list(map(_VALUE, raws))
+        has_headers = any(map(_HEADERS, raws))
+        return cls(
+            id,
+            list(map(_OFFSET, raws)),
+            values,
+            list(map(_KEY, raws)),
+            [None if kind == TIMESTAMP_NOT_AVAILABLE else time for kind, time in map(_TIMESTAMP, raws)],
+            raws if has_headers else None,
+            not has_headers and all(values),
+        )
+
+    def cut(self, start: int, end: int) -> Part:
+        """A part of it."""
+        place = slice(start, end)
+        return Part(
+            self.id,
+            self.offsets[place],
+            self.values[place],
+            self.keys[place],
+            self.timestamps[place],
+            None if self.raws is None else self.raws[place],
+            self.is_plain,
+        )
+
+    def only(self, places: list[int]) -> Part:
+        """The messages at these places."""
+        return Part(
+            self.id,
+            [self.offsets[place] for place in places],
+            [self.values[place] for place in places],
+            [self.keys[place] for place in places],
+            [self.timestamps[place] for place in places],
+            None if self.raws is None else [self.raws[place] for place in places],
+            self.is_plain,
+        )
 
 
 class KafkaDelivery(Delivery):
     """A delivery whose `Message` is made when somebody asks for it. It holds little: many are made a second."""
 
-    __slots__ = ("_message", "is_open", "raw", "run")
+    __slots__ = ("_message", "is_open", "is_tombstone", "key", "raw", "run", "time", "value")
 
     attempt = 1
-    raw: RawMessage
+    key: bytes | None
+    value: bytes
+    is_tombstone: bool
+    """Set where it is one."""
+    time: int | None
+    """Milliseconds since 1970."""
+    raw: RawMessage | None
+    """Who knows the headers; None where there are none."""
     run: Run
     """Those that it was handed out with."""
     is_open: bool
@@ -39,7 +112,9 @@ class KafkaDelivery(Delivery):
         try:
             return self._message
         except AttributeError:
-            self._message: Message = to_message(self.raw)
+            value = None if getattr(self, "is_tombstone", False) else self.value
+            headers = () if self.raw is None else _headers(self.raw)
+            self._message: Message = Message(self.topic, value, self.key, headers, _timestamp(self.time))
             return self._message
 
     @property
@@ -49,19 +124,11 @@ class KafkaDelivery(Delivery):
 
     topic = property(attrgetter("run.state.id.topic"), doc="See `Delivery`.")
     partition = property(attrgetter("run.state.id.partition"), doc="See `Delivery`.")
+    data = property(attrgetter("value"), doc="See `Delivery`.")
+    body = property(attrgetter("value"), doc="See `Delivery`.")
 
-    @property
-    def key(self) -> bytes | None:
-        """See `Delivery`."""
-        return self.raw.key()
 
-    @property
-    def value(self) -> bytes:
-        """See `Delivery`."""
-        return self.raw.value() or b""
-
-    data = value
-    body = value
+_NEW = KafkaDelivery.__new__
 
 
 class Redelivery(KafkaDelivery):
@@ -69,11 +136,13 @@ class Redelivery(KafkaDelivery):
 
     __slots__ = ("attempt",)
 
-    def __init__(self, raw: RawMessage, run: Run, offset: int, attempt: int = 1) -> None:
-        self.raw = raw
+    def __init__(self, of: KafkaDelivery, run: Run, attempt: int) -> None:
+        self.raw, self.time, self.key, self.value = of.raw, of.time, of.key, of.value
+        if getattr(of, "is_tombstone", False):
+            self.is_tombstone = True
         self.run = run
         self.settler = run.state.settler
-        self.offset = offset
+        self.offset = of.offset
         self.attempt = attempt
         self.outcome: Outcome | None = None
         self.is_open = True
@@ -94,13 +163,47 @@ class Run:
         """How many are with the user, unfinished."""
 
 
+def handed_out(state: PartitionState, part: Part) -> Run:
+    """Deliveries of these messages, for the first time."""
+    run, settler, new = Run(state), state.settler, _NEW
+    run.deliveries = deliveries = []
+    if part.is_plain:  # the most frequent case, in which every instruction counts
+        for offset, value, key, time in zip(part.offsets, part.values, part.keys, part.timestamps, strict=True):
+            delivery = new(KafkaDelivery)  # what an __init__ would do, without the call
+            delivery.run, delivery.offset, delivery.key, delivery.time = run, offset, key, time
+            delivery.settler, delivery.outcome, delivery.is_open = settler, None, True
+            delivery.raw, delivery.value = None, value  # type: ignore[assignment]  # none is None
+            deliveries.append(delivery)
+    else:
+        raws: Iterable[RawMessage | None] = repeat(None) if part.raws is None else part.raws
+        columns = zip(part.offsets, part.values, part.keys, part.timestamps, raws, strict=False)
+        for offset, value, key, time, raw in columns:
+            delivery = new(KafkaDelivery)
+            delivery.run, delivery.offset, delivery.key, delivery.time = run, offset, key, time
+            delivery.settler, delivery.outcome, delivery.is_open = settler, None, True
+            delivery.raw, delivery.value = raw, value or b""
+            if value is None:
+                delivery.is_tombstone = True
+            deliveries.append(delivery)
+    run.left = len(deliveries)
+    state.runs[run] = None
+    return run
+
+
 def to_message(raw: RawMessage) -> Message:
     """Librdkafka's message as ours."""
     kind, milliseconds = raw.timestamp()
-    timestamp = None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    timestamp = _timestamp(None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds)
+    return Message(raw.topic(), raw.value(), raw.key(), _headers(raw), timestamp)
+
+
+def _timestamp(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _headers(raw: RawMessage) -> Headers:
     given = raw.headers()
-    headers: Headers = tuple([(name, value or b"") for name, value in given]) if given else ()
-    return Message(raw.topic(), raw.value(), raw.key(), headers, timestamp)
+    return tuple([(name, value or b"") for name, value in given]) if given else ()
 
 
 class PartitionState:
@@ -190,31 +293,33 @@ class PartitionState:
         offset = delivery.offset
         assert offset is not None
         self.close(delivery)
-        self.returned[offset] = Redelivery(delivery.raw, self.again, offset, attempt)
-        key = delivery.raw.key()
+        self.returned[offset] = Redelivery(delivery, self.again, attempt)
+        key = delivery.key
         if key is not None:
             heappush(self.held.setdefault(key, []), offset)
             self.due[offset] = due
         heappush(self.schedule, (due, offset))
 
-    def admit(self, messages: list[RawMessage], offsets: list[int]) -> tuple[list[RawMessage], list[int]]:
-        """Which of new messages may be handed out: those that were not received before, nor wait behind their key."""
-        admitted: list[RawMessage] = []
-        places: list[int] = []
-        for raw, offset in zip(messages, offsets, strict=True):
+    def admit(self, part: Part) -> Part:
+        """What of new messages may be handed out: those that were not received before, nor wait behind their key."""
+        admitted: list[int] = []
+        waiting: list[int] = []
+        for place, (offset, key) in enumerate(zip(part.offsets, part.keys, strict=True)):
             if self.next is not None and offset < self.next:
                 continue
             self.next = offset + 1
-            key = raw.key() if self.held else None
-            if key is not None and key in self.held:
-                # It waits until those of its key that come again are finished with.
-                self.returned[offset] = Redelivery(raw, self.again, offset)
-                heappush(self.held[key], offset)
+            (waiting if key is not None and key in self.held else admitted).append(place)
+        if waiting:
+            # They wait until those of their keys that come again are finished with.
+            apart = handed_out(self, part.only(waiting))
+            del self.runs[apart]
+            for delivery in apart.deliveries:
+                assert delivery.offset is not None
+                assert delivery.key is not None
+                self.returned[delivery.offset] = Redelivery(delivery, self.again, 1)
+                heappush(self.held[delivery.key], delivery.offset)
                 self.parked += 1
-            else:
-                admitted.append(raw)
-                places.append(offset)
-        return admitted, places
+        return part.only(admitted)
 
     def pop_due(self, now: float) -> Redelivery | None:
         """The next delivery that comes again by now, or None."""
@@ -223,7 +328,7 @@ class PartitionState:
             delivery = self.returned.get(offset)
             if delivery is None:
                 continue
-            key = delivery.raw.key()
+            key = delivery.key
             if key is None:
                 return delivery
             queue = self.held.get(key)

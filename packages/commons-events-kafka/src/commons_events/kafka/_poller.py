@@ -22,20 +22,24 @@ from confluent_kafka import Message as ClientMessage
 
 from commons_events.errors import CommonsEventsError, ConnectionLostError
 from commons_events.kafka._errors import DELETED, UNREACHABLE, kafka_error, transport_error
+from commons_events.kafka._partition import Part
 from commons_events.kafka._raw import RawMessage
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.transport import SubscribeRequest
 from commons_events.transport import TopicPartition as PartitionId
 
-__all__ = ["Arrival", "Assigned", "Owner", "Part", "Poller", "Reached", "Sought"]
+__all__ = ["Arrival", "Assigned", "Owner", "Poller", "Reached", "Sought"]
 
 _IDLE = 0.05
 """Seconds that one poll waits, and so the most that a command or the end waits for the thread."""
-_MOST_AHEAD = 4_000
+_MOST_AHEAD = 10_000
 """Messages that are handed over ahead of the user …"""
 _BYTES_AHEAD = 64 << 20
 """… and about their bytes."""
-_AT_ONCE = 2_000
+_TOGETHER = 5_000
+"""Messages that are handed over at once: each hand-over wakes the event loop, and takes the interpreter from it …"""
+_AT_ONCE = 500
+"""… and those that are taken from librdkafka at once: fewer objects than the garbage collector takes notice of."""
 _BYTES_TOGETHER = 1 << 20
 """About how many bytes of messages are kept because one of them is unfinished."""
 _PAUSE_AFTER = 0.25
@@ -75,13 +79,6 @@ class Sought(NamedTuple):
 
     partition: PartitionId
     offset: int
-
-
-class Part(NamedTuple):
-    """In the stream of what arrives: messages of one partition, in the order of the log."""
-
-    id: PartitionId
-    messages: list[RawMessage]
 
 
 class Reached(NamedTuple):
@@ -129,13 +126,14 @@ class Poller:
         self._kip_848 = self._config.get("group.protocol") == "consumer"
         self.consumer: Consumer
         self.arrived: deque[Arrival] = deque()
+        self._gathered: list[Arrival] = []
         self.handed_over = 0
         """Messages put into ``arrived`` so far."""
         self.taken = 0
         """How many of them the loop has handed out or dropped; it counts them itself."""
         self.waits_for_room = False
         self.room = threading.Event()
-        self.most_together = _AT_ONCE
+        self.most_together = _TOGETHER
         """How many messages may be handed out as one `Run`."""
         self._most_ahead = _MOST_AHEAD
         self._only_topic = request.topics[0] if len(request.topics) == 1 and request.topics[0][0] != "^" else None
@@ -324,13 +322,7 @@ class Poller:
             if self._is_paused and ahead <= self._most_ahead // 2:
                 self.consumer.resume(self.consumer.assignment())
                 self._is_paused = False
-            room = min(_AT_ONCE, max(self._most_ahead - ahead, 1))
-            batch = self.consumer.consume(room, 0)
-            if not batch:  # wait for the first, and take with it what came along
-                first = self.consumer.poll(_IDLE)
-                batch = [] if first is None else [first, *self.consumer.consume(room, 0)]
-            if batch:
-                self._take(batch)
+            if self._take_all(min(_TOGETHER, max(self._most_ahead - ahead, 1))):
                 self._look_at = monotonic() + _LOOK_FOR_BROKERS
                 continue
             if monotonic() > self._look_at:
@@ -341,6 +333,19 @@ class Poller:
                     self._assign_new()
                 except KafkaException as error:
                     LOGGER.debug("looking for new partitions: %s", error)
+
+    def _take_all(self, room: int) -> bool:
+        """Hand over what there is, up to ``room`` messages; wait a little for the first."""
+        batch = self.consumer.consume(min(_AT_ONCE, room), 0) or self._poll_one()
+        received = 0
+        while batch:
+            received += len(batch)
+            self._gather(batch)
+            batch.clear()  # before the next ones are made
+            if received < room:
+                batch = self.consumer.consume(min(_AT_ONCE, room - received), 0)
+        self._hand_over()
+        return received > 0
 
     def _poll_one(self) -> list[ClientMessage]:
         message = self.consumer.poll(_IDLE)
@@ -393,30 +398,33 @@ class Poller:
             self.waits_for_room = False
 
     def _take(self, batch: Sequence[ClientMessage]) -> None:
-        """Hand over what was polled, sorted into parts."""
+        """Hand over what was polled."""
+        self._gather(batch)
+        self._hand_over()
+
+    def _gather(self, batch: Sequence[ClientMessage]) -> None:
+        """Sort what was polled into parts, to be handed over."""
         raws = cast("list[RawMessage]", batch)
         start = 0
         if any(map(_ERROR, raws)):
             for place, raw in enumerate(raws):
                 error = raw.error()
                 if error is not None:
-                    self._take_messages(raws[start:place])
+                    self._gather_messages(raws[start:place])
                     self._take_error(raw, error)
                     start = place + 1
-        self._take_messages(raws[start:] if start else raws)
+        self._gather_messages(raws[start:] if start else raws)
 
-    def _take_messages(self, raws: list[RawMessage]) -> None:
+    def _gather_messages(self, raws: list[RawMessage]) -> None:
         if not raws:
             return
-        parts = []
         for partition, messages in groupby(raws, _PARTITION):
             for topic, same in [(self._only_topic, messages)] if self._only_topic else groupby(messages, _TOPIC):
-                parts.append(Part(PartitionId(topic, partition), list(same)))
+                self._gathered.append(Part.of(PartitionId(topic, partition), list(same)))
         mean = sum(map(len, raws)) // len(raws)
         self._most_ahead = min(_MOST_AHEAD, max(_BYTES_AHEAD // (mean + 1), 2))
-        self.most_together = min(_AT_ONCE, max(_BYTES_TOGETHER // (mean + 1), 1))
+        self.most_together = min(_TOGETHER, max(_BYTES_TOGETHER // (mean + 1), 1))
         self.handed_over += len(raws)
-        self._hand_over(*parts)
 
     def _take_error(self, raw: RawMessage, error: KafkaError) -> None:
         code = error.code()
@@ -431,8 +439,11 @@ class Poller:
             )
 
     def _hand_over(self, *arrivals: Arrival) -> None:
-        self.arrived.extend(arrivals)
-        self._in_loop(self._owner.on_arrival)
+        """Put what was gathered, and these, into the stream."""
+        if self._gathered or arrivals:
+            self.arrived.extend((*self._gathered, *arrivals))
+            self._gathered.clear()
+            self._in_loop(self._owner.on_arrival)
 
     def _in_loop(self, callback: Callable[..., object], *arguments: object) -> None:
         try:

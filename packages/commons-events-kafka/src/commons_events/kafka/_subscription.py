@@ -10,12 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka import Message as ReceivedMessage
 
 from commons_events.errors import CommonsEventsError, TransactionError, TransportError, UnknownTopicError
 from commons_events.kafka._errors import UNREACHABLE, kafka_error, transport_error
-from commons_events.kafka._partition import KafkaDelivery, PartitionState, Run
-from commons_events.kafka._poller import Assigned, Part, Poller, Reached, Sought
+from commons_events.kafka._partition import KafkaDelivery, Part, PartitionState, Run, handed_out
+from commons_events.kafka._poller import Assigned, Poller, Reached, Sought
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.runtime import current_runtime
 from commons_events.transport import (
@@ -37,8 +36,6 @@ __all__ = ["KafkaSubscription"]
 
 _ACK = Outcome.ACK
 _COMMIT_TRIES = 50
-_NEW = KafkaDelivery.__new__
-_OFFSET = ReceivedMessage.offset
 _REBALANCING = frozenset(
     {KafkaError.REBALANCE_IN_PROGRESS, KafkaError._WAIT_COORD, KafkaError.STALE_MEMBER_EPOCH, *UNREACHABLE}
 )
@@ -147,36 +144,24 @@ class KafkaSubscription(Subscription):
 
     def _take_new(self, part: Part, taken: list[KafkaDelivery], room: int) -> bool:
         """Hand messages of ``part`` out; True once none is left in it."""
-        messages = part.messages
-        start = self._place
-        end = min(start + min(room, self._poller.most_together), len(messages))
-        all_taken = end == len(messages)
+        start, count = self._place, len(part.offsets)
+        end = min(start + min(room, self._poller.most_together), count)
+        all_taken = end == count
         self._place = 0 if all_taken else end
         self._poller.taken += end - start
         state = self._states.get(part.id)
         if state is None or not state.owned:
-            if not all_taken:
-                self._poller.taken += len(messages) - end
-                self._place = 0
+            self._poller.taken += count - end
+            self._place = 0
             return True
-        if not (start == 0 and all_taken):
-            messages = messages[start:end]
-        offsets = list(map(_OFFSET, messages))
-        if state.held or (state.next is not None and offsets[0] < state.next):
-            messages, offsets = state.admit(messages, offsets)
-            if not messages:
+        if start or not all_taken:
+            part = part.cut(start, end)
+        if state.held or (state.next is not None and part.offsets[0] < state.next):
+            part = state.admit(part)
+            if not part.offsets:
                 return all_taken
-        state.next = max(offsets[-1] + 1, state.next or 0)
-        run, settler, new, cls = Run(state), state.settler, _NEW, KafkaDelivery
-        run.deliveries = deliveries = []
-        for raw, offset in zip(messages, offsets, strict=True):
-            delivery = new(cls)  # what an __init__ would do, without the call
-            delivery.raw, delivery.run, delivery.offset = raw, run, offset
-            delivery.settler, delivery.outcome, delivery.is_open = settler, None, True
-            deliveries.append(delivery)
-        run.left = len(deliveries)
-        state.runs[run] = None
-        taken += deliveries
+        state.next = max(part.offsets[-1] + 1, state.next or 0)
+        taken += handed_out(state, part).deliveries
         return all_taken
 
     def _reach(self, end: Reached) -> None:
@@ -219,13 +204,23 @@ class KafkaSubscription(Subscription):
 
     def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
         """See `Subscription.settle_delivery`."""
-        if outcome is not _ACK or not isinstance(delivery, KafkaDelivery):
+        if outcome is not _ACK or type(delivery) is not KafkaDelivery:
             return super().settle_delivery(delivery, outcome, delay)
         if delivery.is_open and not self._closed:
-            state = delivery.run.state
-            if state.subscription is self:
-                state.close(delivery)
-                self._settled(1)
+            run = delivery.run
+            if run.state.subscription is self:
+                delivery.is_open = False
+                run.left -= 1
+                if not run.left:
+                    run.state.finished(run, 0)
+                out = self._out
+                self._out = out - 1
+                if out >= self._max_unsettled or self._scheduled:
+                    self._wake()
+                if self._commit_timer is None:
+                    self._changed()
+                if self._revoking:
+                    self._finish_revoking()
         return DONE
 
     def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:

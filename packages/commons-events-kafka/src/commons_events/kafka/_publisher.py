@@ -49,6 +49,37 @@ class _WakeError(Exception):
     """Ends a poll in the waiting thread at its first report; librdkafka keeps the others."""
 
 
+class _One:
+    """Takes the report of a message that was sent by itself. One object a message: thousands are in flight."""
+
+    __slots__ = ("future", "publisher", "topic")
+
+    future: asyncio.Future[Receipt]
+    publisher: Publisher
+    topic: str
+
+    def __call__(self, error: KafkaError | None, report: Report) -> None:
+        publisher = self.publisher
+        if publisher.polled_elsewhere and get_ident() != publisher.loop_thread:
+            publisher.leave_to_loop(lambda: self.finish(error, report))
+        else:
+            self.finish(error, report)
+
+    def finish(self, error: KafkaError | None, report: Report) -> None:
+        """In the event loop: tell whoever waits."""
+        future = self.future
+        self.publisher.singles.discard(future)
+        if future.done():
+            return
+        if error is None:
+            future.set_result(_receipt(Receipt, (self.topic, report.partition(), report.offset(), None)))
+        else:
+            future.set_exception(self.publisher.failure_of(self.topic, error))
+
+
+_NEW_ONE = _One.__new__
+
+
 class Publisher:
     """One librdkafka producer, of one event loop. All methods are called in that loop.
 
@@ -141,8 +172,8 @@ class Publisher:
 
     def _begin(self, batch: Batch, topic: str) -> None:
         self._under_way.add(batch)
-        if not self._connected and self._connecting is None:
-            self._connecting = self._loop.create_task(self._connect(topic))
+        if not self._connected:
+            self._look_for_broker(topic)
         if self._waiting:
             self._line_up(batch, 0)
             return
@@ -154,26 +185,13 @@ class Publisher:
         """As `publish`, for one message; the future raises what was refused."""
         topic, value, key, headers, timestamp, partition = message
         large = value is not None and len(value) > self.suspicious
-        if large or self._waiting or self._closed or topic not in self.topics or not self._connected:
+        if large or self._waiting or self._closed or topic not in self.topics:
             return self._one_by_publish(message, check_topic)
+        if not self._connected:
+            self._look_for_broker(topic)
         future: asyncio.Future[Receipt] = self._loop.create_future()
-
-        def report(error: KafkaError | None, reported: Report) -> None:
-            if self.polled_elsewhere and get_ident() != self.loop_thread:
-                self._reported.append(lambda: finish(error, reported))
-                self._wake_loop()
-            else:
-                finish(error, reported)
-
-        def finish(error: KafkaError | None, reported: Report) -> None:
-            self.singles.discard(future)
-            if future.done():
-                return
-            if error is None:
-                future.set_result(_receipt(Receipt, (topic, reported.partition(), reported.offset(), None)))
-            else:
-                future.set_exception(self.failure_of(topic, error))
-
+        one = _NEW_ONE(_One)  # what an __init__ would do, without the call
+        one.publisher, one.topic, one.future = self, topic, future
         stamp = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
         try:
             self.produce(
@@ -181,7 +199,7 @@ class Publisher:
                 value,
                 key,
                 -1 if partition is None else partition,
-                report,
+                one,
                 None,
                 stamp,
                 list(headers) if headers else None,
@@ -256,12 +274,12 @@ class Publisher:
             if not batch.left:
                 self.complete(batch)
             return
-        if not batch.left:
-            self._reported.append(lambda: self.complete(batch))
-        self._wake_loop()
+        self.leave_to_loop(None if batch.left else lambda: self.complete(batch))
 
-    def _wake_loop(self) -> None:
-        """In another thread: leave the reports to the loop."""
+    def leave_to_loop(self, what: Callable[[], None] | None) -> None:
+        """In another thread: let the loop do ``what``, and take the reports that follow."""
+        if what is not None:
+            self._reported.append(what)
         if get_ident() == self._thread.ident:
             raise _WakeError
         self._call_in_loop(self._take_reports)
@@ -274,7 +292,7 @@ class Publisher:
         batch.end()
         if isinstance(batch, MessageBatch):
             capacity = len(batch.found)
-            if capacity <= _LARGEST_POOLED:
+            if 1 < capacity <= _LARGEST_POOLED:
                 pool = self._pools.setdefault(capacity, [])
                 if len(pool) * capacity < _POOLED:
                     pool.append(batch)
@@ -330,6 +348,10 @@ class Publisher:
         return True
 
     # --- when nothing goes any more ----------------------------------------------------------------------------
+
+    def _look_for_broker(self, topic: str) -> None:
+        if self._connecting is None:
+            self._connecting = self._loop.create_task(self._connect(topic))
 
     async def _connect(self, topic: str) -> None:
         """Find a broker within connect.timeout.ms, or fail what is under way: librdkafka itself tries for ever."""

@@ -161,7 +161,7 @@ def one_by_one(effort: Effort, value: bytes) -> float:
 
 @for_each_size(CONSUME, "aiokafka getmany(500)")
 def aiokafka_getmany(effort: Effort, value: bytes) -> float:
-    from aiokafka import AIOKafkaConsumer
+    from aiokafka import AIOKafkaConsumer  # type: ignore[import-untyped]
 
     count = effort.count(COUNT)
     topic = filled(count, value)

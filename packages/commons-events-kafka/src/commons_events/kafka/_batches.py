@@ -194,7 +194,7 @@ class ValueBatch(Batch):
         self.topic = topic
         self.values = values
         self.key = key
-        self.headers = list(headers) if headers else None
+        self.headers: Any = list(headers) if headers else None
         self.reports: list[Report] = []
         self.refused: dict[int, TransportError] = {}
 

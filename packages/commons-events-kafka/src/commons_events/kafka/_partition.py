@@ -10,9 +10,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
-from confluent_kafka import Message as ReceivedMessage
 
-from commons_events.kafka._raw import RawMessage
+from commons_events.kafka._raw import HEADERS, KEY, OFFSET, TIMESTAMP, VALUE, RawMessage
 from commons_events.message import Headers, Message
 from commons_events.transport import Delivery, Outcome, Settler, TopicPartition
 
@@ -20,12 +19,6 @@ if TYPE_CHECKING:
     from commons_events.kafka._subscription import KafkaSubscription
 
 __all__ = ["KafkaDelivery", "Part", "PartitionState", "Redelivery", "Run", "handed_out", "to_message"]
-
-_OFFSET = ReceivedMessage.offset
-_VALUE = ReceivedMessage.value
-_KEY = ReceivedMessage.key
-_TIMESTAMP = ReceivedMessage.timestamp
-_HEADERS = ReceivedMessage.headers
 
 
 class Part(NamedTuple):
@@ -49,14 +42,14 @@ class Part(NamedTuple):
     @classmethod
     def of(cls, id: TopicPartition, raws: list[RawMessage]) -> Part:
         """These messages, which are all of one partition."""
-        values = list(map(_VALUE, raws))
-        has_headers = any(map(_HEADERS, raws))
+        values = list(map(VALUE, raws))
+        has_headers = any(map(HEADERS, raws))
         return cls(
             id,
-            list(map(_OFFSET, raws)),
+            list(map(OFFSET, raws)),
             values,
-            list(map(_KEY, raws)),
-            [None if kind == TIMESTAMP_NOT_AVAILABLE else time for kind, time in map(_TIMESTAMP, raws)],
+            list(map(KEY, raws)),
+            [None if kind == TIMESTAMP_NOT_AVAILABLE else time for kind, time in map(TIMESTAMP, raws)],
             raws if has_headers else None,
             not has_headers and all(values),
         )
@@ -266,7 +259,7 @@ class PartitionState:
     def unfinished(self) -> Iterator[int]:
         """The offsets that were received and are not finished, in the order of the log."""
         first = (delivery.offset for run in self.runs for delivery in run.deliveries if delivery.is_open)
-        return merge(first, sorted(self.returned))  # type: ignore[return-value]  # ours have an offset
+        return merge(first, sorted(self.returned))  # type: ignore[arg-type]  # ours have an offset
 
     def position(self) -> int | None:
         """The offset at which the group goes on: all before it are finished."""

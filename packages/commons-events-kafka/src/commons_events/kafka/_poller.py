@@ -23,7 +23,7 @@ from confluent_kafka import Message as ClientMessage
 from commons_events.errors import CommonsEventsError, ConnectionLostError
 from commons_events.kafka._errors import DELETED, UNREACHABLE, kafka_error, transport_error
 from commons_events.kafka._partition import Part
-from commons_events.kafka._raw import RawMessage
+from commons_events.kafka._raw import ERROR, PARTITION, TOPIC, RawMessage
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.transport import SubscribeRequest
 from commons_events.transport import TopicPartition as PartitionId
@@ -54,10 +54,6 @@ _CUT_OFF = 5
 """… and how many such looks it takes until the client is made anew."""
 _SILENT_MEMBER = 1.0
 """Seconds after which a member of a KIP-848 group that was given nothing has its place: the broker says nothing."""
-
-_ERROR = ClientMessage.error
-_PARTITION = ClientMessage.partition
-_TOPIC = ClientMessage.topic
 
 T = TypeVar("T")
 
@@ -406,7 +402,7 @@ class Poller:
         """Sort what was polled into parts, to be handed over."""
         raws = cast("list[RawMessage]", batch)
         start = 0
-        if any(map(_ERROR, raws)):
+        if any(map(ERROR, raws)):
             for place, raw in enumerate(raws):
                 error = raw.error()
                 if error is not None:
@@ -418,8 +414,8 @@ class Poller:
     def _gather_messages(self, raws: list[RawMessage]) -> None:
         if not raws:
             return
-        for partition, messages in groupby(raws, _PARTITION):
-            for topic, same in [(self._only_topic, messages)] if self._only_topic else groupby(messages, _TOPIC):
+        for partition, messages in groupby(raws, PARTITION):
+            for topic, same in [(self._only_topic, messages)] if self._only_topic else groupby(messages, TOPIC):
                 self._gathered.append(Part.of(PartitionId(topic, partition), list(same)))
         mean = sum(map(len, raws)) // len(raws)
         self._most_ahead = min(_MOST_AHEAD, max(_BYTES_AHEAD // (mean + 1), 2))

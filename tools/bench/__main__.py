@@ -19,6 +19,8 @@ from tools.bench import (  # noqa: E402
     imports,
     inprocess,
     kafka,
+    kafka_consuming,
+    kafka_resources,
     memory,
     router,
     router_kafka,
@@ -26,12 +28,25 @@ from tools.bench import (  # noqa: E402
 )
 from tools.bench.measure import Effort, Table, versions  # noqa: E402
 
-MODULES = (events, codecs, codecs_protobuf, inprocess, router, kafka, router_kafka, memory, imports)
+MODULES = (
+    events,
+    codecs,
+    codecs_protobuf,
+    inprocess,
+    router,
+    kafka,
+    kafka_consuming,
+    kafka_resources,
+    router_kafka,
+    memory,
+    imports,
+)
 RUNS = {
     memory.table.key: 3,
     imports.table.key: 1,
     codecs.classes.key: 2,
-    **{table.key: 5 for table in (*kafka.TABLES, *router_kafka.TABLES)},
+    **{table.key: 5 for table in (*kafka.TABLES, *kafka_consuming.TABLES, *router_kafka.TABLES)},
+    **{table.key: 2 for table in kafka_resources.TABLES},
 }
 """Rounds of the tables that take long or repeat by themselves."""
 

@@ -1,4 +1,4 @@
-"""Apache Kafka: ours beside the raw client, aiokafka and confluent's asyncio client, on one broker, in one run.
+"""Producing to Apache Kafka: ours beside the raw client, aiokafka and confluent's asyncio client, on one broker.
 
 A broker of its own is started (`make services` brings it), or the one that COMMONS_EVENTS_TEST_KAFKA names is used.
 """
@@ -14,35 +14,29 @@ from typing import Any
 from uuid import uuid4
 
 from commons_events import Message
-from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
-from commons_events.transport import SubscribeRequest
-from tools.bench.measure import Effort, LeftOutError, Table, at_most, times_as_fast
+from commons_events.kafka import KafkaAdmin, KafkaProducer, KafkaTransport
+from tools.bench.measure import Effort, LeftOutError, Table, Target, at_most, times_as_fast
 from tools.bench.model import OrderPlaced, order_fields
 
 LIBRARIES = ("confluent-kafka", "aiokafka")
 COUNT = 200_000
 FEWER = 50_000
 WINDOW = 10_000
-VALUE = b"x" * 100
+SIZES = (100, 1024)
 LINGER = 5
 RAW = "raw produce loop, delivery callbacks"
-RAW_CONSUME = "raw consume(500)"
 RAW_LATENCY = "raw produce and poll, one at a time"
 
-produce = Table(
-    "kafka-produce",
-    "Producing 100-byte messages to Apache Kafka, µs a message",
-    "acks=all, idempotent, linger.ms=5, one partition; a message counts once it is confirmed.",
-    "µs",
-    rate=True,
-)
-consume = Table(
-    "kafka-consume",
-    "Consuming 100-byte messages from Apache Kafka, µs a message",
-    "From the first message on; with acknowledgement where it says so, else without.",
-    "µs",
-    rate=True,
-)
+PRODUCE = {
+    size: Table(
+        f"kafka-produce-{size}",
+        f"Producing {size}-byte messages to Apache Kafka, µs a message",
+        "acks=all, idempotent, linger.ms=5, one partition; a message counts once it is confirmed.",
+        "µs",
+        rate=True,
+    )
+    for size in SIZES
+}
 latency = Table(
     "kafka-latency",
     "Confirming one message after the other, linger.ms=0, ms",
@@ -50,6 +44,20 @@ latency = Table(
     "p50",
     "p99",
 )
+
+
+Run = Callable[[Effort, bytes], float]
+
+
+def for_each_size(tables: dict[int, Table], name: str, *targets: Target) -> Callable[[Run], Run]:
+    """Decorates a function that becomes a row of the table of each size of message."""
+
+    def register(run: Run) -> Run:
+        for size, table in tables.items():
+            table.contender(name, *targets)(lambda effort, size=size: run(effort, b"x" * size))  # type: ignore[misc]
+        return run
+
+    return register
 
 
 @cache
@@ -101,8 +109,8 @@ def timed(run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[float]]:
 # --- producing -----------------------------------------------------------------------------------------------------
 
 
-@produce.contender(RAW)
-def raw_produce(effort: Effort) -> float:
+@for_each_size(PRODUCE, RAW)
+def raw_produce(effort: Effort, value: bytes) -> float:
     from confluent_kafka import Producer
 
     count, topic, confirmed = effort.count(COUNT), new_topic(), 0
@@ -120,7 +128,7 @@ def raw_produce(effort: Effort) -> float:
     for number in range(count):
         while True:
             try:
-                producer.produce(topic, VALUE, on_delivery=report)
+                producer.produce(topic, value, on_delivery=report)
                 break
             except BufferError:
                 producer.poll(0.05)
@@ -133,13 +141,13 @@ def raw_produce(effort: Effort) -> float:
     return seconds / count * 1e6
 
 
-@produce.contender("KafkaTransport.publish(500)", at_most(1.25, RAW))
-def publish(effort: Effort) -> float:
+@for_each_size(PRODUCE, "KafkaTransport.publish(500)", at_most(1.25, RAW))
+def publish(effort: Effort, value: bytes) -> float:
     async def main() -> float:
         transport = KafkaTransport(f"kafka://{servers()}", **{"linger.ms": LINGER})
         topic, count = await asyncio.to_thread(new_topic), effort.count(COUNT)
         await transport.publish([Message(topic, b"warm")])
-        messages = [Message(topic, VALUE)] * 500
+        messages = [Message(topic, value)] * 500
 
         @timed
         async def run() -> None:
@@ -175,11 +183,11 @@ def ours(effort: Effort, count: int, send: Callable[[KafkaProducer, str, int], A
     return asyncio.run(main())
 
 
-@produce.contender("KafkaProducer.send_batch of bytes", at_most(1.25, RAW))
-def send_batch(effort: Effort) -> float:
+@for_each_size(PRODUCE, "KafkaProducer.send_batch of bytes", at_most(1.25, RAW))
+def send_batch(effort: Effort, value: bytes) -> float:
     async def send(producer: KafkaProducer, topic: str, count: int) -> None:
         for start in range(0, count, 20_000):
-            await producer.send_batch(topic, [VALUE] * min(20_000, count - start))
+            await producer.send_batch(topic, [value] * min(20_000, count - start))
 
     return ours(effort, COUNT, send)
 
@@ -187,17 +195,19 @@ def send_batch(effort: Effort) -> float:
 OTHERS = ("aiokafka send, 10,000 in flight", "confluent AIOProducer, 10,000 in flight")
 
 
-@produce.contender("KafkaProducer.send of bytes, 10,000 in flight", times_as_fast(2, OTHERS, name="asyncio clients"))
-def send_bytes(effort: Effort) -> float:
+@for_each_size(
+    PRODUCE, "KafkaProducer.send of bytes, 10,000 in flight", times_as_fast(2, OTHERS, name="asyncio clients")
+)
+def send_bytes(effort: Effort, value: bytes) -> float:
     async def send(producer: KafkaProducer, topic: str, count: int) -> None:
         for start in range(0, count, WINDOW):
-            for future in [producer.send(topic, VALUE) for _ in range(min(WINDOW, count - start))]:
+            for future in [producer.send(topic, value) for _ in range(min(WINDOW, count - start))]:
                 await future
 
     return ours(effort, FEWER, send)
 
 
-@produce.contender("KafkaProducer.send of events, 10,000 in flight")
+@PRODUCE[100].contender("KafkaProducer.send of events, 10,000 in flight")
 def send_events(effort: Effort) -> float:
     event = OrderPlaced(**order_fields(1), source="bench")
 
@@ -209,8 +219,8 @@ def send_events(effort: Effort) -> float:
     return ours(effort, FEWER, send)
 
 
-@produce.contender(OTHERS[0])
-def aiokafka_send(effort: Effort) -> float:
+@for_each_size(PRODUCE, OTHERS[0])
+def aiokafka_send(effort: Effort, value: bytes) -> float:
     from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 
     async def main() -> float:
@@ -224,7 +234,7 @@ def aiokafka_send(effort: Effort) -> float:
         @timed
         async def run() -> None:
             for start in range(0, count, WINDOW):
-                futures = [await producer.send(topic, VALUE) for _ in range(min(WINDOW, count - start))]
+                futures = [await producer.send(topic, value) for _ in range(min(WINDOW, count - start))]
                 await asyncio.gather(*futures)
 
         seconds = await run()
@@ -234,8 +244,8 @@ def aiokafka_send(effort: Effort) -> float:
     return asyncio.run(main())
 
 
-@produce.contender(OTHERS[1])
-def aio_producer(effort: Effort) -> float:
+@for_each_size(PRODUCE, OTHERS[1])
+def aio_producer(effort: Effort, value: bytes) -> float:
     from confluent_kafka.aio import AIOProducer
 
     async def main() -> float:
@@ -248,154 +258,12 @@ def aio_producer(effort: Effort) -> float:
         @timed
         async def run() -> None:
             for start in range(0, count, WINDOW):
-                futures = [await producer.produce(topic, VALUE) for _ in range(min(WINDOW, count - start))]
+                futures = [await producer.produce(topic, value) for _ in range(min(WINDOW, count - start))]
                 await producer.flush()
                 await asyncio.gather(*futures)
 
         seconds = await run()
         await producer.close()
-        return seconds / count * 1e6
-
-    return asyncio.run(main())
-
-
-# --- consuming -----------------------------------------------------------------------------------------------------
-
-
-@cache
-def filled(count: int) -> str:
-    """A topic with that many messages."""
-    from confluent_kafka import Producer
-
-    topic = new_topic()
-    producer = Producer(settings())
-    for _ in range(count):
-        while True:
-            try:
-                producer.produce(topic, VALUE)
-                break
-            except BufferError:
-                producer.poll(0.05)
-    producer.flush(60)
-    return topic
-
-
-@consume.contender(RAW_CONSUME)
-def raw_consume(effort: Effort) -> float:
-    from confluent_kafka import Consumer
-
-    count = effort.count(COUNT)
-    consumer = Consumer(
-        {
-            "bootstrap.servers": servers(),
-            "group.id": uuid4().hex,
-            "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
-            "fetch.queue.backoff.ms": 10,
-        }
-    )
-    consumer.subscribe([filled(count)])
-    received, start = 0, 0.0
-    gc.collect()
-    while received < count:
-        for message in consumer.consume(500, 1.0):
-            start = start or perf_counter()
-            assert message.error() is None
-            message.value()
-            received += 1
-    seconds = perf_counter() - start
-    consumer.close()
-    return seconds / count * 1e6
-
-
-def consumed(effort: Effort, receive: Callable[[KafkaConsumer, int], Awaitable[float]]) -> float:
-    count = effort.count(COUNT)
-    topic = filled(count)
-
-    async def main() -> float:
-        async with KafkaConsumer(bootstrap_servers=servers(), group_id=uuid4().hex, topics=[topic]) as consumer:
-            gc.collect()
-            return await receive(consumer, count) / count * 1e6
-
-    return asyncio.run(main())
-
-
-@consume.contender("subscription.receive(500), settle", at_most(1 / 0.7, RAW_CONSUME))
-def subscription(effort: Effort) -> float:
-    from commons_events.transport import Outcome, Settlement
-
-    count = effort.count(COUNT)
-    topic = filled(count)
-
-    async def main() -> float:
-        transport = KafkaTransport(f"kafka://{servers()}")
-        member = await transport.subscribe(SubscribeRequest(topics=(topic,), group_id=uuid4().hex))
-        received, start = 0, 0.0
-        while received < count:
-            batch = await member.receive(500)
-            start = start or perf_counter()
-            for delivery in batch:
-                _ = delivery.value
-            received += len(batch)
-            await member.settle([Settlement(delivery, Outcome.ACK) for delivery in batch])
-        seconds = perf_counter() - start
-        await transport.close()
-        return seconds / count * 1e6
-
-    return asyncio.run(main())
-
-
-@consume.contender("KafkaConsumer.receive(500), commit()", at_most(1 / 0.7, RAW_CONSUME))
-def in_batches(effort: Effort) -> float:
-    async def receive(consumer: KafkaConsumer, count: int) -> float:
-        received, start = 0, 0.0
-        while received < count:
-            batch = await consumer.receive(500)
-            start = start or perf_counter()
-            for delivery in batch:
-                _ = delivery.value
-            received += len(batch)
-            await consumer.commit()
-        return perf_counter() - start
-
-    return consumed(effort, receive)
-
-
-@consume.contender("KafkaConsumer, async for, ack each", at_most(4, RAW_CONSUME))
-def one_by_one(effort: Effort) -> float:
-    async def receive(consumer: KafkaConsumer, count: int) -> float:
-        start = 0.0
-        async for delivery in consumer:
-            start = start or perf_counter()
-            _ = delivery.value
-            await delivery.ack()
-            count -= 1
-            if not count:
-                break
-        return perf_counter() - start
-
-    return consumed(effort, receive)
-
-
-@consume.contender("aiokafka getmany(500)")
-def aiokafka_getmany(effort: Effort) -> float:
-    from aiokafka import AIOKafkaConsumer
-
-    count = effort.count(COUNT)
-    topic = filled(count)
-
-    async def main() -> float:
-        consumer = AIOKafkaConsumer(
-            topic, bootstrap_servers=servers(), group_id=uuid4().hex, auto_offset_reset="earliest"
-        )
-        await consumer.start()
-        received, start = 0, 0.0
-        while received < count:
-            for messages in (await consumer.getmany(timeout_ms=1000, max_records=500)).values():
-                start = start or perf_counter()
-                received += len(messages)
-        seconds = perf_counter() - start
-        await consumer.stop()
         return seconds / count * 1e6
 
     return asyncio.run(main())
@@ -418,7 +286,7 @@ def raw_latency(effort: Effort) -> dict[str, float]:
     producer.flush(30)
     for _ in range(effort.count(1000)):
         start = perf_counter()
-        producer.produce(topic, VALUE, on_delivery=lambda error, message: None)
+        producer.produce(topic, b"x" * 100, on_delivery=lambda error, message: None)
         producer.flush(10)
         trips.append(perf_counter() - start)
     return percentiles(trips)
@@ -432,11 +300,11 @@ def our_latency(effort: Effort) -> dict[str, float]:
             await producer.send(topic, b"warm")
             for _ in range(effort.count(1000)):
                 start = perf_counter()
-                await producer.send(topic, VALUE)
+                await producer.send(topic, b"x" * 100)
                 trips.append(perf_counter() - start)
         return percentiles(trips)
 
     return asyncio.run(main())
 
 
-TABLES = (produce, consume, latency)
+TABLES = (*PRODUCE.values(), latency)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from commons_events.errors import TransportError
 
-__all__ = ["Headers", "Message", "PublishResult", "Receipt"]
+__all__ = ["Headers", "Message", "PublishResult", "Receipt", "Receipts"]
 
 Headers = tuple[tuple[str, bytes], ...]
 """Names and values in their order; a name may come twice, and a value is any bytes."""
@@ -61,6 +62,82 @@ class Receipt(NamedTuple):
     def message_id(self) -> str:
         """The broker's own id of the message; on a log, which has none, ``topic/partition/offset``."""
         return self.id or f"{self.topic}/{self.partition}/{self.offset}"
+
+
+class Receipts(Sequence[Receipt]):
+    """The receipts of a batch of which the broker confirmed every message. Each is made when somebody looks at it.
+
+    Equal to any sequence of equal receipts.
+
+    Args:
+        topics: the topic, or one a message.
+        partitions: the partition, or one a message.
+        offsets: one a message; None where the broker gave none.
+    """
+
+    __slots__ = ("_offsets", "_partitions", "_topics")
+
+    def __init__(
+        self, topics: str | Sequence[str], partitions: int | Sequence[int], offsets: Sequence[int | None]
+    ) -> None:
+        self._topics = topics
+        self._partitions = partitions
+        self._offsets = offsets
+
+    @classmethod
+    def joined(cls, parts: Sequence[Receipts]) -> Receipts:
+        """Those of several batches, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        topics: list[str] = []
+        partitions: list[int] = []
+        offsets: list[int | None] = []
+        places = {(part._topics, part._partitions) for part in parts if part._is_of_one_place}
+        alike = len(places) == 1 and all(part._is_of_one_place for part in parts)
+        for part in parts:
+            offsets += part._offsets
+            if not alike:
+                count = len(part)
+                topics += [part._topics] * count if isinstance(part._topics, str) else part._topics
+                partitions += [part._partitions] * count if isinstance(part._partitions, int) else part._partitions
+        if alike:
+            return cls(parts[0]._topics, parts[0]._partitions, offsets)
+        return cls(topics, partitions, offsets)
+
+    @property
+    def _is_of_one_place(self) -> bool:
+        return isinstance(self._topics, str) and isinstance(self._partitions, int)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> Receipt: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Receipt]: ...
+
+    def __getitem__(self, index: int | slice) -> Receipt | Sequence[Receipt]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        offset = self._offsets[index]
+        topic = self._topics if isinstance(self._topics, str) else self._topics[index]
+        return Receipt(
+            topic, self._partitions if isinstance(self._partitions, int) else self._partitions[index], offset
+        )
+
+    def __iter__(self) -> Iterator[Receipt]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none either
+
+    def __repr__(self) -> str:
+        return repr(list(self))
 
 
 PublishResult = Receipt | TransportError

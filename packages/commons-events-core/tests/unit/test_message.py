@@ -10,7 +10,7 @@ import pytest
 from commons_events import Message
 from commons_events.dead_letters import dead_letter
 from commons_events.errors import InvalidTopicError
-from commons_events.message import Receipt
+from commons_events.message import Receipt, Receipts
 from commons_events.transport import Capabilities, Delivery, Outcome, check_topic_name
 
 
@@ -155,3 +155,32 @@ def test_capabilities_have_to_state_every_field_of_their_version() -> None:
         Capabilities(contract=1)
     with pytest.raises(ValueError, match="transactions"):
         Capabilities(contract=1, ordering="key", durability="process")
+
+
+def test_receipts_are_a_sequence_of_what_they_say() -> None:
+    one_place = Receipts("t", 2, [5, 6, None])
+    assert one_place == [Receipt("t", 2, 5), Receipt("t", 2, 6), Receipt("t", 2)]
+    assert one_place != [Receipt("t", 2, 5), Receipt("t", 2, 6), Receipt("t", 3)]
+    assert one_place != [Receipt("t", 2, 5)]
+    assert one_place != 3
+    assert (one_place[0], one_place[-1], one_place[1:]) == (
+        Receipt("t", 2, 5),
+        Receipt("t", 2),
+        [Receipt("t", 2, 6), Receipt("t", 2)],
+    )
+    with pytest.raises(IndexError):
+        one_place[3]
+    assert repr(Receipts("t", 0, [1])) == repr([Receipt("t", 0, 1)])
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [Receipts("t", 0, [1])],
+        [Receipts("t", 0, [1, 2]), Receipts("t", 0, [3])],
+        [Receipts("t", 0, [1, 2]), Receipts("t", 1, [3])],
+        [Receipts("t", 0, [1, 2]), Receipts("t", [2, 1], [3, 4]), Receipts(["u", "t"], 0, [5, 6])],
+    ],
+)
+def test_receipts_joined_are_those_of_each_part(parts: list[Receipts]) -> None:
+    assert Receipts.joined(parts) == [receipt for part in parts for receipt in part]

@@ -45,6 +45,7 @@ __all__ = ["ConsumerConfig", "EventConsumer"]
 _running_loop = asyncio._get_running_loop
 _NACK = Outcome.NACK  # see `Delivery.ack`
 _TOPIC = attrgetter("topic")
+_MOST_UNSIFTED = 64
 
 
 class ConsumerConfig(ClientConfig):
@@ -116,6 +117,8 @@ class EventConsumer:
         self._subscription: Subscription | None = None
         self._buffer: deque[Delivery] = deque()
         self._unsettled: dict[Delivery, None] = {}
+        self._handed_out: list[Delivery] = []
+        """The latest of what was handed out; some may be settled. `_sift` brings the others to ``_unsettled``."""
         self._fetching = asyncio.Lock()
         self._handing_over: asyncio.Future[None] | None = None
         self._closed = False
@@ -140,7 +143,9 @@ class EventConsumer:
             if not await self._fetch():
                 raise StopAsyncIteration
         delivery = buffer.popleft()
-        self._unsettled[delivery] = None
+        self._handed_out.append(delivery)
+        if len(self._handed_out) >= _MOST_UNSIFTED:
+            self._sift()
         return delivery
 
     async def start(self) -> None:
@@ -158,6 +163,7 @@ class EventConsumer:
                     start=self.config.start,
                     max_unsettled=self.config.max_unsettled,
                     on_revoke=self._give_back,
+                    settler=self,
                 )
             )
 
@@ -180,8 +186,16 @@ class EventConsumer:
             buffer.clear()
         else:
             taken = [buffer.popleft() for _ in range(limit)]
-        self._unsettled.update(dict.fromkeys(taken))
+        self._sift()
+        self._handed_out += taken
         return taken
+
+    def _sift(self) -> dict[Delivery, None]:
+        """All that was handed out and is unsettled: most are settled by now, and never cost a place in the dict."""
+        if self._handed_out:
+            self._unsettled.update(dict.fromkeys([d for d in self._handed_out if d.outcome is None]))
+            self._handed_out.clear()
+        return self._unsettled
 
     def commit(self, delivery: Delivery | None = None, *, wait: bool = False) -> Awaitable[None]:
         """Finish one message, or all that were handed out so far.
@@ -200,8 +214,9 @@ class EventConsumer:
                 raise ValueError(f"commit: {delivery!r} was received by another consumer; commit it there.")
             settled = delivery.ack()
         else:
-            settled = self._settle_all(subscription, list(self._unsettled), Outcome.ACK)
+            settled = self._settle_all(subscription, [*self._unsettled, *self._handed_out], Outcome.ACK)
             self._unsettled.clear()
+            self._handed_out.clear()
         return _after(settled, subscription) if wait else settled
 
     def pause(self) -> None:
@@ -224,7 +239,7 @@ class EventConsumer:
         if not isinstance(subscription, Seekable):
             raise CapabilityError(f"The broker {self._transport.name!r} cannot seek.")
         await subscription.seek(target, topic=topic, partition=partition)
-        for delivery in [*self._buffer, *self._unsettled]:
+        for delivery in [*self._buffer, *self._sift()]:
             if topic in (None, delivery.topic) and partition in (None, delivery.partition):
                 self._unsettled.pop(delivery, None)
                 if delivery in self._buffer:
@@ -239,6 +254,7 @@ class EventConsumer:
         buffered = list(self._buffer)
         self._buffer.clear()
         self._unsettled.clear()
+        self._handed_out.clear()
         try:
             if self._subscription is not None:
                 if buffered:
@@ -256,7 +272,8 @@ class EventConsumer:
         subscription = self._subscription
         if subscription is None or self._closed or self._loop is not _running_loop():
             subscription = self._subscribed()  # says which of the three it is
-        self._unsettled.pop(delivery, None)
+        if self._unsettled:
+            self._unsettled.pop(delivery, None)
         if delay is None and outcome is _NACK:
             delay = self._backoff(delivery.attempt)
         return subscription.settle_delivery(delivery, outcome, delay)
@@ -280,6 +297,7 @@ class EventConsumer:
                     raise result
             except BaseException:
                 delivery.outcome = None  # it is still unsettled, and comes again if nothing else happens
+                self._unsettled[delivery] = None
                 raise
             self._unsettled.pop(delivery, None)
             await subscription.settle((Settlement(delivery, Outcome.ACK),))
@@ -312,8 +330,9 @@ class EventConsumer:
                 return False
             self._warn_if_stalled()
             batch = await self._receive_batch(self._subscribed())
-            for delivery in batch:
-                delivery.settler = self
+            if batch and batch[0].settler is not self:
+                for delivery in batch:
+                    delivery.settler = self
             if self._closed:
                 return False
             self._buffer.extend(batch)
@@ -348,7 +367,8 @@ class EventConsumer:
             self._handing_over = asyncio.ensure_future(_finished(released))
 
     def _warn_if_stalled(self) -> None:
-        if len(self._unsettled) < self.config.max_unsettled:
+        limit = self.config.max_unsettled
+        if len(self._unsettled) + len(self._handed_out) < limit or len(self._sift()) < limit:
             self._warned = False
         elif not self._warned:
             self._warned = True

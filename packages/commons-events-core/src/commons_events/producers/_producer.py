@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import chain
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -25,7 +26,7 @@ from commons_events.errors import (
     WrongEventLoopError,
 )
 from commons_events.event import Event
-from commons_events.message import Headers, Message, PublishResult, Receipt
+from commons_events.message import Headers, Message, PublishResult, Receipt, Receipts
 from commons_events.runtime import current_runtime
 from commons_events.telemetry import Telemetry
 from commons_events.transport import Transport
@@ -230,7 +231,10 @@ class EventProducer:
             self._checked_topics.add(topic)
 
     def _publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
-        published = self._transport.publish(messages)
+        return self._watched(self._transport.publish(messages))
+
+    def _watched(self, published: asyncio.Future[Sequence[PublishResult]]) -> asyncio.Future[Sequence[PublishResult]]:
+        """Keep what is under way in mind until it is confirmed, or the delivery_timeout is over."""
         if not published.done():
             self._in_flight.add(published)
             published.add_done_callback(self._in_flight.discard)
@@ -268,8 +272,6 @@ class EventProducer:
     ) -> Sequence[Receipt]:
         if events:
             self._check_topic(topic)
-        key_of = key if callable(key) else None
-        fixed = None if callable(key) else key
         published: list[_Chunk] = []
         for start in range(0, len(events), _CHUNK):
             if start:
@@ -277,31 +279,44 @@ class EventProducer:
                 if len(published) >= _CHUNKS_UNDER_WAY:
                     await asyncio.wait([published[-_CHUNKS_UNDER_WAY].future])
                 self._check_usable()
-            unsent: list[tuple[int, TransportError]] = []
-            messages: list[Message] = []
-            now = self._runtime.now()  # they are handed over together
-            for place, event in enumerate(events[start : start + _CHUNK]):
-                try:
-                    message = self._message(topic, event, key_of(event) if key_of else fixed, None, headers, now)
-                except (SerializationError, MessageTooLargeError) as error:
-                    unsent.append((place, error if isinstance(error, PublishError) else _not_sent(error)))
-                else:
-                    messages.append(message)
-            published.append(_Chunk(unsent, len(messages), self._publish(messages)))
-        results: list[PublishResult] = []
+            published.append(self._hand_over(topic, events[start : start + _CHUNK], key, headers))
+        parts: list[Sequence[PublishResult]] = []
         for chunk in published:
             try:
-                outcomes = list(await chunk.future)
+                outcomes = await chunk.future
             except TransportError as error:
                 outcomes = [error] * chunk.sent
-            for place, refusal in chunk.unsent:
-                outcomes.insert(place, refusal)
-            results += outcomes
-        self._telemetry.sent(topic, len(results))
+            if chunk.unsent:
+                outcomes = list(outcomes)
+                for place, refusal in chunk.unsent:
+                    outcomes.insert(place, refusal)
+            parts.append(outcomes)
+        self._telemetry.sent(topic, len(events))
+        confirmed = [part for part in parts if isinstance(part, Receipts)]
+        if parts and len(confirmed) == len(parts):
+            return Receipts.joined(confirmed)
+        results = list(chain.from_iterable(parts))
         receipts = [result for result in results if isinstance(result, Receipt)]
         if len(receipts) < len(results):
             raise BatchError(results)
         return receipts
+
+    def _hand_over(
+        self, topic: str, events: Sequence[Event], key: Key | Callable[[Event], Key], headers: Headers
+    ) -> _Chunk:
+        key_of = key if callable(key) else None
+        fixed = None if callable(key) else key
+        unsent: list[tuple[int, TransportError]] = []
+        messages: list[Message] = []
+        now = self._runtime.now()  # they are handed over together
+        for place, event in enumerate(events):
+            try:
+                message = self._message(topic, event, key_of(event) if key_of else fixed, None, headers, now)
+            except (SerializationError, MessageTooLargeError) as error:
+                unsent.append((place, error if isinstance(error, PublishError) else _not_sent(error)))
+            else:
+                messages.append(message)
+        return _Chunk(unsent, len(messages), self._publish(messages))
 
     async def _settle_in_flight(self, timeout: float | None) -> int:
         if not self._in_flight:

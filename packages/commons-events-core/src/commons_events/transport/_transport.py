@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checka
 from commons_events.errors import ConfigurationError, InvalidTopicError
 from commons_events.message import Message, PublishResult
 from commons_events.transport._capabilities import Capabilities
-from commons_events.transport._delivery import Delivery, Outcome, Settlement
+from commons_events.transport._delivery import Delivery, Outcome, Settlement, Settler
 
 __all__ = [
     "Browsable",
@@ -75,6 +75,9 @@ class SubscribeRequest:
     on_revoke: Callable[[frozenset[TopicPartition]], None] | None = None
     """Called in the subscription's event loop when partitions are about to go to another member: deliveries of
     them that nobody has looked at should be released."""
+    settler: Settler | None = None
+    """Who carries out what is said of the deliveries, see `Delivery.settler`; None for the subscription itself. A
+    subscription may leave it to whoever receives to say so."""
 
 
 class Subscription(ABC):

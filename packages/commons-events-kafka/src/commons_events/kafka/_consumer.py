@@ -72,13 +72,17 @@ class KafkaConsumer(EventConsumer):
             ValueError: the message came from another consumer.
             ClosedError: the consumer is closed.
         """
-        if isinstance(delivery, KafkaDelivery) and delivery.settler is self and not self._closed:
-            state = delivery.state
-            if delivery.outcome is None and not state.is_out(delivery):
-                raise StaleDeliveryError(
-                    f"commit: {delivery!r} is no longer this consumer's: its partition was revoked or sought in. It is "
-                    "delivered again where the partition is now; go on with the next message."
-                )
+        if (
+            isinstance(delivery, KafkaDelivery)
+            and delivery.settler is self
+            and not self._closed
+            and delivery.outcome is None
+            and not delivery.is_open
+        ):
+            raise StaleDeliveryError(
+                f"commit: {delivery!r} is no longer this consumer's: its partition was revoked or sought in. It is "
+                "delivered again where the partition is now; go on with the next message."
+            )
         return super().commit(delivery, wait=wait)
 
     async def lag(self) -> dict[TopicPartition, int]:

@@ -2,35 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from heapq import heappop, heappush
+from heapq import heappop, heappush, merge
+from itertools import chain, repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 
-from commons_events.kafka._raw import RawMessage
+from commons_events.kafka._raw import HEADERS, KEY, OFFSET, TIMESTAMP, VALUE, RawMessage
 from commons_events.message import Headers, Message
 from commons_events.transport import Delivery, Outcome, Settler, TopicPartition
 
 if TYPE_CHECKING:
     from commons_events.kafka._subscription import KafkaSubscription
 
-__all__ = ["KafkaDelivery", "PartitionState"]
+__all__ = ["KafkaDelivery", "Part", "PartitionState", "Redelivery", "Run", "handed_out", "to_message"]
+
+
+class Part(NamedTuple):
+    """Messages of one partition in the order of the log, by columns.
+
+    librdkafka's objects are let go of as soon as they are read: thousands of them at a time would keep Python's garbage
+    collector busier than everything else is.
+    """
+
+    id: TopicPartition
+    offsets: list[int]
+    values: list[bytes | None]
+    keys: list[bytes | None]
+    timestamps: list[int | None]
+    """Milliseconds since 1970."""
+    raws: list[RawMessage] | None
+    """The objects themselves where they have headers, which are read when somebody asks for them."""
+    is_plain: bool
+    """Whether they have values, and no headers."""
+
+    @classmethod
+    def of(cls, id: TopicPartition, raws: list[RawMessage]) -> Part:
+        """These messages, which are all of one partition."""
+        values = list(map(VALUE, raws))
+        has_headers = any(map(HEADERS, raws))
+        return cls(
+            id,
+            list(map(OFFSET, raws)),
+            values,
+            list(map(KEY, raws)),
+            [None if kind == TIMESTAMP_NOT_AVAILABLE else time for kind, time in map(TIMESTAMP, raws)],
+            raws if has_headers else None,
+            not has_headers and all(values),
+        )
+
+    def cut(self, start: int, end: int) -> Part:
+        """A part of it."""
+        place = slice(start, end)
+        return Part(
+            self.id,
+            self.offsets[place],
+            self.values[place],
+            self.keys[place],
+            self.timestamps[place],
+            None if self.raws is None else self.raws[place],
+            self.is_plain,
+        )
+
+    def only(self, places: list[int]) -> Part:
+        """The messages at these places."""
+        return Part(
+            self.id,
+            [self.offsets[place] for place in places],
+            [self.values[place] for place in places],
+            [self.keys[place] for place in places],
+            [self.timestamps[place] for place in places],
+            None if self.raws is None else [self.raws[place] for place in places],
+            self.is_plain,
+        )
 
 
 class KafkaDelivery(Delivery):
     """A delivery whose `Message` is made when somebody asks for it. It holds little: many are made a second."""
 
-    __slots__ = ("_message", "raw", "state")
+    __slots__ = ("_message", "is_open", "is_tombstone", "key", "raw", "run", "time", "value")
 
-    def __init__(self, raw: RawMessage, state: PartitionState, offset: int, attempt: int = 1) -> None:
-        self.raw = raw
-        self.state = state
-        self.settler: Settler = state.subscription
-        self.offset = offset
-        self.attempt = attempt
-        self.outcome: Outcome | None = None
+    attempt = 1
+    key: bytes | None
+    value: bytes
+    is_tombstone: bool
+    """Set where it is one."""
+    time: int | None
+    """Milliseconds since 1970."""
+    raw: RawMessage | None
+    """Who knows the headers; None where there are none."""
+    run: Run
+    """Those that it was handed out with."""
+    is_open: bool
+    """Whether it is not finished, and still this subscription's: what is said of it counts."""
 
     @property
     def message(self) -> Message:  # type: ignore[override]  # made late
@@ -38,62 +105,122 @@ class KafkaDelivery(Delivery):
         try:
             return self._message
         except AttributeError:
-            self._message: Message = to_message(self.raw)
+            value = None if getattr(self, "is_tombstone", False) else self.value
+            headers = () if self.raw is None else _headers(self.raw)
+            self._message: Message = Message(self.topic, value, self.key, headers, _timestamp(self.time))
             return self._message
 
     @property
     def subscription(self) -> KafkaSubscription:
         """Whose delivery it is."""
-        return self.state.subscription
+        return self.run.state.subscription
 
-    topic = property(attrgetter("state.id.topic"), doc="See `Delivery`.")
-    partition = property(attrgetter("state.id.partition"), doc="See `Delivery`.")
+    topic = property(attrgetter("run.state.id.topic"), doc="See `Delivery`.")
+    partition = property(attrgetter("run.state.id.partition"), doc="See `Delivery`.")
+    data = property(attrgetter("value"), doc="See `Delivery`.")
+    body = property(attrgetter("value"), doc="See `Delivery`.")
 
-    @property
-    def key(self) -> bytes | None:
-        """See `Delivery`."""
-        return self.raw.key()
 
-    @property
-    def value(self) -> bytes:
-        """See `Delivery`."""
-        return self.raw.value() or b""
+_NEW = KafkaDelivery.__new__
 
-    data = value
-    body = value
+
+class Redelivery(KafkaDelivery):
+    """One that comes again, or waits behind one of its key that does."""
+
+    __slots__ = ("attempt",)
+
+    def __init__(self, of: KafkaDelivery, run: Run, attempt: int) -> None:
+        self.raw, self.time, self.key, self.value = of.raw, of.time, of.key, of.value
+        if getattr(of, "is_tombstone", False):
+            self.is_tombstone = True
+        self.run = run
+        self.settler = run.state.settler
+        self.offset = of.offset
+        self.attempt = attempt
+        self.outcome: Outcome | None = None
+        self.is_open = True
+
+
+class Run:
+    """Deliveries of one partition that were handed out together, in the order of the log.
+
+    Most often they are also finished together, so they are counted; each knows for itself whether it is finished.
+    """
+
+    __slots__ = ("deliveries", "left", "state")
+
+    def __init__(self, state: PartitionState) -> None:
+        self.state = state
+        self.deliveries: list[KafkaDelivery] = []
+        self.left = 0
+        """How many are with the user, unfinished."""
+
+
+def handed_out(state: PartitionState, part: Part) -> Run:
+    """Deliveries of these messages, for the first time."""
+    run, settler, new = Run(state), state.settler, _NEW
+    run.deliveries = deliveries = []
+    if part.is_plain:  # the most frequent case, in which every instruction counts
+        for offset, value, key, time in zip(part.offsets, part.values, part.keys, part.timestamps, strict=True):
+            delivery = new(KafkaDelivery)  # what an __init__ would do, without the call
+            delivery.run, delivery.offset, delivery.key, delivery.time = run, offset, key, time
+            delivery.settler, delivery.outcome, delivery.is_open = settler, None, True
+            delivery.raw, delivery.value = None, value  # type: ignore[assignment]  # none is None
+            deliveries.append(delivery)
+    else:
+        raws: Iterable[RawMessage | None] = repeat(None) if part.raws is None else part.raws
+        columns = zip(part.offsets, part.values, part.keys, part.timestamps, raws, strict=False)
+        for offset, value, key, time, raw in columns:
+            delivery = new(KafkaDelivery)
+            delivery.run, delivery.offset, delivery.key, delivery.time = run, offset, key, time
+            delivery.settler, delivery.outcome, delivery.is_open = settler, None, True
+            delivery.raw, delivery.value = raw, value or b""
+            if value is None:
+                delivery.is_tombstone = True
+            deliveries.append(delivery)
+    run.left = len(deliveries)
+    state.runs[run] = None
+    return run
 
 
 def to_message(raw: RawMessage) -> Message:
     """Librdkafka's message as ours."""
     kind, milliseconds = raw.timestamp()
-    timestamp = None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    timestamp = _timestamp(None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds)
+    return Message(raw.topic(), raw.value(), raw.key(), _headers(raw), timestamp)
+
+
+def _timestamp(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _headers(raw: RawMessage) -> Headers:
     given = raw.headers()
-    headers: Headers = tuple([(name, value or b"") for name, value in given]) if given else ()
-    return Message(raw.topic(), raw.value(), raw.key(), headers, timestamp)
+    return tuple([(name, value or b"") for name, value in given]) if given else ()
 
 
 class PartitionState:
     """Where one subscription stands in one partition. Belongs to the event loop.
 
     A log has gaps: transaction markers, aborted and compacted messages have offsets that nobody ever receives. So it is
-    not counted up to; ``unfinished`` holds what was received and is not finished, in the order of the log, and the
-    position is the first of it.
+    not counted up to; the position is the first offset of what was received and is not finished.
     """
 
     __slots__ = (
+        "again",
         "assignment",
-        "attempts",
         "committed",
         "due",
         "held",
         "id",
         "next",
-        "out",
         "owned",
         "parked",
+        "returned",
+        "runs",
         "schedule",
+        "settler",
         "subscription",
-        "unfinished",
     )
 
     def __init__(
@@ -101,6 +228,7 @@ class PartitionState:
     ) -> None:
         self.id = id
         self.subscription = subscription
+        self.settler: Settler = subscription.settler
         self.assignment = assignment
         """The number of the assignment with which it came."""
         self.owned = True
@@ -109,12 +237,12 @@ class PartitionState:
         """The offset behind the last one that was received; None before the first."""
         self.committed: int | None = None
         """What the broker was told last."""
-        self.unfinished: dict[int, KafkaDelivery] = {}
-        """The delivery of each offset that counts: one that is not in here is stale."""
-        self.out = 0
-        """How many of them are with the user."""
-        self.attempts: dict[int, int] = {}
-        """The attempt that comes next, where it is not the first."""
+        self.runs: dict[Run, None] = {}
+        """What was handed out for the first time, and of which something is unfinished, in the order of the log."""
+        self.again = Run(self)
+        """What was handed out again."""
+        self.returned: dict[int, Redelivery] = {}
+        """By their offsets: what comes again, was handed out again, or is parked."""
         self.schedule: list[tuple[float, int]] = []
         """Heap of (time, offset) of what comes again."""
         self.held: dict[bytes, list[int]] = {}
@@ -123,55 +251,77 @@ class PartitionState:
         self.parked = 0
         """How many were never handed out, since an earlier one of their key comes again first."""
 
+    @property
+    def out(self) -> int:
+        """How many deliveries are with the user."""
+        return self.again.left + sum(run.left for run in self.runs)
+
+    def unfinished(self) -> Iterator[int]:
+        """The offsets that were received and are not finished, in the order of the log."""
+        first = (delivery.offset for run in self.runs for delivery in run.deliveries if delivery.is_open)
+        return merge(first, sorted(self.returned))  # type: ignore[arg-type]  # ours have an offset
+
     def position(self) -> int | None:
         """The offset at which the group goes on: all before it are finished."""
-        for offset in self.unfinished:
-            return offset
-        return self.next
+        return next(self.unfinished(), self.next)
 
-    def is_out(self, delivery: KafkaDelivery) -> bool:
-        """Whether settling this delivery has any effect."""
-        return delivery.offset is not None and self.unfinished.get(delivery.offset) is delivery
+    def finished(self, run: Run, count: int) -> None:
+        """That many deliveries of ``run``, which has those of the first time, have been closed."""
+        run.left = left = run.left - count
+        if not left:
+            del self.runs[run]
+            run.deliveries = []
 
-    def finish(self, delivery: KafkaDelivery) -> bool:
-        """Count a delivery as finished; False where it is stale, and counts no more."""
-        offset = delivery.offset
-        assert offset is not None
-        if self.unfinished.get(offset) is not delivery:
-            return False
-        del self.unfinished[offset]
-        self.out -= 1
-        if self.attempts:
-            self.attempts.pop(offset, None)
-        return True
+    def close(self, delivery: KafkaDelivery) -> None:
+        """Count one that is open as finished."""
+        delivery.is_open = False
+        if delivery.run is self.again:
+            self.again.left -= 1
+            del self.returned[delivery.offset]  # type: ignore[arg-type]  # ours have an offset
+        else:
+            self.finished(delivery.run, 1)
 
     def put_back(self, delivery: KafkaDelivery, due: float, attempt: int) -> None:
         """Let a delivery come again at ``due``, before anything of its key that was not delivered yet."""
         offset = delivery.offset
         assert offset is not None
-        again = KafkaDelivery(delivery.raw, self, offset, attempt)
-        self.unfinished[offset] = again
-        key = delivery.raw.key()
+        self.close(delivery)
+        self.returned[offset] = Redelivery(delivery, self.again, attempt)
+        key = delivery.key
         if key is not None:
             heappush(self.held.setdefault(key, []), offset)
             self.due[offset] = due
         heappush(self.schedule, (due, offset))
 
-    def park(self, delivery: KafkaDelivery, key: bytes) -> None:
-        """Keep a delivery behind what comes again of its key."""
-        assert delivery.offset is not None
-        self.unfinished[delivery.offset] = delivery
-        heappush(self.held[key], delivery.offset)
-        self.parked += 1
+    def admit(self, part: Part) -> Part:
+        """What of new messages may be handed out: those that were not received before, nor wait behind their key."""
+        admitted: list[int] = []
+        waiting: list[int] = []
+        for place, (offset, key) in enumerate(zip(part.offsets, part.keys, strict=True)):
+            if self.next is not None and offset < self.next:
+                continue
+            self.next = offset + 1
+            (waiting if key is not None and key in self.held else admitted).append(place)
+        if waiting:
+            # They wait until those of their keys that come again are finished with.
+            apart = handed_out(self, part.only(waiting))
+            del self.runs[apart]
+            for delivery in apart.deliveries:
+                assert delivery.offset is not None
+                assert delivery.key is not None
+                self.returned[delivery.offset] = Redelivery(delivery, self.again, 1)
+                heappush(self.held[delivery.key], delivery.offset)
+                self.parked += 1
+        return part.only(admitted)
 
-    def pop_due(self, now: float) -> KafkaDelivery | None:
+    def pop_due(self, now: float) -> Redelivery | None:
         """The next delivery that comes again by now, or None."""
         while self.schedule and self.schedule[0][0] <= now:
             offset = heappop(self.schedule)[1]
-            delivery = self.unfinished.get(offset)
+            delivery = self.returned.get(offset)
             if delivery is None:
                 continue
-            key = delivery.raw.key()
+            key = delivery.key
             if key is None:
                 return delivery
             queue = self.held.get(key)
@@ -195,6 +345,10 @@ class PartitionState:
         """Nothing of it is handed out any more, what is out is stale, and there is no position to commit."""
         self.owned = False
         self.next = None
-        self.unfinished = {}
-        self.out = self.parked = 0
-        self.attempts, self.held, self.due, self.schedule = {}, {}, {}, []
+        for delivery in chain(self.returned.values(), *(run.deliveries for run in self.runs)):
+            delivery.is_open = False
+        for run in self.runs:
+            run.deliveries = []
+        self.runs, self.again, self.returned = {}, Run(self), {}
+        self.parked = 0
+        self.held, self.due, self.schedule = {}, {}, []

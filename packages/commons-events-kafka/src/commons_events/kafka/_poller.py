@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from itertools import groupby
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -21,21 +22,27 @@ from confluent_kafka import Message as ClientMessage
 
 from commons_events.errors import CommonsEventsError, ConnectionLostError
 from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, has_a_broker
-from commons_events.kafka._errors import DELETED, transport_error
-from commons_events.kafka._raw import RawMessage
+from commons_events.kafka._errors import DELETED, UNREACHABLE, transport_error
+from commons_events.kafka._partition import Part
+from commons_events.kafka._raw import ERROR, PARTITION, TOPIC, RawMessage
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.transport import SubscribeRequest
 from commons_events.transport import TopicPartition as PartitionId
 
-__all__ = ["Arrival", "Assigned", "Owner", "Poller", "Sought"]
+__all__ = ["Arrival", "Assigned", "Owner", "Poller", "Reached", "Sought"]
 
 _IDLE = 0.05
 """Seconds that one poll waits, and so the most that a command or the end waits for the thread."""
-_MOST_AHEAD = 4_000
+_MOST_AHEAD = 10_000
 """Messages that are handed over ahead of the user …"""
 _BYTES_AHEAD = 64 << 20
 """… and about their bytes."""
-_AT_ONCE = 2_000
+_TOGETHER = 5_000
+"""Messages that are handed over at once: each hand-over wakes the event loop, and takes the interpreter from it …"""
+_AT_ONCE = 500
+"""… and those that are taken from librdkafka at once: fewer objects than the garbage collector takes notice of."""
+_BYTES_TOGETHER = 1 << 20
+"""About how many bytes of messages are kept because one of them is unfinished."""
 _PAUSE_AFTER = 0.25
 """Seconds without room after which the partitions are paused."""
 _LOOK_FOR_PARTITIONS = 30.0
@@ -65,7 +72,14 @@ class Sought(NamedTuple):
     offset: int
 
 
-Arrival = list[RawMessage] | Assigned | Sought | CommonsEventsError
+class Reached(NamedTuple):
+    """In the stream of what arrives: the end of a partition is at ``offset``."""
+
+    partition: PartitionId
+    offset: int
+
+
+Arrival = Part | Reached | Assigned | Sought | CommonsEventsError
 
 
 class Owner(Protocol):
@@ -103,13 +117,18 @@ class Poller:
         self._kip_848 = self._config.get("group.protocol") == "consumer"
         self.consumer: Consumer
         self.arrived: deque[Arrival] = deque()
+        self._gathered: list[Arrival] = []
         self.handed_over = 0
         """Messages put into ``arrived`` so far."""
         self.taken = 0
         """How many of them the loop has handed out or dropped; it counts them itself."""
         self.waits_for_room = False
         self.room = threading.Event()
+        self.most_together = _TOGETHER
+        """How many messages may be handed out as one `Run`."""
         self._most_ahead = _MOST_AHEAD
+        self._only_topic = request.topics[0] if len(request.topics) == 1 and request.topics[0][0] != "^" else None
+        """What all messages are of, if that is known."""
         self._assignments = 0
         self._joined: Future[None] = Future()
         self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -244,7 +263,7 @@ class Poller:
         self._subscribe()
         began = monotonic()
         while self._stop is None and not self._joined.done():
-            self._take(self.consumer.poll(_IDLE))
+            self._take(self._poll_one())
             if self._kip_848 and monotonic() - began > _SILENT_MEMBER and not self._joined.done():
                 self._joined.set_result(None)
 
@@ -289,15 +308,12 @@ class Poller:
                     self.consumer.pause(self.consumer.assignment())
                     self._is_paused = True
                 if self._is_paused:
-                    self._take(self.consumer.poll(_IDLE))
+                    self._take(self._poll_one())
                 continue
             if self._is_paused and ahead <= self._most_ahead // 2:
                 self.consumer.resume(self.consumer.assignment())
                 self._is_paused = False
-            first = self.consumer.poll(_IDLE)
-            if first is not None:
-                more = self.consumer.consume(min(_AT_ONCE, max(self._most_ahead - ahead, 1)), 0)
-                self._take(first, more)
+            if self._take_all(min(_TOGETHER, max(self._most_ahead - ahead, 1))):
                 self._look_at = monotonic() + LOOK_FOR_BROKERS
                 continue
             if monotonic() > self._look_at:
@@ -308,6 +324,23 @@ class Poller:
                     self._assign_new()
                 except KafkaException as error:
                     LOGGER.debug("looking for new partitions: %s", error)
+
+    def _take_all(self, room: int) -> bool:
+        """Hand over what there is, up to ``room`` messages; wait a little for the first."""
+        batch = self.consumer.consume(min(_AT_ONCE, room), 0) or self._poll_one()
+        received = 0
+        while batch:
+            received += len(batch)
+            self._gather(batch)
+            batch.clear()  # before the next ones are made
+            if received < room:
+                batch = self.consumer.consume(min(_AT_ONCE, room - received), 0)
+        self._hand_over()
+        return received > 0
+
+    def _poll_one(self) -> list[ClientMessage]:
+        message = self.consumer.poll(_IDLE)
+        return [] if message is None else [message]
 
     def _look_for_brokers(self) -> None:
         if has_a_broker(self.consumer, next((t for t in self._request.topics if not t.startswith("^")), None)):
@@ -347,18 +380,53 @@ class Poller:
         finally:
             self.waits_for_room = False
 
-    def _take(self, first: ClientMessage | None, more: Iterable[ClientMessage] = ()) -> None:
-        if first is None:
-            return
-        batch = cast("list[RawMessage]", [first, *more])
-        self.handed_over += len(batch)
-        self._hand_over(batch)
-        mean = sum(map(len, batch)) // len(batch)
-        self._most_ahead = min(_MOST_AHEAD, max(_BYTES_AHEAD // (mean + 1), 2))
+    def _take(self, batch: Sequence[ClientMessage]) -> None:
+        """Hand over what was polled."""
+        self._gather(batch)
+        self._hand_over()
 
-    def _hand_over(self, arrival: Arrival) -> None:
-        self.arrived.append(arrival)
-        self._in_loop(self._owner.on_arrival)
+    def _gather(self, batch: Sequence[ClientMessage]) -> None:
+        """Sort what was polled into parts, to be handed over."""
+        raws = cast("list[RawMessage]", batch)
+        start = 0
+        if any(map(ERROR, raws)):
+            for place, raw in enumerate(raws):
+                error = raw.error()
+                if error is not None:
+                    self._gather_messages(raws[start:place])
+                    self._take_error(raw, error)
+                    start = place + 1
+        self._gather_messages(raws[start:] if start else raws)
+
+    def _gather_messages(self, raws: list[RawMessage]) -> None:
+        if not raws:
+            return
+        for partition, messages in groupby(raws, PARTITION):
+            for topic, same in [(self._only_topic, messages)] if self._only_topic else groupby(messages, TOPIC):
+                self._gathered.append(Part.of(PartitionId(topic, partition), list(same)))
+        mean = sum(map(len, raws)) // len(raws)
+        self._most_ahead = min(_MOST_AHEAD, max(_BYTES_AHEAD // (mean + 1), 2))
+        self.most_together = min(_TOGETHER, max(_BYTES_TOGETHER // (mean + 1), 1))
+        self.handed_over += len(raws)
+
+    def _take_error(self, raw: RawMessage, error: KafkaError) -> None:
+        code = error.code()
+        topic = raw.topic()
+        if code == KafkaError._PARTITION_EOF:
+            self._hand_over(Reached(PartitionId(topic, raw.partition()), raw.offset()))
+        elif code in UNREACHABLE or (error.retriable() and not error.fatal()):
+            LOGGER.debug("%s", error)
+        else:
+            self._hand_over(
+                transport_error(error, f"Topic {topic!r}" if topic and code in DELETED else "Kafka consumer")
+            )
+
+    def _hand_over(self, *arrivals: Arrival) -> None:
+        """Put what was gathered, and these, into the stream."""
+        if self._gathered or arrivals:
+            self.arrived.extend((*self._gathered, *arrivals))
+            self._gathered.clear()
+            self._in_loop(self._owner.on_arrival)
 
     def _in_loop(self, callback: Callable[..., object], *arguments: object) -> None:
         try:

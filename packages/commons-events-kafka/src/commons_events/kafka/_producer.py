@@ -16,7 +16,7 @@ from commons_events.kafka._transactions import KafkaTransaction
 from commons_events.kafka._transport import KafkaTransport
 from commons_events.message import Headers, Message, PublishResult, Receipt
 from commons_events.producers import EventProducer, ProducerConfig
-from commons_events.producers._producer import _headers
+from commons_events.producers._producer import _Chunk, _headers, _key_bytes
 from commons_events.runtime import Runtime
 from commons_events.transport import Delivery, Outcome, Settlement, Transport
 
@@ -159,6 +159,22 @@ class KafkaProducer(EventProducer):
     def _publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         transaction = self._open_transaction.get()
         return super()._publish(messages) if transaction is None else transaction.send(messages)
+
+    def _hand_over(
+        self, topic: str, events: Sequence[Any], key: Key | Callable[[Any], Key], headers: Headers
+    ) -> _Chunk:
+        """Bytes with one key go to the client as they are, without a `Message` each."""
+        if (
+            set(map(type, events)) == {bytes}
+            and not callable(key)
+            and type(self._runtime) is Runtime  # else it stamps the messages
+            and self._open_transaction.get() is None
+        ):
+            given = _key_bytes(key) if key is not None else None
+            largest = Message(topic, max(events, key=len), given, headers).size
+            if largest <= (self.config.max_message_bytes or self._kafka.capabilities.max_message_bytes or largest):
+                return _Chunk([], len(events), self._watched(self._kafka.publish_values(topic, events, given, headers)))
+        return super()._hand_over(topic, events, key, headers)
 
     def _message(
         self,

@@ -11,7 +11,6 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from threading import get_ident
 from time import monotonic
 from typing import Any
@@ -28,16 +27,14 @@ from commons_events.errors import (
     PublishTimeoutError,
     TopicFullError,
     TransportError,
-    UnknownPartitionError,
 )
+from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ValueBatch
 from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, has_a_broker
 from commons_events.kafka._errors import is_fenced, publish_error, transport_error
 from commons_events.kafka._settings import LOGGER, KafkaSettings
-from commons_events.message import Message, PublishResult, Receipt
+from commons_events.message import Headers, Message, Receipt
 
-__all__ = ["Publisher"]
-
-Confirmation = asyncio.Future[Sequence[PublishResult]]
+__all__ = ["Confirmation", "Publisher"]
 
 _IDLE = 0.1
 """Seconds that the thread waits for a report before it looks whether it should end."""
@@ -48,84 +45,45 @@ _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
 
 
+_receipt = tuple.__new__
+"""A named tuple's own ``__new__`` is a Python function."""
+
+
 class _WakeError(Exception):
     """Ends a poll in the waiting thread at its first report; librdkafka keeps the others."""
 
 
-class _Batch:
-    """Reports of the messages of one `Publisher.publish`, each in its place. Used again once they are complete."""
-
-    __slots__ = ("callbacks", "future", "left", "messages", "partitions", "publisher", "results", "topics")
-
-    def __init__(self, capacity: int, publisher: Publisher) -> None:
-        self.publisher = publisher
-        self.results: list[Any] = [None] * capacity
-        """The offset of each that was confirmed, None where the broker gave none (acks=0); else its error."""
-        self.partitions = [0] * capacity
-        self.callbacks = [_Place(self, place) for place in range(capacity)]
-        self.left = 0
-        self.topics: list[str] = []
-        self.messages: Sequence[Message] = ()
-        self.future: Confirmation
-
-
-class _Place:
-    """Takes the report of one message of a batch, and keeps numbers of it: objects would be the collector's work."""
-
-    __slots__ = ("batch", "place")
-
-    def __init__(self, batch: _Batch, place: int) -> None:
-        self.batch = batch
-        self.place = place
-
-    def __call__(self, error: KafkaError | None, report: Report) -> None:
-        batch = self.batch
-        if error is None:
-            batch.partitions[self.place] = report.partition()  # type: ignore[assignment]  # a report has one
-            batch.results[self.place] = report.offset()
-        elif batch.publisher.moving:
-            batch.publisher.move(batch.messages[self.place], self, report)
-            return
-        else:
-            batch.results[self.place] = error
-        batch.left = left = batch.left - 1
-        if get_ident() == batch.publisher.loop_thread:
-            if not left:
-                batch.publisher.complete(batch)
-        else:
-            batch.publisher.reported_elsewhere(batch)
-
-
 class _One:
-    """The report of a message that was sent by itself. Few objects a message: thousands are in flight."""
+    """Takes the report of a message that was sent by itself. One object a message: thousands are in flight."""
 
-    __slots__ = ("future", "message", "outcome", "publisher")
+    __slots__ = ("future", "message", "publisher")
 
-    def __init__(self, publisher: Publisher, message: Message, future: asyncio.Future[Receipt]) -> None:
-        self.publisher = publisher
-        self.message = message
-        self.future = future
+    future: asyncio.Future[Receipt]
+    publisher: Publisher
+    message: Message
 
     def __call__(self, error: KafkaError | None, report: Report) -> None:
-        if error is not None and self.publisher.moving:
-            self.publisher.move(self.message, self, report)
-            return
-        self.outcome = report if error is None else error
-        if get_ident() == self.publisher.loop_thread:
-            self.finish()
+        publisher = self.publisher
+        if error is not None and publisher.moving:
+            publisher.move(self.message, self, report)
+        elif publisher.polled_elsewhere and get_ident() != publisher.loop_thread:
+            publisher.leave_to_loop(lambda: self.finish(error, report))
         else:
-            self.publisher.reported_elsewhere(self)
+            self.finish(error, report)
 
-    def finish(self) -> None:
+    def finish(self, error: KafkaError | None, report: Report) -> None:
         """In the event loop: tell whoever waits."""
-        future, outcome = self.future, self.outcome
+        future = self.future
         self.publisher.singles.discard(future)
         if future.done():
             return
-        if isinstance(outcome, Report):
-            future.set_result(Receipt(self.message[0], outcome.partition(), outcome.offset()))
+        if error is None:
+            future.set_result(_receipt(Receipt, (self.message[0], report.partition(), report.offset(), None)))
         else:
-            future.set_exception(self.publisher.failed(self.message[0], outcome))
+            future.set_exception(self.publisher.failure_of(self.message[0], error))
+
+
+_NEW_ONE = _One.__new__
 
 
 class Publisher:
@@ -149,26 +107,31 @@ class Publisher:
             self.client = self._new_client()
         except KafkaException as error:
             raise transport_error(error, "Making a Kafka producer") from error
-        self._produce = self.client.produce
+        self.produce = self.client.produce
+        self.idempotent = str(config.get("enable.idempotence", True)).lower() == "true"
+        """Whether messages of a partition are stored and reported in the order in which they were handed over."""
+        self.suspicious = settings.max_message_bytes - 65_536
+        """From this many bytes on a message is measured with all that belongs to it."""
+        self.topics: set[str] = set()
+        """Those whose names were found to be right."""
+        self.polled_elsewhere = True
+        """Whether reports may come in another thread than the event loop's. False only while the loop itself polls."""
         self.moving = False
         """Whether messages are being taken back from a client, to be handed to another."""
         self._look_at_brokers = monotonic() + LOOK_FOR_BROKERS
         self._looks = 0
         self.cut_off = False
         """Whether the client has no broker left, see `has_a_broker`; the thread sees to it then."""
-        self._suspicious = settings.max_message_bytes - 65_536
-        """From this many bytes on a message is measured with all that belongs to it."""
         self._room = int(str(config["queue.buffering.max.messages"]))
-        self._pools: dict[int, list[_Batch]] = {}
-        self._under_way: set[_Batch] = set()
+        self._pools: dict[int, list[MessageBatch]] = {}
+        self._under_way: set[Batch] = set()
         self.singles: set[asyncio.Future[Receipt]] = set()
         """What `publish_one` has returned, until it is reported."""
-        self._waiting: deque[tuple[_Batch, int]] = deque()
+        self._waiting: deque[tuple[Batch, int]] = deque()
         """What librdkafka's queue had no room for, and from which message on."""
         self._waiting_count = 0
-        self._reported: deque[_Batch | _One] = deque()
-        self._topics: set[str] = set()
-        self._stamp: tuple[datetime | None, int] = (None, 0)
+        self._reported: deque[Callable[[], None]] = deque()
+        """What is left for the event loop to do about reports that came in another thread."""
         self._failure: TransportError | None = None
         """Why everything that is under way fails."""
         self._connected = False
@@ -193,34 +156,62 @@ class Publisher:
         if not count:
             future.set_result(())
             return future
-        topics = [message[0] for message in messages]
-        for topic in set(topics):
-            if topic not in self._topics:
+        topics = {message[0] for message in messages}
+        for topic in topics:
+            if topic not in self.topics:
                 self._look_at(topic, check_topic)
-        batch = self._batch(count)
-        batch.topics, batch.messages, batch.future, batch.left = topics, messages, future, count
+        capacity = 1 if count == 1 else max(16, 1 << (count - 1).bit_length())
+        pool = self._pools.get(capacity)
+        batch = pool.pop() if pool else MessageBatch(self, capacity)
+        batch.fill(messages, topics, future)
+        self._begin(batch, messages[0].topic)
+        return future
+
+    def publish_values(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        key: bytes | None,
+        headers: Headers,
+        check_topic: Callable[[str], None],
+    ) -> Confirmation:
+        """As `publish`, for messages that differ in their values alone, none of which is large."""
+        if self._closed:
+            raise ClosedError("This Kafka producer is closed; make a new transport.")
+        if topic not in self.topics:
+            self._look_at(topic, check_topic)
+            if topic not in self.topics:
+                return self.publish([Message(topic, value, key, headers) for value in values], check_topic)
+        batch = ValueBatch(self, topic, values, key, headers)
+        batch.begin(len(values), self._loop.create_future())
+        self._begin(batch, topic)
+        return batch.future
+
+    def _begin(self, batch: Batch, topic: str) -> None:
         self._under_way.add(batch)
-        if not self._connected and self._connecting is None:
-            self._connecting = self._loop.create_task(self._connect(messages[0].topic))
+        if not self._connected:
+            self._ensure_connected(topic)
         if self._waiting:
             self._line_up(batch, 0)
-        else:
-            reached = self._hand_over(batch, 0)
-            if reached < count:
-                self._line_up(batch, reached)
-        return future
+            return
+        reached = batch.hand_over(0)
+        if reached < batch.count:
+            self._line_up(batch, reached)
 
     def publish_one(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
         """As `publish`, for one message; the future raises what was refused."""
         topic, value, key, headers, timestamp, partition = message
-        large = value is not None and len(value) > self._suspicious
-        if large or self._waiting or self._closed or topic not in self._topics or not self._connected:
+        large = value is not None and len(value) > self.suspicious
+        if large or self._waiting or self._closed or topic not in self.topics:
             return self._one_by_publish(message, check_topic)
+        if not self._connected:
+            self._ensure_connected(topic)
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        one = _One(self, message, future)
+        one = _NEW_ONE(_One)  # what an __init__ would do, without the call
+        one.publisher, one.message, one.future = self, message, future
         stamp = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
         try:
-            self._produce(
+            self.produce(
                 topic,
                 value,
                 key,
@@ -261,45 +252,11 @@ class Publisher:
         except InvalidTopicError:
             return  # it stays unknown, and each of its messages is refused
         if not topic.startswith("^"):
-            self._topics.add(topic)
+            self.topics.add(topic)
 
-    def _hand_over(self, batch: _Batch, start: int) -> int:
-        """Give librdkafka the messages from ``start`` on, until its queue is full; returns how far that went."""
-        produce, topics = self._produce, self._topics
-        messages = batch.messages
-        count = len(messages)  # now: a batch whose last message is refused is complete, and its messages gone
-        suspicious = self._suspicious
-        for place, (message, callback) in enumerate(
-            zip(messages[start:] if start else messages, batch.callbacks[start:], strict=False), start
-        ):
-            topic, value, key, headers, timestamp, partition = message
-            if partition is None:
-                partition = -1
-            elif partition < 0:
-                self._refuse(batch, place, UnknownPartitionError(f"Topic {topic!r} has no partition {partition}."))
-                continue
-            if (value is not None and len(value) > suspicious) or topic not in topics:
-                refused = self._refusal(message)
-                if refused is not None:
-                    self._refuse(batch, place, refused)
-                    continue
-            if timestamp is None:
-                milliseconds = 0
-            elif timestamp is self._stamp[0]:
-                milliseconds = self._stamp[1]
-            else:
-                milliseconds = round(timestamp.timestamp() * 1000)
-                self._stamp = timestamp, milliseconds
-            try:
-                produce(topic, value, key, partition, callback, None, milliseconds, list(headers) if headers else None)
-            except BufferError:
-                return place
-            except KafkaException as error:
-                self._refuse(batch, place, publish_error(error, topic))
-        return count
-
-    def _refusal(self, message: Message) -> TransportError | None:
-        if message.topic not in self._topics:
+    def refusal(self, message: Message) -> TransportError | None:
+        """Why a message is never handed over, or None."""
+        if message.topic not in self.topics:
             return InvalidTopicError(
                 f"{message.topic[:40]!r} is no name of a Kafka topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -"
             )
@@ -312,54 +269,52 @@ class Publisher:
             f"{limit:,}. Send less, or raise max_message_bytes here and max.message.bytes of the topic."
         )
 
-    def _refuse(self, batch: _Batch, place: int, error: TransportError) -> None:
-        batch.results[place] = error
-        batch.left -= 1
-        if not batch.left:
-            self.complete(batch)
-
-    def _line_up(self, batch: _Batch, start: int) -> None:
+    def _line_up(self, batch: Batch, start: int) -> None:
         """Let the messages from ``start`` on wait for room; those for which there is no room to wait are refused."""
-        count = len(batch.messages) - start
+        count = batch.count - start
         if self._waiting_count + count > max(self._room, count) and self._waiting:
             full = TopicFullError(
                 f"{self._waiting_count:,} messages wait for room in the producer's queue (queue.buffering.max.messages"
                 f"={self._room}) already. Await some before sending more."
             )
-            for place in range(start, len(batch.messages)):
-                self._refuse(batch, place, full)
+            for place in range(start, batch.count):
+                batch.refuse(place, full)
             return
         self._waiting.append((batch, start))
         self._waiting_count += count
 
-    def _batch(self, count: int) -> _Batch:
-        capacity = 1 if count == 1 else max(16, 1 << (count - 1).bit_length())
-        pool = self._pools.get(capacity)
-        return pool.pop() if pool else _Batch(capacity, self)
-
     # --- reports -----------------------------------------------------------------------------------------------
 
-    def complete(self, batch: _Batch) -> None:
-        """All its messages are reported: tell whoever waits."""
-        results, future = batch.results, batch.future
-        self._under_way.discard(batch)
-        if not future.done():
-            future.set_result(
-                [
-                    Receipt(topic, partition, result)
-                    if type(result) is int or result is None
-                    else self.failed(topic, result)
-                    for topic, partition, result in zip(batch.topics, batch.partitions, results, strict=False)
-                ]
-            )
-        batch.topics, batch.messages = [], ()
-        capacity = len(results)
-        if capacity <= _LARGEST_POOLED:
-            pool = self._pools.setdefault(capacity, [])
-            if len(pool) * capacity < _POOLED:
-                pool.append(batch)
+    def reported(self, batch: Batch) -> None:
+        """The last report of a batch has come, or one that may have come in another thread than the loop's."""
+        if get_ident() == self.loop_thread:
+            if not batch.left:
+                self.complete(batch)
+            return
+        self.leave_to_loop(None if batch.left else lambda: self.complete(batch))
 
-    def failed(self, topic: str, result: KafkaError | TransportError) -> TransportError:
+    def leave_to_loop(self, what: Callable[[], None] | None) -> None:
+        """In another thread: let the loop do ``what``, and take the reports that follow."""
+        if what is not None:
+            self._reported.append(what)
+        if get_ident() == self._thread.ident:
+            raise _WakeError
+        self._call_in_loop(self._take_reports)
+
+    def complete(self, batch: Batch) -> None:
+        """All its messages are reported: tell whoever waits."""
+        self._under_way.discard(batch)
+        if not batch.future.done():
+            batch.future.set_result(batch.results())
+        batch.end()
+        if isinstance(batch, MessageBatch):
+            capacity = len(batch.found)
+            if 1 < capacity <= _LARGEST_POOLED:
+                pool = self._pools.setdefault(capacity, [])
+                if len(pool) * capacity < _POOLED:
+                    pool.append(batch)
+
+    def failure_of(self, topic: str, result: KafkaError | TransportError) -> TransportError:
         """The error of a message that was not confirmed."""
         if isinstance(result, TransportError):
             return result
@@ -367,31 +322,22 @@ class Publisher:
             return self._failure
         return publish_error(result, topic)
 
-    def reported_elsewhere(self, reported: _Batch | _One) -> None:
-        """A report reached another thread than the event loop's: leave it to the loop, and wake that."""
-        if isinstance(reported, _One) or not reported.left:
-            self._reported.append(reported)
-        if get_ident() == self._thread.ident:
-            raise _WakeError
-        self._call_in_loop(self._take_reports)
-
     def _take_reports(self) -> None:
         """In the event loop: take every report that is ready, then let the thread wait for the next one."""
         while self._reported:
-            reported = self._reported.popleft()
-            if isinstance(reported, _One):
-                reported.finish()
-            else:
-                self.complete(reported)
+            self._reported.popleft()()
         if not self._stop:
-            self.client.poll(0)
+            self.polled_elsewhere = False
+            try:
+                self.client.poll(0)
+            finally:
+                self.polled_elsewhere = True
         self._taken.set()
         while self._waiting:
             batch, start = self._waiting[0]
-            count = len(batch.messages)
-            reached = self._hand_over(batch, start)
+            reached = batch.hand_over(start)
             self._waiting_count -= reached - start
-            if reached < count:
+            if reached < batch.count:
                 self._waiting[0] = batch, reached
                 break
             self._waiting.popleft()
@@ -431,7 +377,7 @@ class Publisher:
         """In the thread, as nothing was reported for a while."""
         if not self._connected or self._is_transactional or not (self._under_way or self.singles):
             self._looks = 0
-        elif has_a_broker(self.client, next(iter(self._topics), None)):
+        elif has_a_broker(self.client, next(iter(self.topics), None)):
             self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
         else:
             self._look_at_brokers = monotonic() + LOOK_AGAIN
@@ -445,7 +391,7 @@ class Publisher:
         """
         LOGGER.warning("no Kafka broker is left: connecting anew to %s", self._settings.bootstrap_servers)
         before, self.client = self.client, self._new_client()
-        self._produce = self.client.produce
+        self.produce = self.client.produce
         self._looks, self.cut_off = 0, False
         self.moving = True
         try:
@@ -456,13 +402,17 @@ class Publisher:
         threading.Thread(target=before.close, name="commons-events-kafka-close", daemon=True).start()
         self._take_reports()
 
-    def move(self, message: Message, callback: _Place | _One, report: Report) -> None:
+    def move(self, message: Message, callback: Callable[[KafkaError | None, Report], None], report: Report) -> None:
         """Hand a message that one client gave back to the present one, for the partition that was chosen for it."""
         topic, value, key, headers, timestamp, _ = message
         milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
         partition = report.partition()
         assert partition is not None
-        self._produce(topic, value, key, partition, callback, None, milliseconds, list(headers) if headers else None)
+        self.produce(topic, value, key, partition, callback, None, milliseconds, list(headers) if headers else None)
+
+    def _ensure_connected(self, topic: str) -> None:
+        if self._connecting is None:
+            self._connecting = self._loop.create_task(self._connect(topic))
 
     async def _connect(self, topic: str) -> None:
         """Find a broker within connect.timeout.ms, or fail what is under way: librdkafka itself tries for ever."""
@@ -498,8 +448,8 @@ class Publisher:
         self._failure = error
         while self._waiting:
             batch, start = self._waiting.popleft()
-            for place in range(start, len(batch.messages)):
-                self._refuse(batch, place, error)
+            for place in range(start, batch.count):
+                batch.refuse(place, error)
         self._waiting_count = 0
         self.client.purge(in_queue=True, in_flight=True, blocking=False)
 

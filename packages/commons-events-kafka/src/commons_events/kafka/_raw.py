@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, cast
 
 from confluent_kafka import KafkaError
+from confluent_kafka import Message as ClientMessage
 
-__all__ = ["RawMessage"]
+__all__ = ["ERROR", "HEADERS", "KEY", "OFFSET", "PARTITION", "TIMESTAMP", "TOPIC", "VALUE", "RawMessage"]
 
 
 class RawMessage(Protocol):
@@ -47,3 +49,14 @@ class RawMessage(Protocol):
     def __len__(self) -> int:
         """Bytes of the value."""
         ...
+
+
+# Its methods as functions, for `map`: that calls them without a step of Python's in between.
+ERROR = cast("Callable[[RawMessage], KafkaError | None]", ClientMessage.error)
+HEADERS = cast("Callable[[RawMessage], object]", ClientMessage.headers)
+KEY = cast("Callable[[RawMessage], bytes | None]", ClientMessage.key)
+OFFSET = cast("Callable[[RawMessage], int]", ClientMessage.offset)
+PARTITION = cast("Callable[[RawMessage], int]", ClientMessage.partition)
+TIMESTAMP = cast("Callable[[RawMessage], tuple[int, int]]", ClientMessage.timestamp)
+TOPIC = cast("Callable[[RawMessage], str]", ClientMessage.topic)
+VALUE = cast("Callable[[RawMessage], bytes | None]", ClientMessage.value)

@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from commons_events.errors import CommonsEventsError, TransactionError, TransportError, UnknownTopicError
-from commons_events.kafka._errors import DELETED, UNREACHABLE, kafka_error, transport_error
-from commons_events.kafka._partition import KafkaDelivery, PartitionState
-from commons_events.kafka._poller import Assigned, Poller, Sought
-from commons_events.kafka._raw import RawMessage
+from commons_events.kafka._errors import UNREACHABLE, kafka_error, transport_error
+from commons_events.kafka._partition import KafkaDelivery, Part, PartitionState, Run, handed_out
+from commons_events.kafka._poller import Assigned, Poller, Reached, Sought
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.runtime import current_runtime
-from commons_events.transport import DONE, Delivery, Outcome, SeekTarget, Settlement, SubscribeRequest, Subscription
+from commons_events.transport import (
+    DONE,
+    Delivery,
+    Outcome,
+    SeekTarget,
+    Settlement,
+    Settler,
+    SubscribeRequest,
+    Subscription,
+)
 from commons_events.transport import TopicPartition as PartitionId
 
 if TYPE_CHECKING:
@@ -40,6 +48,7 @@ class KafkaSubscription(Subscription):
         self._transport = transport
         self._runtime = current_runtime()
         self._request = request
+        self.settler: Settler = request.settler or self
         self._interval = settings.own["commit.interval.ms"]
         self._revoke_timeout = settings.own["revoke.timeout.ms"]
         self._max_unsettled = request.max_unsettled
@@ -47,8 +56,8 @@ class KafkaSubscription(Subscription):
         self._scheduled: dict[PartitionState, None] = {}
         """The partitions in which something comes again."""
         self._out = 0
-        self._batch: list[RawMessage] = []
         self._place = 0
+        """How many messages of the part that has arrived first are handed out."""
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
         self._closed = False
@@ -105,20 +114,18 @@ class KafkaSubscription(Subscription):
         if self._scheduled:
             self._take_again(taken, limit)
         arrived = self._poller.arrived
-        while len(taken) < limit:
-            if self._batch:
-                self._take_new(taken, limit)
-                continue
-            if not arrived:
-                break
+        while len(taken) < limit and arrived:
             arrival = arrived[0]
-            if isinstance(arrival, list):
-                self._batch, self._place = arrival, 0
+            if isinstance(arrival, Part):
+                if not self._take_new(arrival, taken, limit - len(taken)):
+                    continue
             elif isinstance(arrival, CommonsEventsError):
                 if taken:
                     break
                 arrived.popleft()
                 raise arrival
+            elif isinstance(arrival, Reached):
+                self._reach(arrival)
             else:
                 self._apply(arrival)
             arrived.popleft()
@@ -130,69 +137,38 @@ class KafkaSubscription(Subscription):
         now = self._runtime.monotonic()
         for state in list(self._scheduled):
             while len(taken) < limit and (again := state.pop_due(now)) is not None:
-                state.out += 1
+                state.again.left += 1
                 taken.append(again)
             if not state.schedule:
                 del self._scheduled[state]
 
-    def _take_new(self, taken: list[KafkaDelivery], limit: int) -> None:
-        batch, place, states, new = self._batch, self._place, self._states, KafkaDelivery.__new__
-        room = limit - len(taken)
-        last_topic: str | None = None
-        last_partition = -1
-        state: PartitionState | None = None
-        begun = place
-        end = len(batch)
-        while place < end and room:
-            raw = batch[place]
-            place += 1
-            error = raw.error()
-            if error is not None:
-                self._batch, self._place = batch[place:], 0
-                self._poller.taken += place - begun
-                self._take_error(raw, error)
-                return
-            partition, topic = raw.partition(), raw.topic()
-            if partition != last_partition or topic != last_topic:
-                last_partition, last_topic = partition, topic
-                state = states.get(PartitionId(topic, partition))
-            if state is None or not state.owned:
-                continue
-            offset = raw.offset()
-            if state.next is not None and offset < state.next:
-                continue
-            state.next = offset + 1
-            if state.held:
-                key = raw.key()
-                if key is not None and key in state.held:
-                    state.park(KafkaDelivery(raw, state, offset), key)
-                    continue
-            delivery = new(KafkaDelivery)  # its __init__, spelled out: the call takes longer than all it does
-            delivery.raw, delivery.state, delivery.offset = raw, state, offset
-            delivery.settler, delivery.attempt, delivery.outcome = self, 1, None
-            state.unfinished[offset] = delivery
-            state.out += 1
-            taken.append(delivery)
-            room -= 1
-        self._poller.taken += place - begun
-        if place < end:
-            self._place = place
-        else:
-            self._batch, self._place = [], 0
+    def _take_new(self, part: Part, taken: list[KafkaDelivery], room: int) -> bool:
+        """Hand messages of ``part`` out; True once none is left in it."""
+        start, count = self._place, len(part.offsets)
+        end = min(start + min(room, self._poller.most_together), count)
+        all_taken = end == count
+        self._place = 0 if all_taken else end
+        self._poller.taken += end - start
+        state = self._states.get(part.id)
+        if state is None or not state.owned:
+            self._poller.taken += count - end
+            self._place = 0
+            return True
+        if start or not all_taken:
+            part = part.cut(start, end)
+        if state.held or (state.next is not None and part.offsets[0] < state.next):
+            part = state.admit(part)
+            if not part.offsets:
+                return all_taken
+        state.next = max(part.offsets[-1] + 1, state.next or 0)
+        taken += handed_out(state, part).deliveries
+        return all_taken
 
-    def _take_error(self, raw: RawMessage, error: KafkaError) -> None:
-        code = error.code()
-        topic, partition = raw.topic(), raw.partition()
-        if code == KafkaError._PARTITION_EOF:
-            state = self._states.get(PartitionId(topic, partition))
-            if state is not None and state.owned and (state.next is None or state.next < raw.offset()):
-                state.next = raw.offset()  # behind markers and aborted messages, which nobody receives
-                self._changed()
-        elif code in UNREACHABLE or (error.retriable() and not error.fatal()):
-            LOGGER.debug("%s", error)
-        else:
-            where = f"Topic {topic!r}" if topic and code in DELETED else "Kafka consumer"
-            self._poller.arrived.appendleft(transport_error(error, where))
+    def _reach(self, end: Reached) -> None:
+        state = self._states.get(end.partition)
+        if state is not None and state.owned and (state.next is None or state.next < end.offset):
+            state.next = end.offset  # behind markers and aborted messages, which nobody receives
+            self._changed()
 
     def _apply(self, arrival: Assigned | Sought) -> None:
         if isinstance(arrival, Assigned):
@@ -213,41 +189,71 @@ class KafkaSubscription(Subscription):
             return DONE
         settled = 0
         for delivery, outcome, delay in settlements:
-            if not isinstance(delivery, KafkaDelivery) or delivery.state.subscription is not self:
+            if not isinstance(delivery, KafkaDelivery) or not delivery.is_open or delivery.subscription is not self:
                 continue
-            state = delivery.state
+            settled += 1
+            state = delivery.run.state
             if outcome is _ACK:
-                settled += state.finish(delivery)
-            elif state.is_out(delivery):
-                settled += 1
-                state.out -= 1
-                attempt = delivery.attempt
-                if outcome is Outcome.NACK:
-                    assert delivery.offset is not None
-                    state.attempts[delivery.offset] = attempt = attempt + 1
-                state.put_back(delivery, self._runtime.monotonic() + delay, attempt)
-                self._scheduled[state] = None
+                state.close(delivery)
+                continue
+            attempt = delivery.attempt + (outcome is Outcome.NACK)
+            state.put_back(delivery, self._runtime.monotonic() + delay, attempt)
+            self._scheduled[state] = None
         self._settled(settled)
         return DONE
 
     def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
         """See `Subscription.settle_delivery`."""
-        if outcome is not _ACK or not isinstance(delivery, KafkaDelivery):
+        if outcome is not _ACK or type(delivery) is not KafkaDelivery:
             return super().settle_delivery(delivery, outcome, delay)
-        if not self._closed and delivery.state.subscription is self and delivery.state.finish(delivery):
-            self._settled(1)
+        if delivery.is_open and not self._closed:
+            run = delivery.run
+            if run.state.subscription is self:
+                delivery.is_open = False
+                run.left -= 1
+                if not run.left:
+                    run.state.finished(run, 0)
+                out = self._out
+                self._out = out - 1
+                if out >= self._max_unsettled or self._scheduled:
+                    self._wake()
+                if self._commit_timer is None:
+                    self._changed()
+                if self._revoking:
+                    self._finish_revoking()
         return DONE
 
     def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:
         """See `Subscription.settle_deliveries`."""
         if outcome is not _ACK:
             return super().settle_deliveries(deliveries, outcome)
-        if not self._closed:
-            settled = 0
-            for delivery in deliveries:
-                if isinstance(delivery, KafkaDelivery) and delivery.state.subscription is self:
-                    settled += delivery.state.finish(delivery)
-            self._settled(settled)
+        if self._closed:
+            return DONE
+        # Deliveries of one run follow each other: each is closed, and they are counted together.
+        closed: dict[Run, int] = {}
+        settled = count = 0
+        run: Run | None = None
+        for delivery in deliveries:
+            if type(delivery) is not KafkaDelivery:
+                if isinstance(delivery, KafkaDelivery):
+                    self.settle_delivery(delivery, outcome, None)  # type: ignore[unused-awaitable]  # it is done
+                continue
+            if not delivery.is_open:
+                continue
+            if delivery.run is not run:
+                if delivery.run.state.subscription is not self:
+                    continue
+                if run is not None:
+                    closed[run] = closed.get(run, 0) + count
+                run, count = delivery.run, 0
+            delivery.is_open = False
+            count += 1
+        if run is not None:
+            closed[run] = closed.get(run, 0) + count
+        for run, count in closed.items():
+            run.state.finished(run, count)
+            settled += count
+        self._settled(settled)
         return DONE
 
     def _settled(self, settled: int) -> None:
@@ -482,13 +488,13 @@ class KafkaSubscription(Subscription):
         for delivery, _, _ in settlements:
             assert isinstance(delivery, KafkaDelivery)
             assert delivery.offset is not None
-            state = delivery.state
-            if self._closed or not state.owned or state.unfinished.get(delivery.offset) is not delivery:
+            state = delivery.run.state
+            if self._closed or not state.owned or not delivery.is_open:
                 raise TransactionError(f"{delivery!r} belongs to another member by now, so nothing is committed.")
             finished.setdefault(state, set()).add(delivery.offset)
         positions = []
         for state, offsets in finished.items():
-            position = next((offset for offset in state.unfinished if offset not in offsets), state.next)
+            position = next((offset for offset in state.unfinished() if offset not in offsets), state.next)
             if position is None or position <= max(offsets):
                 raise TransactionError(
                     f"Offset {position} of {state.id.topic}/{state.id.partition} is unfinished, and a log commits none "

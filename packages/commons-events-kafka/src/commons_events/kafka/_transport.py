@@ -25,7 +25,7 @@ from commons_events.kafka._raw import RawMessage
 from commons_events.kafka._settings import KafkaSettings
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.kafka._transactions import KafkaTransaction, Transactions
-from commons_events.message import Message, PublishResult, Receipt
+from commons_events.message import Headers, Message, PublishResult, Receipt
 from commons_events.runtime import current_runtime
 from commons_events.transport import (
     CONTRACT_VERSION,
@@ -130,11 +130,20 @@ class KafkaTransport(Transport):
 
     def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         """See `Transport.publish`. Where librdkafka's queue is full messages wait, as many again as it holds."""
+        return self._publishing().publish(messages, self.check_topic)
+
+    def publish_values(
+        self, topic: str, values: Sequence[bytes], key: bytes | None, headers: Headers
+    ) -> asyncio.Future[Sequence[PublishResult]]:
+        """As `publish`, for messages that differ in their values alone; all of them have to be within the limit."""
+        return self._publishing().publish_values(topic, values, key, headers, self.check_topic)
+
+    def _publishing(self) -> Publisher:
         publisher = self._publisher
         if publisher is None or self._closing is not None or asyncio.get_running_loop() is not self._loop:
             self._check_usable()
-            publisher = self._publisher = Publisher(self._settings)
-        return publisher.publish(messages, self.check_topic)
+            publisher = self._publisher = publisher or Publisher(self._settings)
+        return publisher
 
     def publish_one(self, message: Message, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Receipt]:
         """As `publish`, for one message at the least cost; the future raises the error of one that was refused.

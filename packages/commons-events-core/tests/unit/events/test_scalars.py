@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import AfterValidator, ConfigDict, computed_field, field_serializer, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, computed_field, field_serializer, model_validator
 
 from commons_events import Event
 from commons_events.errors import DeserializationError, SerializationError

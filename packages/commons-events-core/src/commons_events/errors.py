@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousMigrationError",
+    "AmbiguousStreamError",
     "AuthenticationError",
     "AuthorizationError",
     "BatchError",
     "BatchHandlerError",
     "CapabilityError",
+    "CheckpointError",
     "ClosedError",
     "CommonsEventsError",
     "ConfigurationError",
@@ -28,6 +30,8 @@ __all__ = [
     "DuplicateEventTypeError",
     "DuplicatePluginError",
     "EventDefinitionError",
+    "EventStoreError",
+    "EventTooLargeError",
     "FencedError",
     "FrozenEventError",
     "HandlerCancelledError",
@@ -37,27 +41,39 @@ __all__ = [
     "HandlerResultError",
     "HandlerTimeoutError",
     "InvalidSchemaError",
+    "InvalidStreamError",
     "InvalidTopicError",
+    "InvalidVersionError",
+    "LeaseLostError",
     "MessageTooLargeError",
     "MigrationError",
     "MissingDistributionError",
     "MissingMigrationError",
+    "NewerStoreError",
+    "OlderStoreError",
     "PluginError",
     "PluginLoadError",
     "PublishError",
     "PublishTimeoutError",
     "SerializationError",
     "StaleDeliveryError",
+    "StoreSchemaError",
+    "StoreUnavailableError",
+    "StreamDeletedError",
+    "StreamNotFoundError",
     "TooManyDeliveriesError",
     "TopicFullError",
     "TransactionError",
     "TransportError",
+    "UndecodableEventError",
     "UnhandledEventError",
     "UnknownBrokerError",
+    "UnknownDatabaseError",
     "UnknownEventTypeError",
     "UnknownPartitionError",
     "UnknownSchemaError",
     "UnknownTopicError",
+    "VersionConflictError",
     "WrongEventLoopError",
 ]
 
@@ -293,3 +309,91 @@ class BatchHandlerError(HandlerError):
 
     def __reduce__(self) -> tuple[type[BatchHandlerError], tuple[dict[int, Exception]]]:
         return BatchHandlerError, (self.failures,)
+
+
+# --- event stores ----------------------------------------------------------------------------------------------
+
+
+class EventStoreError(CommonsEventsError):
+    """An event store refused or failed; nothing of the call was stored."""
+
+
+class VersionConflictError(EventStoreError):
+    """A stream is not at the version that a writer expected: somebody else has written to it since.
+
+    Args:
+        stream: the stream, as it is shown.
+        expected: the version that the writer stated: a number, or ``any``, ``no stream`` or ``stream exists``.
+        actual: the version that the stream has; 0 where it does not exist.
+        detail: what else is to be said.
+    """
+
+    def __init__(self, stream: str, expected: int | str, actual: int, detail: str = "") -> None:
+        self.stream, self.expected, self.actual, self.detail = stream, expected, actual, detail
+        wanted = f"version {expected}" if isinstance(expected, int) else expected
+        super().__init__(
+            f"Stream {stream!r} was expected at {wanted} and is at version {actual}"
+            f"{' (it does not exist)' if actual == 0 else ''}{f': {detail}' if detail else ''}. "
+            "Nothing was stored: read it anew, decide again, and append what then holds."
+        )
+
+    def __reduce__(self) -> tuple[type[VersionConflictError], tuple[str, int | str, int, str]]:
+        return VersionConflictError, (self.stream, self.expected, self.actual, self.detail)
+
+
+class StreamNotFoundError(EventStoreError, LookupError):
+    """There is no stream of this name."""
+
+
+class StreamDeletedError(EventStoreError):
+    """The stream was deleted: it takes no events any more, whatever version is expected."""
+
+
+class AmbiguousStreamError(EventStoreError, LookupError):
+    """Streams of several categories have this id, and the category was not said."""
+
+
+class InvalidStreamError(EventStoreError, ValueError):
+    """A stream's id or category that no store takes: empty, too long, or of characters that cannot be stored."""
+
+
+class InvalidVersionError(EventStoreError, ValueError):
+    """A version or position that cannot be: negative, or no int."""
+
+
+class EventTooLargeError(EventStoreError, ValueError):
+    """An event has more bytes than the store takes."""
+
+
+class UndecodableEventError(EventStoreError, DeserializationError):
+    """A stored event's bytes do not decode as its class; the message says where it is stored, the cause is chained."""
+
+
+class CheckpointError(EventStoreError):
+    """A checkpoint would not move forward: what is at this position was handled before."""
+
+
+class LeaseLostError(EventStoreError):
+    """Another worker has taken over the part that this one was working on; what this one did since is rolled back."""
+
+
+class UnknownDatabaseError(EventStoreError, LookupError):
+    """The server has no database of this name, or the file's folder does not exist."""
+
+
+class StoreUnavailableError(EventStoreError):
+    """The database is out of reach, or the connection to it broke."""
+
+    retriable = True
+
+
+class StoreSchemaError(EventStoreError):
+    """The store's tables are not those that this version of the package needs."""
+
+
+class OlderStoreError(StoreSchemaError):
+    """The store's tables are those of an older version of the package; nothing alters them by itself."""
+
+
+class NewerStoreError(StoreSchemaError):
+    """The store's tables are those of a newer version of the package than this one."""

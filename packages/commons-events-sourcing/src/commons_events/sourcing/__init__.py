@@ -1,0 +1,56 @@
+"""Event sourcing: an async event store on PostgreSQL, SQLite or in memory, whose readers miss nothing.
+
+`EventStore` keeps streams of events; see ``docs/event-store.md``.
+"""
+
+from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
+from commons_events.sourcing._facade import EventStore
+from commons_events.sourcing._groups import GroupDelivery, GroupSubscription
+from commons_events.sourcing._memory import MemoryBackend
+from commons_events.sourcing._store import BaseEventStore, StoreTransaction
+from commons_events.sourcing._subscription import Subscription
+from commons_events.sourcing._types import (
+    ANY,
+    NO_STREAM,
+    STREAM_EXISTS,
+    Append,
+    AppendResult,
+    Expected,
+    ExpectedState,
+    NewEvent,
+    PreparedAppend,
+    PreparedEvent,
+    StoredEvent,
+    StoredSnapshot,
+    StreamId,
+    Tagged,
+)
+
+__all__ = [
+    "ANY",
+    "NO_STREAM",
+    "STREAM_EXISTS",
+    "Append",
+    "AppendResult",
+    "Backend",
+    "BackendTransaction",
+    "BaseEventStore",
+    "EventStore",
+    "Expected",
+    "ExpectedState",
+    "GroupDelivery",
+    "GroupSubscription",
+    "Lease",
+    "LogPage",
+    "LogQuery",
+    "MemoryBackend",
+    "NewEvent",
+    "PreparedAppend",
+    "PreparedEvent",
+    "StoreTransaction",
+    "StoredEvent",
+    "StoredSnapshot",
+    "StreamId",
+    "Subscription",
+    "Tagged",
+]

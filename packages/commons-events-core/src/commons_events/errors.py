@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from commons_events.message import PublishResult
 
 __all__ = [
+    "AggregateDefinitionError",
+    "AggregateNotFoundError",
     "AmbiguousMigrationError",
     "AmbiguousStreamError",
     "AuthenticationError",
@@ -30,9 +32,12 @@ __all__ = [
     "DuplicateEventTypeError",
     "DuplicatePluginError",
     "EventDefinitionError",
+    "EventOrderError",
     "EventStoreError",
     "EventTooLargeError",
     "FencedError",
+    "ForeignAggregateError",
+    "ForeignEventError",
     "FrozenEventError",
     "HandlerCancelledError",
     "HandlerDefinitionError",
@@ -40,6 +45,7 @@ __all__ = [
     "HandlerFailedError",
     "HandlerResultError",
     "HandlerTimeoutError",
+    "InvalidAggregateIdError",
     "InvalidSchemaError",
     "InvalidStreamError",
     "InvalidTopicError",
@@ -48,14 +54,18 @@ __all__ = [
     "MessageTooLargeError",
     "MigrationError",
     "MissingDistributionError",
+    "MissingHandlerError",
     "MissingMigrationError",
     "NewerStoreError",
     "OlderStoreError",
     "PluginError",
     "PluginLoadError",
+    "ProjectionDefinitionError",
+    "ProjectionVersionError",
     "PublishError",
     "PublishTimeoutError",
     "SerializationError",
+    "SnapshotError",
     "StaleDeliveryError",
     "StoreSchemaError",
     "StoreUnavailableError",
@@ -65,12 +75,14 @@ __all__ = [
     "TopicFullError",
     "TransactionError",
     "TransportError",
+    "UnchangedAggregateError",
     "UndecodableEventError",
     "UnhandledEventError",
     "UnknownBrokerError",
     "UnknownDatabaseError",
     "UnknownEventTypeError",
     "UnknownPartitionError",
+    "UnknownProjectionError",
     "UnknownSchemaError",
     "UnknownTopicError",
     "VersionConflictError",
@@ -397,3 +409,54 @@ class OlderStoreError(StoreSchemaError):
 
 class NewerStoreError(StoreSchemaError):
     """The store's tables are those of a newer version of the package than this one."""
+
+
+# --- aggregates and projections --------------------------------------------------------------------------------
+
+
+class AggregateDefinitionError(CommonsEventsError, TypeError):
+    """An aggregate class cannot be made from its id and its events alone."""
+
+
+class MissingHandlerError(AggregateDefinitionError, LookupError):
+    """An aggregate has no handler for an event that it applies, or that lies in its stream."""
+
+
+class InvalidAggregateIdError(InvalidStreamError):
+    """An aggregate's id is empty, too long or no text."""
+
+
+class ForeignEventError(CommonsEventsError, ValueError):
+    """An event was applied that belongs to another aggregate, or is no `DomainEvent`."""
+
+
+class EventOrderError(CommonsEventsError, ValueError):
+    """An event was applied twice, or in another place of its stream than its own."""
+
+
+class AggregateNotFoundError(StreamNotFoundError):
+    """There is no event of this aggregate, or none of this version yet."""
+
+
+class UnchangedAggregateError(CommonsEventsError, ValueError):
+    """An aggregate was saved that has applied no event since it was loaded or saved."""
+
+
+class ForeignAggregateError(CommonsEventsError, ValueError):
+    """An aggregate belongs to another store or is another object of a unit of work, or it is no aggregate."""
+
+
+class SnapshotError(CommonsEventsError, ValueError):
+    """An aggregate's state holds what a snapshot cannot keep exactly; the message names the attribute."""
+
+
+class ProjectionDefinitionError(HandlerDefinitionError):
+    """A projection, or one of its handlers, cannot work; raised when it is defined or started."""
+
+
+class UnknownProjectionError(EventStoreError, LookupError):
+    """The store knows of no projection of this name."""
+
+
+class ProjectionVersionError(EventStoreError):
+    """A projection's tables are of an older or newer version than its code; only a rebuild replaces them."""

@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from commons_events.event import Event, registry
-from commons_events.sourcing import (
+from commons_events.errors import (
     AggregateDefinitionError,
-    AggregateRoot,
-    DomainEvent,
     EventOrderError,
     ForeignEventError,
     InvalidAggregateIdError,
     MissingHandlerError,
 )
+from commons_events.event import Event, registry
+from commons_events.sourcing import AggregateRoot, DomainEvent
 
 
 class AccountOpened(DomainEvent):

@@ -3,10 +3,15 @@
 `EventStore` keeps streams of events; see ``docs/event-store.md``.
 """
 
+from commons_events.sourcing._aggregate import AggregateRoot
+from commons_events.sourcing._aggregate_store import AggregateStore
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
+from commons_events.sourcing._domain_event import DomainEvent
 from commons_events.sourcing._facade import EventStore
 from commons_events.sourcing._groups import GroupDelivery, GroupSubscription
 from commons_events.sourcing._memory import MemoryBackend
+from commons_events.sourcing._repository import Repository, run_unit
+from commons_events.sourcing._snapshots import SnapshotPolicy
 from commons_events.sourcing._store import BaseEventStore, StoreTransaction
 from commons_events.sourcing._subscription import Subscription
 from commons_events.sourcing._types import (
@@ -25,16 +30,20 @@ from commons_events.sourcing._types import (
     StreamId,
     Tagged,
 )
+from commons_events.sourcing._unit_of_work import UnitOfWork
 
 __all__ = [
     "ANY",
     "NO_STREAM",
     "STREAM_EXISTS",
+    "AggregateRoot",
+    "AggregateStore",
     "Append",
     "AppendResult",
     "Backend",
     "BackendTransaction",
     "BaseEventStore",
+    "DomainEvent",
     "EventStore",
     "Expected",
     "ExpectedState",
@@ -47,10 +56,14 @@ __all__ = [
     "NewEvent",
     "PreparedAppend",
     "PreparedEvent",
+    "Repository",
+    "SnapshotPolicy",
     "StoreTransaction",
     "StoredEvent",
     "StoredSnapshot",
     "StreamId",
     "Subscription",
     "Tagged",
+    "UnitOfWork",
+    "run_unit",
 ]

@@ -10,7 +10,6 @@ from commons_events.errors import (
     ConfigurationError,
     ForeignAggregateError,
     InvalidVersionError,
-    StreamNotFoundError,
     UnchangedAggregateError,
 )
 from commons_events.event import Event
@@ -19,10 +18,10 @@ from commons_events.sourcing._aggregate import A, AggregateRoot, fresh
 from commons_events.sourcing._decoding import decode, reader_of
 from commons_events.sourcing._domain_event import DomainEvent
 from commons_events.sourcing._snapshots import state_codec
-from commons_events.sourcing._store import MAX_POSITION, BaseEventStore, bounds
+from commons_events.sourcing._store import MAX_POSITION, BaseEventStore
 from commons_events.sourcing._types import Append, StoredEvent, StoredSnapshot, StreamId
 
-__all__ = ["AggregateStore", "KnownSnapshot", "stream_of"]
+__all__ = ["AggregateStore", "KnownSnapshot", "events_of", "stream_of"]
 
 _PAGE = 2_000
 """Events that loading holds in memory at once, besides the aggregate."""
@@ -101,7 +100,7 @@ class AggregateStore(BaseEventStore):
         while True:
             page = await backend.fetch_stream(stream, aggregate._version + 1, last, _PAGE, False)
             if page:
-                aggregate.replay(_events(page))
+                aggregate.replay(events_of(page))
                 final_id = page[-1].event_id
             if len(page) < _PAGE:
                 break
@@ -111,39 +110,6 @@ class AggregateStore(BaseEventStore):
         if version is None and aggregate._version > start:
             await self._keep_snapshot_if_due(aggregate, stream, final_id)
         return aggregate
-
-    async def get_events(
-        self,
-        aggregate_id: str,
-        from_version: int = 0,
-        to_version: int | None = None,
-        *,
-        aggregate_class: type[AggregateRoot] | None = None,
-    ) -> list[Event]:
-        """An aggregate's events, in order; none where there is no such aggregate.
-
-        Args:
-            aggregate_id: the aggregate's.
-            from_version: the first ``aggregate_version``, included; 0 and 1 both mean the beginning.
-            to_version: the last one, included; None for the end.
-            aggregate_class: its class, where aggregates of several have this id.
-
-        Raises:
-            AmbiguousStreamError: aggregates of several classes have this id, and the class was not said.
-            InvalidVersionError: a version is negative.
-            UnknownEventTypeError: no class is known for the type of an event.
-            UndecodableEventError: an event's bytes do not decode.
-        """
-        bounds(from_version, to_version, "version")
-        if aggregate_class is not None:
-            stream = stream_of(aggregate_class, aggregate_id)
-        else:
-            try:
-                stream = await self.find_stream(aggregate_id)
-            except StreamNotFoundError:
-                return []
-        stored = await self.fetch_stream(stream, from_version=from_version, to_version=to_version)
-        return _events(stored)
 
     def _appends(self, aggregates: Sequence[AggregateRoot]) -> list[Append]:
         if not aggregates:
@@ -224,7 +190,7 @@ def _kind(aggregate_class: type[AggregateRoot]) -> str:
     return aggregate_class.__qualname__[-255:]
 
 
-def _events(page: Sequence[StoredEvent]) -> list[Event]:
+def events_of(page: Sequence[StoredEvent]) -> list[Event]:
     """The events of stored ones; each aggregate's event with the version that it has in its stream."""
     events: list[Event] = []
     try:

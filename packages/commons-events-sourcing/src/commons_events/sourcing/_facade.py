@@ -6,15 +6,16 @@ from urllib.parse import urlsplit
 
 from commons_events.errors import ConfigurationError, StreamNotFoundError
 from commons_events.event import Event
+from commons_events.sourcing._aggregate_store import AggregateStore, events_of
 from commons_events.sourcing._backend import Backend
 from commons_events.sourcing._memory import MemoryBackend
-from commons_events.sourcing._store import MAX_EVENT_BYTES, BaseEventStore
+from commons_events.sourcing._store import MAX_EVENT_BYTES
 from commons_events.sourcing._types import StreamId
 
 __all__ = ["EventStore"]
 
 
-class EventStore(BaseEventStore):
+class EventStore(AggregateStore):
     """Events of aggregates and of any other stream, in a database.
 
     Args:
@@ -62,7 +63,7 @@ class EventStore(BaseEventStore):
         except StreamNotFoundError:
             return []
         found = await self.fetch_stream(stream, from_version=from_version, to_version=to_version)
-        return [stored.event() for stored in found]
+        return events_of(found)
 
 
 def make_backend(connection_string: str, **options: object) -> Backend:

@@ -11,7 +11,7 @@ from commons_events.sourcing._aggregate import A, fresh
 from commons_events.sourcing._unit_of_work import CONFLICTS, UnitOfWork, finished, retrying
 
 if TYPE_CHECKING:
-    from commons_events.sourcing._store import EventStore
+    from commons_events.sourcing._aggregate_store import AggregateStore
 
 __all__ = ["Repository", "run_unit"]
 
@@ -28,7 +28,7 @@ class Repository(Generic[A]):
         retry: what is done when somebody else has changed an aggregate in the meantime; by default five tries in all.
     """
 
-    def __init__(self, store: EventStore, aggregate_class: type[A], *, retry: Retry = CONFLICTS) -> None:
+    def __init__(self, store: AggregateStore, aggregate_class: type[A], *, retry: Retry = CONFLICTS) -> None:
         self._store = store
         self._class = aggregate_class
         self._retry = retry
@@ -110,7 +110,7 @@ class Repository(Generic[A]):
         return result
 
 
-async def run_unit(store: EventStore, work: Callable[[UnitOfWork], Awaitable[T]], *, retry: Retry = CONFLICTS) -> T:
+async def run_unit(store: AggregateStore, work: Callable[[UnitOfWork], Awaitable[T]], *, retry: Retry = CONFLICTS) -> T:
     """Do something to several aggregates in one transaction; again, from the start, after a conflict.
 
     Args:

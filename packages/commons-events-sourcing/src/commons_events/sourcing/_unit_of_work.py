@@ -13,7 +13,7 @@ from commons_events.runtime import current_runtime
 from commons_events.sourcing._aggregate import A, AggregateRoot
 
 if TYPE_CHECKING:
-    from commons_events.sourcing._store import EventStore
+    from commons_events.sourcing._aggregate_store import AggregateStore
 
 __all__ = ["CONFLICTS", "UnitOfWork", "retrying"]
 
@@ -34,7 +34,7 @@ class UnitOfWork:
         store: where they are.
     """
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: AggregateStore) -> None:
         self._store = store
         self._known: dict[tuple[type[AggregateRoot], str], AggregateRoot] = {}
         self._open = True

@@ -49,8 +49,8 @@ class _Shadow:
 
     ground: Ground
 
-    async def swap(self, transaction: StoreTransaction) -> None:
-        """Put them in the place of the live ones."""
+    async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
+        """Put them in the place of the live ones, unless another rebuild has moved them on past ``saved``."""
         raise NotImplementedError
 
 
@@ -126,11 +126,8 @@ async def _swap(
         row = await states.require(transaction, name)
         if row.rebuild_version != projection.version:
             return True  # another one has done it
-        if not shadow.ground.rebuild or live > end:
+        if live > end or not await shadow.swap(transaction, saved):
             return False
-        if await shadow.ground.store.checkpoint(checkpoint_name(name, rebuild=True)) != saved:
-            return False
-        await shadow.swap(transaction)
         await states.write(
             transaction,
             name,
@@ -192,9 +189,14 @@ class _PostgresShadow(_Shadow):
                 connection.execute(CreateIndex(index))
         connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
 
-    async def swap(self, transaction: StoreTransaction) -> None:
+    async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
+        """See `_Shadow.swap`."""
+        name = self._projection.name
+        if await transaction.checkpoint(checkpoint_name(name, rebuild=True)) != saved:
+            return False
         await transaction.run_sync(self._swap)
-        await self._states.promote_parked(transaction, self._projection.name)
+        await self._states.promote_parked(transaction, name)
+        return True
 
     def _swap(self, connection: Connection) -> None:
         quote = connection.dialect.identifier_preparer.quote
@@ -256,14 +258,18 @@ class _SqliteShadow(_Shadow):
         self._path = path
         self.ground = Ground(beside, beside_states, rebuild=True)
 
-    async def swap(self, transaction: StoreTransaction) -> None:
-        await transaction.run_sync(self._copy)
+    async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
+        """See `_Shadow.swap`."""
         name = self._projection.name
-        await self._states.forget_parked(transaction, name, rebuild=False)
         async with self.ground.store.transaction() as beside:
+            if await beside.checkpoint(checkpoint_name(name, rebuild=True)) != saved:
+                return False
             rows = (await beside.execute(PARKED.select().where(PARKED.c.projection == name))).mappings().all()
+            await transaction.run_sync(self._copy)
+        await self._states.forget_parked(transaction, name, rebuild=False)
         if rows:
             await transaction.execute(insert(PARKED), [{**row, "rebuild": False} for row in rows])
+        return True
 
     def _copy(self, connection: Connection) -> None:
         for table in reversed(self._tables):

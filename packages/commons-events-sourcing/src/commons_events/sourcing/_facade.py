@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
 from urllib.parse import urlsplit
 
 from commons_events.errors import ConfigurationError, StreamNotFoundError
@@ -78,5 +80,25 @@ def make_backend(connection_string: str, **options: object) -> Backend:
         )
     scheme = urlsplit(connection_string).scheme.partition("+")[0]
     if scheme == "memory":
-        return MemoryBackend(**options)  # type: ignore[arg-type]
+        if options:
+            raise ConfigurationError(f"A store in memory has no settings: {', '.join(options)}.")
+        return MemoryBackend()
+    if scheme in ("postgresql", "postgres", "sqlite"):
+        return _database(scheme, connection_string, options)
     raise ConfigurationError(f"No event store is known for {scheme!r}; there are: memory, postgresql, sqlite.")
+
+
+def _database(scheme: str, connection_string: str, options: dict[str, Any]) -> Backend:
+    backend: Any
+    if scheme == "sqlite":
+        from commons_events.sourcing._sqlite import SqliteBackend as backend  # noqa: N813
+    else:
+        from commons_events.sourcing._postgres import PostgresBackend as backend  # noqa: N813
+        connection_string = f"postgresql{connection_string[connection_string.index('://'):]}"
+    known = inspect.signature(backend).parameters.keys() - {"url"}
+    if unknown := sorted(options.keys() - known):
+        raise ConfigurationError(
+            f"A store on {scheme} has no setting {', '.join(unknown)}; there are: {', '.join(sorted(known))}."
+        )
+    made: Backend = backend(connection_string, **options)
+    return made

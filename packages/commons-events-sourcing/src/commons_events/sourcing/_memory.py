@@ -20,7 +20,7 @@ from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._groups import lost
 from commons_events.sourcing._leases import share
-from commons_events.sourcing._rules import deleted, find_repeat, refuse, wanted
+from commons_events.sourcing._rules import Known, deleted, find_repeat, lookup, refuse, wanted
 from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
 
 if TYPE_CHECKING:
@@ -242,12 +242,14 @@ def _append_one(state: _State, append: PreparedAppend, now: datetime) -> AppendR
     present = state.streams.get(stream, [])
     version = len(present)
     ids = [event.event_id for event in append.events]
-    repeat = find_repeat(
-        stream, append.expected, version, ids, lambda first, last: present[first - 1 : last], lambda: present
-    )
-    if repeat is not None:
-        found = present[repeat - 1 : repeat - 1 + len(ids)]
-        return AppendResult(stream, version, repeat, found[0].position, found[-1].position, False)
+    where = lookup(append.expected, version, len(ids))
+    if where is not None:
+        known = [Known(at.event_id, at.aggregate_version, at.position) for at in present[where[0] - 1 : where[1]]]
+        repeat = find_repeat(stream, append.expected, version, ids, known)
+        if repeat is not None:
+            return AppendResult(
+                stream, version, repeat[0].aggregate_version, repeat[0].position, repeat[-1].position, False
+            )
     refuse(append, version)
     if not ids:
         return AppendResult(stream, version, version + 1, 0, 0, False)

@@ -72,7 +72,9 @@ def postgres_url() -> str:
 
 @cache
 def folder() -> Path:
-    made = tempfile.TemporaryDirectory(prefix="commons-events-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+    made = tempfile.TemporaryDirectory(
+        prefix="commons-events-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+    )
     _kept.append(made)
     return Path(made.name)
 
@@ -200,9 +202,7 @@ def table(database: str, title: str) -> Table:
     def application(effort: Effort) -> dict[str, float]:
         return costs(effort, lambda size, loads: theirs(database).load(False, size, loads))
 
-    @made.contender(
-        "ours", at_most(0.4, "eventsourcing: application and aggregate", metric="1,000")
-    )
+    @made.contender("ours", at_most(0.4, "eventsourcing: application and aggregate", metric="1,000"))
     def store(effort: Effort) -> dict[str, float]:
         return costs(effort, lambda size, loads: ours(database).load(Basket, size, loads))
 

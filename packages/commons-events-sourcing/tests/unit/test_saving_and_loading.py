@@ -364,7 +364,7 @@ async def test_many_savers_of_one_aggregate_lose_nothing_that_was_confirmed(stor
             confirmed.append(f"{name}-{number}")
         return confirmed
 
-    confirmed = sum(await asyncio.gather(*(saver(f"s{n}") for n in range(8))), [])
+    confirmed = [sku for done in await asyncio.gather(*(saver(f"s{n}") for n in range(8))) for sku in done]
     final = await store.load(Cart, "c-1")
     assert sorted(final.items) == sorted(confirmed)
     assert final.version == 1 + len(confirmed)

@@ -178,7 +178,9 @@ FACTOR = 2
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("data", [b"", b"\xff", b"{}", b'ID\n{"total": "many"}', b'ID\n{"total": 99, "per_key": {"x": 1}}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b"{}", b'ID\n{"total": "many"}', b'ID\n{"total": 99, "per_key": {"x": 1}}']
+)
 async def test_a_snapshot_that_cannot_be_read_is_made_anew(data: bytes) -> None:
     async with EventStore("memory://") as store:
         counter = await counted(store, *range(12))
@@ -242,7 +244,8 @@ def test_annotated_attributes_come_back_as_their_types() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [{1: "a"}, (1, 2), {1}, Status.OPEN, Decimal(1), datetime(2026, 1, 1, tzinfo=UTC), object(), float("nan"), [(1,)]]
+    "value",
+    [{1: "a"}, (1, 2), {1}, Status.OPEN, Decimal(1), datetime(2026, 1, 1, tzinfo=UTC), object(), float("nan"), [(1,)]],
 )
 def test_what_would_not_come_back_is_refused_with_the_attribute_s_name(value: object) -> None:
     rich = Rich("r-1")

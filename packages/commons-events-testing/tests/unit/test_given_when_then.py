@@ -90,7 +90,11 @@ def test_what_differs_is_said(check: Any, message: str) -> None:
 
 def test_an_error_that_was_not_expected_is_shown_with_its_cause() -> None:
     decided = given(Door, "d", OPENED).when(Door.open, "Bob")
-    for check in (decided.then_nothing, lambda: decided.then_raises(KeyError), lambda: decided.then_state(is_open=True)):
+    for check in (
+        decided.then_nothing,
+        lambda: decided.then_raises(KeyError),
+        lambda: decided.then_state(is_open=True),
+    ):
         with pytest.raises(AssertionError, match="it is open") as raised:
             check()
         assert isinstance(raised.value.__cause__, ValueError)

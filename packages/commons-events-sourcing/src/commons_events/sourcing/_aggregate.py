@@ -244,7 +244,8 @@ def fresh(aggregate_class: type[A], id: str) -> A:
         raise
     if aggregate.id != id:
         raise AggregateDefinitionError(
-            f"{aggregate_class.__qualname__}({id!r}) has the id {aggregate.id!r}: __init__ has to pass the id on as it is."
+            f"{aggregate_class.__qualname__}({id!r}) has the id {aggregate.id!r}: __init__ has to pass "
+            "the id on as it is."
         )
     if aggregate.version:
         raise AggregateDefinitionError(
@@ -262,8 +263,8 @@ def _find_handler(aggregate_class: type[AggregateRoot], event_class: type[Domain
             return handler
     if not candidates:
         raise ForeignEventError(
-            f"{aggregate_class.__qualname__} cannot apply {event_class.__qualname__}: it is no DomainEvent. Derive it from "
-            "commons_events.sourcing.DomainEvent."
+            f"{aggregate_class.__qualname__} cannot apply {event_class.__qualname__}: it is no DomainEvent. Derive it "
+            "from commons_events.sourcing.DomainEvent."
         )
     there = sorted(name for name in dir(aggregate_class) if name.startswith("handle_")) or ["none"]
     raise MissingHandlerError(

@@ -28,7 +28,8 @@ projections = typer.Typer(
 )
 
 Store = Annotated[
-    str, typer.Option("--store", metavar="URL", envvar="COMMONS_EVENTS_STORE", help="The event store's connection string.")
+    str,
+    typer.Option("--store", metavar="URL", envvar="COMMONS_EVENTS_STORE", help="The event store's connection string."),
 ]
 Name = Annotated[str, typer.Argument(metavar="PROJECTION", help="Its name.")]
 Code = Annotated[
@@ -43,7 +44,9 @@ _FAILED, _UNUSABLE, _INTERRUPTED = 1, 2, 130
 def status(
     store: Store,
     as_json: Json = False,
-    max_lag: Annotated[float, typer.Option(min=0.0, help="Seconds of lag from which a projection is not healthy.")] = 60.0,
+    max_lag: Annotated[
+        float, typer.Option(min=0.0, help="Seconds of lag from which a projection is not healthy.")
+    ] = 60.0,
 ) -> None:
     """Show where each projection is: state, lag, parked events and the last error.
 
@@ -66,8 +69,8 @@ def status(
                     ["PROJECTION", "VERSION", "STATE", "POSITION", "LAG", "SECONDS", "PARKED", "ERROR"],
                     *(
                         [
-                            one.name, one.version, one.state, one.position, one.lag, f"{one.lag_seconds:.1f}", one.parked,
-                            one.error or "",
+                            one.name, one.version, one.state, one.position, one.lag, f"{one.lag_seconds:.1f}",
+                            one.parked, one.error or "",
                         ]
                         for one in found
                     ),
@@ -199,7 +202,13 @@ def _exit(work: Callable[[], Awaitable[int]]) -> None:
 
     try:
         raise typer.Exit(asyncio.run(awaited()))
-    except (ConfigurationError, CapabilityError, UnknownDatabaseError, UnknownProjectionError, StoreSchemaError) as error:
+    except (
+        ConfigurationError,
+        CapabilityError,
+        UnknownDatabaseError,
+        UnknownProjectionError,
+        StoreSchemaError,
+    ) as error:
         code, problem = _UNUSABLE, str(error)
     except CommonsEventsError as error:
         code, problem = _FAILED, str(error)
@@ -216,7 +225,9 @@ def _load_projector(name: str) -> Projector:
 
     module_name, _, attribute = name.partition(":")
     if not attribute or not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
-        raise ConfigurationError(f"{name}: this is not of the form MODULE:PROJECTOR. Write, for example, shop.views:projector")
+        raise ConfigurationError(
+            f"{name}: this is not of the form MODULE:PROJECTOR. Write, for example, shop.views:projector"
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -225,7 +236,8 @@ def _load_projector(name: str) -> Projector:
         found: Any = attrgetter(attribute)(importlib.import_module(module_name))
     except Exception as error:  # a user's module, and whatever it raises is said to its user
         raise ConfigurationError(
-            f"{name}: it can't be loaded: {type(error).__name__}: {error}. python -c \"import {module_name}\" shows more."
+            f"{name}: it can't be loaded: {type(error).__name__}: {error}. "
+            f'python -c "import {module_name}" shows more.'
         ) from error
     if not isinstance(found, Projector):
         raise ConfigurationError(f"{name}: this is a {type(found).__name__}, and no Projector.")

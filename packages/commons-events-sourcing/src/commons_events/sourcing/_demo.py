@@ -83,7 +83,10 @@ class _Order(AggregateRoot):
 
 
 _revenue = Table(
-    "demo_revenue", MetaData(), Column("currency", String(3), primary_key=True), Column("amount", String, nullable=False)
+    "demo_revenue",
+    MetaData(),
+    Column("currency", String(3), primary_key=True),
+    Column("amount", String, nullable=False),
 )
 _projection = Projection("demo-revenue", tables=[_revenue])
 

@@ -84,7 +84,9 @@ class Projection:
     ) -> None:
         check_name(name, "projection's name")
         if len(name) > _LONGEST_NAME:
-            raise ProjectionDefinitionError(f"Projection {name[:20]!r}…: a name has at most {_LONGEST_NAME} characters.")
+            raise ProjectionDefinitionError(
+                f"Projection {name[:20]!r}…: a name has at most {_LONGEST_NAME} characters."
+            )
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise ProjectionDefinitionError(f"Projection {name!r}: version={version!r} has to be a number from 1 on.")
         if parking not in ("stream", "event"):
@@ -186,7 +188,8 @@ class Projection:
             else:
                 raise ProjectionDefinitionError(
                     f"{where}: nobody fills {name!r}, whose annotation is {hint!r}. Annotate it with an event class, "
-                    "StoreTransaction, StoredEvent, or, in a function that is not async, sqlalchemy's Connection or Session."
+                    "StoreTransaction, StoredEvent, or, in a function that is not async, sqlalchemy's Connection or "
+                    "Session."
                 )
         if not classes:
             raise ProjectionDefinitionError(f"{where} has no event parameter. Annotate one: `event: UserCreated`.")

@@ -65,7 +65,9 @@ PARKED = Table(
     Column("aggregate_version", BigInteger, nullable=False),
     Column("event_id", String(_ID), nullable=False),
     Column("event_type", String(_ID), nullable=False),
-    Column("behind", BigInteger, comment="The position that it waits for, of its own stream; null where it failed itself"),
+    Column(
+        "behind", BigInteger, comment="The position that it waits for, of its own stream; null where it failed itself"
+    ),
     Column("error_type", String(_ID)),
     Column("reason", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -160,9 +162,11 @@ class ProjectionStates:
         async with self._store.transaction() as transaction:
             rows = (await transaction.execute(select(PROJECTIONS).order_by(PROJECTIONS.c.name))).all()
             counts = await transaction.execute(
-                select(PARKED.c.projection, func.count()).where(PARKED.c.rebuild.is_(False)).group_by(PARKED.c.projection)
+                select(PARKED.c.projection, func.count())
+                .where(PARKED.c.rebuild.is_(False))
+                .group_by(PARKED.c.projection)
             )
-            parked = {name: count for name, count in counts.all()}
+            parked = {row[0]: row[1] for row in counts.all()}
         head = await self._store.head()
         return [await self._status(row, parked.get(row.name, 0), head) for row in rows]
 
@@ -334,7 +338,10 @@ class ProjectionStates:
             update(PARKED)
             .where(PARKED.c.projection == name, PARKED.c.rebuild.is_(False), PARKED.c.position == position)
             .values(
-                attempts=PARKED.c.attempts + 1, reason=_reason(error), error_type=type(error).__qualname__[:_ID], behind=None
+                attempts=PARKED.c.attempts + 1,
+                reason=_reason(error),
+                error_type=type(error).__qualname__[:_ID],
+                behind=None,
             )
         )
 

@@ -99,9 +99,7 @@ async def rebuild(
             elif end == before and await _swap(store, projection, states, shadow, saved, end):
                 break
     parked = len(await states.parked(name, limit=1_000_000))
-    done = RebuildProgress(
-        position=end, head=await store.head(), events=handled, parked=parked, swapped=True
-    )
+    done = RebuildProgress(position=end, head=await store.head(), events=handled, parked=parked, swapped=True)
     on_progress(done)
     return done
 
@@ -170,9 +168,7 @@ class _PostgresShadow(_Shadow):
 
     def _enter(self, connection: Connection) -> None:
         path = connection.execute(text("SHOW search_path")).scalar_one()
-        connection.execute(
-            text("SELECT set_config('search_path', :path, true)"), {"path": f"{self._schema}, {path}"}
-        )
+        connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": f"{self._schema}, {path}"})
 
     def is_there(self, connection: Connection) -> bool:
         found = connection.execute(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": self._schema})
@@ -215,7 +211,7 @@ class _PostgresShadow(_Shadow):
 async def _sqlite_shadow(
     store: BaseEventStore, projection: Projection, states: ProjectionStates, resumed: bool
 ) -> AsyncIterator[_Shadow]:
-    """A database of its own, whose rows are copied in the end: the live one has one writer, whom it must not hold up."""
+    """A database of its own, whose rows are copied in the end: the live one has one writer, who must not wait."""
     from commons_events.sourcing._facade import EventStore
 
     async with store.transaction() as transaction:

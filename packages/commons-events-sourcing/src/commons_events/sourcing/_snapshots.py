@@ -12,6 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserErro
 from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
-from commons_events.errors import ConfigurationError
-from commons_events.errors import SnapshotError
+from commons_events.errors import ConfigurationError, SnapshotError
 
 if TYPE_CHECKING:
     from commons_events.sourcing._aggregate import AggregateRoot
@@ -114,7 +114,9 @@ class StateCodec:
         except (PydanticSerializationError, ValidationError, RecursionError) as error:
             raise SnapshotError(self._complaint(aggregate, self._culprit(state), str(error))) from error
         if not _same(state, restored):
-            raise SnapshotError(self._complaint(aggregate, self._culprit(state), "it would come back as something else"))
+            raise SnapshotError(
+                self._complaint(aggregate, self._culprit(state), "it would come back as something else")
+            )
         return data
 
     def load(self, data: bytes) -> dict[str, Any] | None:
@@ -136,8 +138,8 @@ class StateCodec:
     def _complaint(self, aggregate: AggregateRoot, attribute: str, reason: str) -> str:
         value = vars(aggregate).get(attribute)
         return (
-            f"{self._name} {aggregate.id!r}: a snapshot cannot keep the attribute {attribute!r}, {value!r:.100}: {reason}. "
-            f"Say its type in the class's body, such as `{attribute}: dict[int, str]`; or hold what JSON has: text, "
+            f"{self._name} {aggregate.id!r}: a snapshot cannot keep the attribute {attribute!r}, {value!r:.100}: "
+            f"{reason}. Say its type in the class's body, such as `{attribute}: dict[int, str]`; or hold what JSON has: text, "
             "numbers, bool, None, lists, and dicts with str keys."
         )
 
@@ -158,9 +160,11 @@ def _same(one: object, other: object) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(
-            _same(value, other[key]) for key, value in one.items()
-        ) and all(type(mine) is type(theirs) for mine, theirs in zip(one, other, strict=True))
+        return (
+            one.keys() == other.keys()
+            and all(_same(value, other[key]) for key, value in one.items())
+            and all(type(mine) is type(theirs) for mine, theirs in zip(one, other, strict=True))
+        )
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     return bool(one == other)
@@ -172,12 +176,13 @@ def _same(one: object, other: object) -> bool:
 def _fingerprint(
     aggregate_class: type[AggregateRoot], attributes: dict[str, Any], adapter: TypeAdapter[dict[str, Any]]
 ) -> str:
-    parts: list[str] = [sys.implementation.cache_tag or "", f"{aggregate_class.__module__}.{aggregate_class.__qualname__}"]
+    parts: list[str] = [
+        sys.implementation.cache_tag or "",
+        f"{aggregate_class.__module__}.{aggregate_class.__qualname__}",
+    ]
     parts += [repr(aggregate_class.snapshot_version), repr(sorted((name, repr(t)) for name, t in attributes.items()))]
-    try:
+    with suppress(PydanticUserError):  # a type of the user's own without a JSON schema; its annotation stands above
         parts.append(json.dumps(adapter.json_schema(mode="serialization"), sort_keys=True, default=repr))
-    except PydanticUserError:  # a type of the user's own without a JSON schema; its annotation stands above
-        pass
     parts += _code(aggregate_class)
     return hashlib.sha256("\0".join(parts).encode(errors="backslashreplace")).hexdigest()[:32]
 
@@ -235,7 +240,11 @@ def _names(code: types.CodeType) -> set[str]:
 def _text(code: types.CodeType) -> str:
     """What a function does, without where it stands."""
     constants = [
-        _text(c) if isinstance(c, types.CodeType) else repr(sorted(map(repr, c))) if isinstance(c, frozenset) else repr(c)
+        _text(c)
+        if isinstance(c, types.CodeType)
+        else repr(sorted(map(repr, c)))
+        if isinstance(c, frozenset)
+        else repr(c)
         for c in code.co_consts
     ]
     return repr((code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars, constants))

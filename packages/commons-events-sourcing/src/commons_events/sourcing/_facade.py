@@ -94,7 +94,8 @@ def _database(scheme: str, connection_string: str, options: dict[str, Any]) -> B
         from commons_events.sourcing._sqlite import SqliteBackend as backend  # noqa: N813
     else:
         from commons_events.sourcing._postgres import PostgresBackend as backend  # noqa: N813
-        connection_string = f"postgresql{connection_string[connection_string.index('://'):]}"
+
+        connection_string = f"postgresql{connection_string[connection_string.index('://') :]}"
     known = inspect.signature(backend).parameters.keys() - {"url"}
     if unknown := sorted(options.keys() - known):
         raise ConfigurationError(

@@ -324,7 +324,8 @@ class PostgresBackend(Backend):
 
     async def stream_version(self, stream: StreamId) -> int:
         row = await self._one(
-            "SELECT version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = $1 AND category = $2", *stream
+            "SELECT version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = $1 AND category = $2",
+            *stream,
         )
         if row is not None and row[1]:
             raise deleted(stream)

@@ -50,7 +50,9 @@ WITH want AS (
   UNION ALL SELECT new.stream_id, w.n, w.category FROM new JOIN want w USING (id, category)
 )"""
 
-_COLUMNS = "stream_id, version, category, event_id, event_type, schema_version, format, data, data_bytes, tags, timestamp"
+_COLUMNS = (
+    "stream_id, version, category, event_id, event_type, schema_version, format, data, data_bytes, tags, timestamp"
+)
 
 _FRESH = f"""
   SELECT d.stream_id, e.v, d.category, e.id, e.type, e.schema, e.format,

@@ -197,9 +197,7 @@ def delete_stream(connection: Connection, stream: StreamId, expected: int | None
         raise deleted(stream)
     if expected is not None and row.version != expected:
         raise VersionConflictError(str(stream), expected, row.version)
-    connection.execute(
-        update(t.streams).where(c.stream_id == row.stream_id).values(deleted_at=current_runtime().now())
-    )
+    connection.execute(update(t.streams).where(c.stream_id == row.stream_id).values(deleted_at=current_runtime().now()))
     connection.execute(delete(t.events).where(t.events.c.stream_id == row.stream_id))
     delete_snapshots(connection, stream)
 

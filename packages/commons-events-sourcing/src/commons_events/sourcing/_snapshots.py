@@ -139,8 +139,8 @@ class StateCodec:
         value = vars(aggregate).get(attribute)
         return (
             f"{self._name} {aggregate.id!r}: a snapshot cannot keep the attribute {attribute!r}, {value!r:.100}: "
-            f"{reason}. Say its type in the class's body, such as `{attribute}: dict[int, str]`; or hold what JSON has: text, "
-            "numbers, bool, None, lists, and dicts with str keys."
+            f"{reason}. Say its type in the class's body, such as `{attribute}: dict[int, str]`; or hold what JSON "
+            "has: text, numbers, bool, None, lists, and dicts with str keys."
         )
 
 

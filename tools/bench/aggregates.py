@@ -146,7 +146,7 @@ class Theirs:
             getattr(TheirBasket, name).__qualname__ = f"TheirBasket.{name}"
         globals()["TheirBasket"] = TheirBasket
         self.basket = TheirBasket
-        self.app = Application(env={"IS_SNAPSHOTTING_ENABLED": "y", **environment})
+        self.app: Any = Application(env={"IS_SNAPSHOTTING_ENABLED": "y", **environment})
         self.ids: dict[tuple[bool, int], Any] = {}
 
     def load(self, snapshot: bool, size: int, loads: int) -> float:

@@ -14,6 +14,7 @@ from commons_events.errors import (
     InvalidAggregateIdError,
     MissingHandlerError,
 )
+from commons_events.event import Event
 from commons_events.sourcing._domain_event import DomainEvent
 from commons_events.sourcing._snapshots import SnapshotPolicy
 
@@ -27,14 +28,14 @@ _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NO_ID: Any = None
 
 
-class _Handlers(dict[type[DomainEvent], Callable[[Any, Any], object]]):
+class _Handlers(dict[type[Event], Callable[[Any, Any], object]]):
     """An aggregate class's handlers by event class; each is looked up once."""
 
     def __init__(self, aggregate_class: type[AggregateRoot]) -> None:
         super().__init__()
         self._aggregate_class = aggregate_class
 
-    def __missing__(self, event_class: type[DomainEvent]) -> Callable[[Any, Any], object]:
+    def __missing__(self, event_class: type[Event]) -> Callable[[Any, Any], object]:
         handler = _find_handler(self._aggregate_class, event_class)
         self[event_class] = handler
         return handler
@@ -155,11 +156,11 @@ class AggregateRoot:
         self._version = version
         pending.append(event)
 
-    def replay(self, events: Iterable[DomainEvent]) -> None:
+    def replay(self, events: Iterable[Event]) -> None:
         """Bring the aggregate on by events that are stored; they are not to be saved again.
 
         Args:
-            events: those that follow its ``version``, in order and with their versions.
+            events: `DomainEvent` s, those that follow its ``version``, in order and with their versions.
 
         Raises:
             ForeignEventError: one is another aggregate's.
@@ -172,6 +173,7 @@ class AggregateRoot:
                 "Save it first, or load it anew."
             )
         handlers, id, version = self._handlers, self._id, self._version
+        event: Any  # a DomainEvent: else it has no handler
         try:
             for event in events:
                 handler = handlers[type(event)]
@@ -218,7 +220,7 @@ def check_aggregate_id(id: object, where: str) -> str:
     return id
 
 
-def handler_name(event_class: type[DomainEvent]) -> str:
+def handler_name(event_class: type[Event]) -> str:
     """``handle_user_created`` for ``UserCreated``; a class of a generic one or in a function by its own name."""
     return "handle_" + _WORDS.sub("_", event_class.__name__.partition("[")[0]).lower()
 
@@ -229,7 +231,8 @@ def fresh(aggregate_class: type[A], id: str) -> A:
     Raises:
         AggregateDefinitionError: it cannot be made from its id alone.
     """
-    if not isinstance(aggregate_class, type) or not issubclass(aggregate_class, AggregateRoot):
+    given: Any = aggregate_class
+    if not isinstance(given, type) or not issubclass(given, AggregateRoot):
         raise AggregateDefinitionError(f"{aggregate_class!r} is no class that derives from AggregateRoot.")
     try:
         aggregate = aggregate_class(id)
@@ -255,12 +258,13 @@ def fresh(aggregate_class: type[A], id: str) -> A:
     return aggregate
 
 
-def _find_handler(aggregate_class: type[AggregateRoot], event_class: type[DomainEvent]) -> Callable[[Any, Any], object]:
+def _find_handler(aggregate_class: type[AggregateRoot], event_class: type[Event]) -> Callable[[Any, Any], object]:
     candidates = [cls for cls in event_class.__mro__ if issubclass(cls, DomainEvent)]
     for candidate in candidates:
         handler = getattr(aggregate_class, handler_name(candidate), None)
-        if callable(handler):
-            return handler
+        if handler is not None:
+            found: Callable[[Any, Any], object] = handler
+            return found
     if not candidates:
         raise ForeignEventError(
             f"{aggregate_class.__qualname__} cannot apply {event_class.__qualname__}: it is no DomainEvent. Derive it "
@@ -274,7 +278,7 @@ def _find_handler(aggregate_class: type[AggregateRoot], event_class: type[Domain
     )
 
 
-def _foreign(aggregate: AggregateRoot, event: DomainEvent) -> ForeignEventError:
+def _foreign(aggregate: AggregateRoot, event: Any) -> ForeignEventError:
     return ForeignEventError(
         f"{_name(aggregate)} cannot apply {type(event).__qualname__} {event.event_id!r}: it is of the aggregate "
         f"{event.aggregate_id!r}. Make it with aggregate_id=self.id."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from commons_events.errors import (
     AggregateNotFoundError,
@@ -31,7 +32,7 @@ class KnownSnapshot(NamedTuple):
     """What an aggregate knows of the newest snapshot of it that fits its class."""
 
     version: int
-    taken_at: object
+    taken_at: datetime
 
 
 class AggregateStore(BaseEventStore):
@@ -88,7 +89,8 @@ class AggregateStore(BaseEventStore):
             AggregateDefinitionError: the class cannot be made from the id alone.
             InvalidVersionError: the version is less than 1.
         """
-        if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):
+        given: Any = version
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
             raise InvalidVersionError(f"An aggregate's version is a whole number from 1 on, not {version!r}.")
         aggregate = fresh(aggregate_class, id)
         stream = stream_of(aggregate_class, id)

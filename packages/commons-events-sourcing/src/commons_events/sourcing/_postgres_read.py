@@ -186,18 +186,17 @@ async def fetch_log(
                 full = len(events) == limit
                 return LogPage(events, events[-1].position if full else known)
             first = known + 1
-    async with connection.pipeline():
-        async with (
-            AsyncRawCursor(connection) as taken,
-            AsyncRawCursor(connection) as writers,
-            AsyncRawCursor(connection) as cursor,
-        ):
-            await taken.execute(_TAKEN, prepare=True)
-            await writers.execute(_WRITERS, prepare=True)
-            await _events(cursor, query, first, last, limit, False)
-            row = await taken.fetchone()
-            held = frozenset(name for (name,) in await writers.fetchall())
-            events = await _stored(cursor)
+    async with (
+        connection.pipeline(), AsyncRawCursor(connection) as taken,
+        AsyncRawCursor(connection) as writers,
+        AsyncRawCursor(connection) as cursor,
+    ):
+        await taken.execute(_TAKEN, prepare=True)
+        await writers.execute(_WRITERS, prepare=True)
+        await _events(cursor, query, first, last, limit, False)
+        row = await taken.fetchone()
+        held = frozenset(name for (name,) in await writers.fetchall())
+        events = await _stored(cursor)
     watermark.observe(row[0] if row else 0, held)
     count = watermark.accept(first, events, not any(query))
     if count == limit:

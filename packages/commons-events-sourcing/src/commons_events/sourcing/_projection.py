@@ -87,7 +87,8 @@ class Projection:
             raise ProjectionDefinitionError(
                 f"Projection {name[:20]!r}…: a name has at most {_LONGEST_NAME} characters."
             )
-        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        given: Any = version
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
             raise ProjectionDefinitionError(f"Projection {name!r}: version={version!r} has to be a number from 1 on.")
         if parking not in ("stream", "event"):
             raise ProjectionDefinitionError(f"Projection {name!r}: parking is 'stream' or 'event', not {parking!r}.")

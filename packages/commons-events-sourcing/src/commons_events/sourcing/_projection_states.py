@@ -166,7 +166,7 @@ class ProjectionStates:
                 .where(PARKED.c.rebuild.is_(False))
                 .group_by(PARKED.c.projection)
             )
-            parked = {row[0]: row[1] for row in counts.all()}
+            parked: dict[str, int] = dict(tuple(row) for row in counts.all())
         head = await self._store.head()
         return [await self._status(row, parked.get(row.name, 0), head) for row in rows]
 
@@ -322,7 +322,8 @@ class ProjectionStates:
             .where(PARKED.c.projection == name, PARKED.c.rebuild.is_(rebuild), PARKED.c.stream_id.in_(ids))
             .group_by(PARKED.c.stream_id, PARKED.c.stream_category)
         )
-        return {StreamId(id, category): position for id, category, position in rows.all()}
+        found: list[Any] = list(rows.all())
+        return {StreamId(id, category): position for id, category, position in found}
 
     async def unpark(self, transaction: StoreTransaction, name: str, position: int) -> None:
         """Take an event out that was handled after all."""

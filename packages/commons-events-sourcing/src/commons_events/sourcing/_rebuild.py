@@ -111,7 +111,7 @@ async def _note(store: BaseEventStore, states: ProjectionStates, name: str, posi
 
 async def _is_over(store: BaseEventStore, states: ProjectionStates, projection: Projection) -> bool:
     async with store.transaction() as transaction:
-        return (await states.require(transaction, projection.name)).rebuild_version != projection.version
+        return bool((await states.require(transaction, projection.name)).rebuild_version != projection.version)
 
 
 async def _swap(

@@ -88,8 +88,9 @@ class StateCodec:
                 f"{self._name} has an annotation that cannot be looked up, so there is no snapshot of it: {error}."
             ) from error
         attributes = {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not typing.ClassVar}
-        state = TypedDict(f"{aggregate_class.__name__}State", attributes, total=False)  # type: ignore[misc]
-        state.__pydantic_config__ = ConfigDict(  # type: ignore[attr-defined]
+        make: Any = TypedDict  # a checker cannot know fields that are found at run time
+        state: Any = make(f"{aggregate_class.__name__}State", attributes, total=False)
+        state.__pydantic_config__ = ConfigDict(
             extra="allow", ser_json_inf_nan="constants", arbitrary_types_allowed=False
         )
         try:

@@ -121,32 +121,38 @@ def ours(database: str) -> Ours:
     return Ours(postgres_url())
 
 
+@cache
+def their_classes() -> tuple[Any, Any]:
+    try:
+        from eventsourcing.application import Application
+        from eventsourcing.domain import Aggregate, event
+    except ImportError as error:
+        raise LeftOutError('pip install "eventsourcing[postgres]"') from error
+
+    class TheirBasket(Aggregate):  # type: ignore[misc,unused-ignore]
+        @event("Opened")
+        def __init__(self) -> None:
+            self.total = 0
+
+        @event("ItemAdded")
+        def add(self, sku: str, name: str, qty: int, price: float, note: str) -> None:
+            self.total += qty
+
+    # The library finds an event's class by its module and name.
+    TheirBasket.__qualname__ = "TheirBasket"
+    for name in ("Opened", "ItemAdded"):
+        getattr(TheirBasket, name).__qualname__ = f"TheirBasket.{name}"
+    globals()["TheirBasket"] = TheirBasket
+    return TheirBasket, Application
+
+
 class Theirs:
     """The eventsourcing library's application, with and without snapshots."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        try:
-            from eventsourcing.application import Application
-            from eventsourcing.domain import Aggregate, event
-        except ImportError as error:
-            raise LeftOutError('pip install "eventsourcing[postgres]"') from error
-
-        class TheirBasket(Aggregate):  # type: ignore[misc,unused-ignore]
-            @event("Opened")
-            def __init__(self) -> None:
-                self.total = 0
-
-            @event("ItemAdded")
-            def add(self, sku: str, name: str, qty: int, price: float, note: str) -> None:
-                self.total += qty
-
-        # The library finds an event's class by its module and name.
-        TheirBasket.__qualname__ = "TheirBasket"
-        for name in ("Opened", "ItemAdded"):
-            getattr(TheirBasket, name).__qualname__ = f"TheirBasket.{name}"
-        globals()["TheirBasket"] = TheirBasket
-        self.basket = TheirBasket
-        self.app: Any = Application(env={"IS_SNAPSHOTTING_ENABLED": "y", **environment})
+        basket, application = their_classes()
+        self.basket = basket
+        self.app = application(env={"IS_SNAPSHOTTING_ENABLED": "y", **environment})
         self.ids: dict[tuple[bool, int], Any] = {}
 
     def load(self, snapshot: bool, size: int, loads: int) -> float:
@@ -162,7 +168,7 @@ class Theirs:
                 self.app.take_snapshot(id)
         begun = perf_counter()
         for _ in range(loads):
-            loaded = self.app.repository.get(id)
+            loaded: Any = self.app.repository.get(id)
         spent = perf_counter() - begun
         assert loaded.version == size
         return spent / loads * 1e3

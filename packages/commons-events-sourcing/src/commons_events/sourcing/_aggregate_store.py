@@ -11,9 +11,11 @@ from commons_events.errors import (
     ConfigurationError,
     ForeignAggregateError,
     InvalidVersionError,
+    SnapshotError,
     UnchangedAggregateError,
 )
 from commons_events.event import Event
+from commons_events.log import logger
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._aggregate import A, AggregateRoot, fresh
 from commons_events.sourcing._decoding import decode, reader_of
@@ -96,16 +98,19 @@ class AggregateStore(BaseEventStore):
         stream = stream_of(aggregate_class, id)
         backend = await self._ready()
         last = MAX_POSITION if version is None else version
+        page: Sequence[StoredEvent] | None = None
         if aggregate_class.snapshot_policy is not None:
-            await self._restore(aggregate, stream, last)
+            page = await self._restore(aggregate, stream, last)
         start, final_id = aggregate._version, ""
         while True:
-            page = await backend.fetch_stream(stream, aggregate._version + 1, last, _PAGE, False)
+            if page is None:
+                page = await backend.fetch_stream(stream, aggregate._version + 1, last, _PAGE, False)
             if page:
                 aggregate.replay(events_of(page))
                 final_id = page[-1].event_id
-            if len(page) < _PAGE:
+            if len(page) < _PAGE - 1:
                 break
+            page = None
         if not aggregate._version or (version is not None and aggregate._version < version):
             await self._refuse_missing(aggregate, stream, version)
         aggregate._origin = self
@@ -143,30 +148,41 @@ class AggregateStore(BaseEventStore):
             appends.append(Append(stream, tuple(aggregate._pending), aggregate.saved_version))
         return appends
 
-    async def _restore(self, aggregate: AggregateRoot, stream: StreamId, at_most: int) -> None:
-        """Bring a fresh aggregate to its newest snapshot, if that fits its class and its stream."""
+    async def _restore(self, aggregate: AggregateRoot, stream: StreamId, last: int) -> Sequence[StoredEvent] | None:
+        """Bring a fresh aggregate to its newest snapshot, if that fits its class and its stream.
+
+        Returns:
+            the events that follow the snapshot; None where there is none that fits.
+        """
         aggregate_class = type(aggregate)
-        stored = await self.snapshot(stream, _kind(aggregate_class), at_most=at_most)
+        backend = await self._ready()
+        stored = await backend.snapshot(stream, _kind(aggregate_class), last)
         if stored is None:
-            return
+            return None
         codec = state_codec(aggregate_class)
         if stored.schema_version != codec.fingerprint:
-            return
+            return None
         event_id, _, data = stored.data.partition(b"\n")
         state = codec.load(data)
         if state is None:
-            return
+            return None
+        page = await backend.fetch_stream(stream, stored.version, last, _PAGE, False)
         # A stream that was restored from elsewhere may have other events there, or none.
-        (*_, last) = await self.fetch_stream(stream, from_version=stored.version, to_version=stored.version) or (None,)
-        if last is None or last.event_id.encode() != event_id:
-            return
-        vars(aggregate).clear()
-        vars(aggregate).update(state)
+        if not page or page[0].aggregate_version != stored.version or page[0].event_id.encode() != event_id:
+            return None
+        attributes = vars(aggregate)
+        attributes.clear()
+        attributes.update(state)
         aggregate._version = stored.version
         aggregate._snapshot = KnownSnapshot(stored.version, stored.taken_at)
+        return page[1:]
 
     async def _keep_snapshot_if_due(self, aggregate: AggregateRoot, stream: StreamId, event_id: str) -> None:
-        snapshot = _snapshot_if_due(aggregate, stream, event_id)
+        try:
+            snapshot = _snapshot_if_due(aggregate, stream, event_id)
+        except SnapshotError as error:  # what is read is whole without it; saving says it aloud
+            logger().warning("a snapshot cannot be kept", stream=str(stream), error=str(error))
+            return
         if snapshot is None:
             return
         async with self.transaction() as transaction:

@@ -270,6 +270,19 @@ async def test_a_state_that_cannot_be_kept_is_refused_before_anything_is_stored(
         assert len(awkward.pending_events) == 10
 
 
+@pytest.mark.asyncio
+async def test_loading_needs_no_snapshot_that_can_be_kept() -> None:
+    class Late(Counter):
+        category = "Counter"
+
+        def handle_counted(self, event: Counted) -> None:
+            self.total = {event.by}  # type: ignore[assignment]
+
+    async with EventStore("memory://") as store:
+        await counted(store, *range(12))
+        assert (await store.load(Late, "n-1")).total == {11}  # type: ignore[comparison-overlap]
+
+
 def test_an_annotation_that_cannot_be_looked_up_is_named() -> None:
     odd = type("Odd", (AggregateRoot,), {"__annotations__": {"x": "Nowhere"}, "__module__": __name__})
     with pytest.raises(SnapshotError, match="Nowhere"):

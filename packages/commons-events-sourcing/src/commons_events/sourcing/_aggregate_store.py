@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -11,7 +11,6 @@ from commons_events.errors import (
     ConfigurationError,
     ForeignAggregateError,
     InvalidVersionError,
-    SnapshotError,
     UnchangedAggregateError,
 )
 from commons_events.event import Event
@@ -180,13 +179,13 @@ class AggregateStore(BaseEventStore):
     async def _keep_snapshot_if_due(self, aggregate: AggregateRoot, stream: StreamId, event_id: str) -> None:
         try:
             snapshot = _snapshot_if_due(aggregate, stream, event_id)
-        except SnapshotError as error:  # what is read is whole without it; saving says it aloud
-            logger().warning("a snapshot cannot be kept", stream=str(stream), error=str(error))
+            if snapshot is None:
+                return
+            async with self.transaction() as transaction:
+                await transaction.save_snapshot(snapshot)
+        except Exception as error:  # noqa: BLE001  # what was read is whole without it, also from a read-only database
+            logger().warning("a snapshot was not kept", stream=str(stream), error=f"{type(error).__name__}: {error}")
             return
-        if snapshot is None:
-            return
-        async with self.transaction() as transaction:
-            await transaction.save_snapshot(snapshot)
         aggregate._snapshot = KnownSnapshot(snapshot.version, snapshot.taken_at)
 
     async def _refuse_missing(self, aggregate: AggregateRoot, stream: StreamId, version: int | None) -> None:
@@ -211,9 +210,14 @@ def _kind(aggregate_class: type[AggregateRoot]) -> str:
 def events_of(page: Sequence[StoredEvent]) -> list[Event]:
     """The events of stored ones; each aggregate's event with the version that it has in its stream."""
     events: list[Event] = []
+    readers: dict[tuple[str, str, str], Callable[[bytes], Event]] = {}
     try:
         for stored in page:
-            event = reader_of(stored[4], stored[5], stored[6])(stored[7])
+            key = stored[4], stored[5], stored[6]
+            read = readers.get(key)
+            if read is None:
+                read = readers[key] = reader_of(*key)
+            event = read(stored[7])
             if isinstance(event, DomainEvent) and event.aggregate_version != stored[2]:
                 event.placed(stored[2])
             events.append(event)

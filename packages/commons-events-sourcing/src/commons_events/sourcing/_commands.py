@@ -137,7 +137,7 @@ def rebuild(projector: Code, name: Name) -> None:
                 done = await found.rebuild(name, on_progress=moved)
         else:
             done = await found.rebuild(name)
-        typer.echo(f"{name}: {done.events} events handled, {done.parked} parked; the new tables are live.")
+        typer.echo(f"{name}: {done.events} events read, {done.parked} parked; the new tables are live.")
         return _FAILED if done.parked else 0
 
     _run_projector(projector, work)

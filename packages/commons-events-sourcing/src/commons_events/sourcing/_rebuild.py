@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Table, insert, text
 from sqlalchemy.schema import CreateIndex, CreateTable, sort_tables
@@ -37,7 +38,7 @@ class RebuildProgress:
     head: int
     """The store's highest position; it may rise meanwhile."""
     events: int
-    """Handled so far, by this call."""
+    """Read so far, by this call; those included that were parked."""
     parked: int = 0
     """Events that are parked in what is live now; known at the end."""
     swapped: bool = False
@@ -195,12 +196,12 @@ class _PostgresShadow(_Shadow):
         return True
 
     def _swap(self, connection: Connection) -> None:
-        quote = connection.dialect.identifier_preparer.quote
-        target = quote(connection.execute(text("SELECT current_schema()")).scalar_one())
+        quoted = connection.dialect.identifier_preparer.quote
+        target = quoted(connection.execute(text("SELECT current_schema()")).scalar_one())
         for table in reversed(self._tables):
-            connection.execute(text(f"DROP TABLE IF EXISTS {target}.{quote(table.name)}"))
+            connection.execute(text(f"DROP TABLE IF EXISTS {target}.{quoted(table.name)}"))
         for table in self._tables:
-            connection.execute(text(f"ALTER TABLE {self._schema}.{quote(table.name)} SET SCHEMA {target}"))
+            connection.execute(text(f"ALTER TABLE {self._schema}.{quoted(table.name)} SET SCHEMA {target}"))
         connection.execute(text(f"DROP SCHEMA {self._schema}"))
 
 
@@ -224,7 +225,7 @@ async def _sqlite_shadow(
         path = main.with_name(_slug(f"{main.name}-rebuild-", projection.name, 200))
     if not resumed:
         _remove(path)
-    beside = EventStore(f"sqlite:///{path}")
+    beside = EventStore(f"sqlite:///{quote(str(path))}")
     try:
         beside_states = ProjectionStates(beside)
         await beside_states.make_tables()
@@ -272,14 +273,14 @@ class _SqliteShadow(_Shadow):
             table.drop(connection, checkfirst=True)
         for table in self._tables:
             table.create(connection)
-        quote = connection.dialect.identifier_preparer.quote
+        quoted = connection.dialect.identifier_preparer.quote
         source = sqlite3.connect(self._path)
         try:
             for table in self._tables:
-                columns = ", ".join(quote(column.name) for column in table.columns if column.computed is None)
+                columns = ", ".join(quoted(column.name) for column in table.columns if column.computed is None)
                 count = sum(column.computed is None for column in table.columns)
-                put = f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({', '.join('?' * count)})"
-                rows = source.execute(f"SELECT {columns} FROM {quote(table.name)}")
+                put = f"INSERT INTO {quoted(table.name)} ({columns}) VALUES ({', '.join('?' * count)})"
+                rows = source.execute(f"SELECT {columns} FROM {quoted(table.name)}")
                 while some := rows.fetchmany(_ROWS):
                     connection.exec_driver_sql(put, some)
         finally:

@@ -4,9 +4,11 @@
 """
 
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
+from commons_events.sourcing._copy import Progress, ProgressBar, copy_events
 from commons_events.sourcing._facade import EventStore
 from commons_events.sourcing._groups import GroupDelivery, GroupSubscription
 from commons_events.sourcing._memory import MemoryBackend
+from commons_events.sourcing._relay import OutboxRelay
 from commons_events.sourcing._store import BaseEventStore, StoreTransaction
 from commons_events.sourcing._subscription import Subscription
 from commons_events.sourcing._types import (
@@ -25,6 +27,7 @@ from commons_events.sourcing._types import (
     StreamId,
     Tagged,
 )
+from commons_events.sourcing._upgrade import upgrade
 
 __all__ = [
     "ANY",
@@ -45,12 +48,17 @@ __all__ = [
     "LogQuery",
     "MemoryBackend",
     "NewEvent",
+    "OutboxRelay",
     "PreparedAppend",
     "PreparedEvent",
+    "Progress",
+    "ProgressBar",
     "StoreTransaction",
     "StoredEvent",
     "StoredSnapshot",
     "StreamId",
     "Subscription",
     "Tagged",
+    "copy_events",
+    "upgrade",
 ]

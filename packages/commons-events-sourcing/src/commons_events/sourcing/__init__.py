@@ -6,10 +6,12 @@
 from commons_events.sourcing._aggregate import AggregateRoot
 from commons_events.sourcing._aggregate_store import AggregateStore
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
+from commons_events.sourcing._copy import Progress, ProgressBar, copy_events
 from commons_events.sourcing._domain_event import DomainEvent
 from commons_events.sourcing._facade import EventStore
 from commons_events.sourcing._groups import GroupDelivery, GroupSubscription
 from commons_events.sourcing._memory import MemoryBackend
+from commons_events.sourcing._relay import OutboxRelay
 from commons_events.sourcing._repository import Repository, run_unit
 from commons_events.sourcing._snapshots import SnapshotPolicy
 from commons_events.sourcing._store import BaseEventStore, StoreTransaction
@@ -31,6 +33,7 @@ from commons_events.sourcing._types import (
     Tagged,
 )
 from commons_events.sourcing._unit_of_work import UnitOfWork
+from commons_events.sourcing._upgrade import upgrade
 
 __all__ = [
     "ANY",
@@ -54,8 +57,11 @@ __all__ = [
     "LogQuery",
     "MemoryBackend",
     "NewEvent",
+    "OutboxRelay",
     "PreparedAppend",
     "PreparedEvent",
+    "Progress",
+    "ProgressBar",
     "Repository",
     "SnapshotPolicy",
     "StoreTransaction",
@@ -65,5 +71,7 @@ __all__ = [
     "Subscription",
     "Tagged",
     "UnitOfWork",
+    "copy_events",
     "run_unit",
+    "upgrade",
 ]

@@ -136,7 +136,8 @@ class GroupSubscription:
 
     async def _renew(self) -> None:
         now = current_runtime().monotonic()
-        if now - self._renewed < self._seconds / 3:
+        third = self._seconds / 3
+        if now - self._renewed < (third if self._parts else min(third, self._poll_interval)):
             return
         backend = await self._store._ready()
         leases = await backend.lease(self.group, self.partitions, self.worker, self._seconds)

@@ -58,7 +58,10 @@ class _Transaction(BackendTransaction):
         self.state = state
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        return _append(self.state, appends)
+        state = self.state.copy()
+        results = _append(state, appends)
+        self.state = state
+        return results
 
     async def fetch_stream(
         self, stream: StreamId, first: int, last: int, limit: int, backwards: bool

@@ -58,6 +58,8 @@ class _Transaction(BackendTransaction):
         self._raw = raw
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
+        if len(appends) == 1:
+            return all_stored(await write(self._raw, appends))
         async with self._raw.transaction():  # within the outer one: what fails here leaves nothing behind
             return all_stored(await write(self._raw, appends))
 
@@ -152,6 +154,7 @@ class PostgresBackend(Backend):
         self._unannounced = False
         self._news = asyncio.Event()
         self._holders: set[asyncio.Task[Any]] = set()
+        self._reads: set[asyncio.Future[LogPage]] = set()
         self._closed = False
 
     # --- connections -----------------------------------------------------------------------------------------
@@ -224,6 +227,8 @@ class PostgresBackend(Backend):
             return
         self._closed = True
         await self._writes.close()
+        if self._reads:
+            await asyncio.wait(set(self._reads))
         if self._announcing is not None:
             await asyncio.wait([self._announcing])
         if self._listening is not None:
@@ -286,6 +291,8 @@ class PostgresBackend(Backend):
                 raw = (await connection.get_raw_connection()).driver_connection
                 assert raw is not None
                 raw.adapters.register_loader("json", ByteaBinaryLoader)
+                # SQLAlchemy begins with the first statement, and psycopg would take an inner transaction for the outer
+                await connection.exec_driver_sql("SELECT 1")
                 if task is not None:
                     self._holders.add(task)
                 try:
@@ -314,6 +321,13 @@ class PostgresBackend(Backend):
     async def fetch_log(
         self, query: LogQuery, first: int, last: int, limit: int, backwards: bool, *, scan: int | None = None
     ) -> LogPage:
+        # To cancel a query in a pipeline costs the connection; a page is read in no time.
+        reading = asyncio.ensure_future(self._fetch_log(query, first, last, limit, backwards))
+        self._reads.add(reading)
+        reading.add_done_callback(self._reads.discard)
+        return await asyncio.shield(reading)
+
+    async def _fetch_log(self, query: LogQuery, first: int, last: int, limit: int, backwards: bool) -> LogPage:
         async with self._borrow() as connection:
             return await fetch_log(connection, self._watermark, query, first, last, limit, backwards)
 

@@ -200,11 +200,13 @@ class SqliteBackend(Backend):
         return result
 
     def _begin(self) -> Connection:
+        connection: Connection = self._engine.connect()
+        connection.begin()  # which sends nothing, but makes commit() send something
         try:
             self._raw.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
+            connection.close()
             raise self._failure(error) from error
-        connection: Connection = self._engine.connect()
         return connection
 
     async def close(self) -> None:

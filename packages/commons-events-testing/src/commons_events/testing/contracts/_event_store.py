@@ -248,7 +248,17 @@ class EventStoreContract(Contract, contract=True):
     async def test_bad_input_is_refused_and_nothing_is_stored(self) -> None:
         s, store = sourcing(), await self.store(max_event_bytes=2_000)
         good = Counted()
-        for stream in ("", "x" * 256, "a\nb", "a\x00", "\ud800", 7, None, s.StreamId("a", "b\x1f"), s.StreamId("a", None)):
+        for stream in (
+            "",
+            "x" * 256,
+            "a\nb",
+            "a\x00",
+            "\ud800",
+            7,
+            None,
+            s.StreamId("a", "b\x1f"),
+            s.StreamId("a", None),
+        ):
             with pytest.raises(InvalidStreamError):
                 await store.append(stream, [good])
         for version in (-1, 2**63, 1.5, "1", True, None):
@@ -313,7 +323,12 @@ class EventStoreContract(Contract, contract=True):
         assert await numbers(backwards=True, limit=1) == [10]
         assert await numbers(from_version=9) == [9, 10]
         assert await numbers(limit=4) == [1, 2, 3, 4]
-        assert await numbers(limit=0) == await numbers(from_version=11) == await numbers(from_version=5, to_version=4) == []
+        assert (
+            await numbers(limit=0)
+            == await numbers(from_version=11)
+            == await numbers(from_version=5, to_version=4)
+            == []
+        )
         assert await listed(store.read_stream("unknown", backwards=True, limit=1)) == []
         assert ids(await store.fetch_stream("a", from_version=3, to_version=4)) == ids(events[2:4])
 
@@ -488,7 +503,9 @@ class EventStoreContract(Contract, contract=True):
             return
         from sqlalchemy import Column, Integer, MetaData, String, Table, select
 
-        totals = Table("totals", metadata := MetaData(), Column("name", String(20), primary_key=True), Column("n", Integer))
+        totals = Table(
+            "totals", metadata := MetaData(), Column("name", String(20), primary_key=True), Column("n", Integer)
+        )
         async with store.transaction() as transaction:
             await transaction.run_sync(lambda connection: metadata.create_all(connection))
             await transaction.execute(totals.insert(), [{"name": "a", "n": 1}, {"name": "b", "n": 2}])
@@ -713,7 +730,7 @@ class EventStoreContract(Contract, contract=True):
         await quick.close()
 
     async def test_partitions_are_shared_evenly(self) -> None:
-        store = await self.store()
+        store = await (await self.store()).open()
         share = store.backend.lease
         assert len(await share("g", 8, "a", 60)) == 8
         assert await share("g", 8, "b", 60) == []

@@ -14,6 +14,7 @@ pytest.importorskip("rich", reason="the command line is commons-events-core's ex
 
 from typer.testing import CliRunner
 
+from commons_events.sourcing import EventStore
 from commons_events.sourcing._commands import projections
 
 VIEWS = """
@@ -115,6 +116,7 @@ def test_rebuild(views: Path) -> None:
         (["pause", "nobody"], 2, "no projection 'nobody'; there are: names"),
         (["status", "--store", "oracle://x"], 2, "oracle"),
         (["status", "--store", "memory://"], 2, "no SQL"),
+        (["status", "--store", "sqlite:///nowhere.db"], 2, "there is no such file"),
         (["rebuild", "command_views", "names"], 2, "not of the form MODULE:PROJECTOR"),
         (["rebuild", "nowhere:projector", "names"], 2, "No module named 'nowhere'"),
         (["rebuild", "command_views:other", "names"], 2, "this is a int, and no Projector"),
@@ -128,8 +130,13 @@ def test_what_cannot_be_done_says_why(views: Path, arguments: list[str], code: i
 
 
 def test_a_store_without_projections_says_so(tmp_path: Path) -> None:
-    code, output = run("status", "--store", f"sqlite:///{tmp_path}/new.db")
-    assert (code, output) == (0, "No projection has run on this store.\n")
+    async def make() -> None:
+        async with EventStore(url):
+            pass
+
+    url = f"sqlite:///{tmp_path}/new.db"
+    asyncio.run(make())
+    assert run("status", "--store", url) == (0, "No projection has run on this store.\n")
 
 
 def test_the_command_is_found_by_its_entry_point() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,16 @@ async def test_two_workers_of_one_projection_give_each_event_one_effect(store: E
 
 
 @pytest.mark.asyncio
+async def test_workers_that_start_at_once_make_the_tables_once(url: str) -> None:
+    async with AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(EventStore(url)) for _ in range(4)]
+        await name(stores[0], "Ann")
+        handled = await asyncio.gather(*(People().projector(store).catch_up() for store in stores))
+        assert sum(handled) >= 1
+        assert await People().rows(stores[0]) == [("u-1", "Ann", 1)]
+
+
+@pytest.mark.asyncio
 async def test_handlers_that_are_not_async_get_a_connection_or_a_session(store: EventStore) -> None:
     class Base(DeclarativeBase):
         pass
@@ -258,6 +268,18 @@ async def test_a_poison_event_is_parked_with_its_followers_and_the_others_go_on(
     assert await projector.retry_parked("people") == (3, 0)
     assert await people.rows(store) == [("u-1", "Anne", 4), ("u-2", "Bob", 1)]
     assert (await projector.status())[0].is_healthy()
+
+
+@pytest.mark.asyncio
+async def test_two_who_retry_at_once_give_each_parked_event_one_effect(store: EventStore) -> None:
+    people = People(broken={f"n{number}" for number in range(10)})
+    await name(store, *(f"n{number}" for number in range(10)))
+    projector = people.projector(store)
+    await projector.catch_up()
+    people.broken.clear()
+    outcomes = await asyncio.gather(*(people.projector(store).retry_parked("people") for _ in range(3)))
+    assert sum(done for done, _ in outcomes) == 10
+    assert await people.rows(store) == [("u-1", "n9", 10)]
 
 
 @pytest.mark.asyncio

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import unquote
 
 import typer
 
@@ -169,9 +170,13 @@ def _set_paused(store: str, name: str, paused: bool) -> None:
 
 def _run_states(url: str, work: Callable[[ProjectionStates], Awaitable[int]]) -> None:
     async def opened() -> int:
+        from commons_events.errors import UnknownDatabaseError
         from commons_events.sourcing import EventStore
         from commons_events.sourcing.projections import ProjectionStates
 
+        file = url.partition("?")[0].removeprefix("sqlite:///")
+        if file != url and file and not Path(unquote(file)).is_file():  # the store would make it
+            raise UnknownDatabaseError(f"{url}: there is no such file, seen from {Path.cwd()}. Check the path.")
         async with EventStore(url) as store:
             return await work(ProjectionStates(store))
 

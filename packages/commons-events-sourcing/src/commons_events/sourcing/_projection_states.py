@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,15 @@ from commons_events.sourcing._types import StoredEvent, StreamId
 if TYPE_CHECKING:
     from commons_events.sourcing._projection import Projection
 
-__all__ = ["PARKED", "PROJECTIONS", "ParkedEvent", "ProjectionStates", "ProjectionStatus", "checkpoint_name"]
+__all__ = [
+    "PARKED",
+    "PROJECTIONS",
+    "ParkedEvent",
+    "ProjectionStates",
+    "ProjectionStatus",
+    "checkpoint_name",
+    "take_turns",
+]
 
 _metadata = MetaData()
 _ID = 255
@@ -224,16 +232,21 @@ class ProjectionStates:
             await transaction.run_sync(_make)
         self._made = True
 
-    async def register(self, transaction: StoreTransaction, projection: Projection) -> bool:
-        """Enter a projection that is new here; False where it is known already."""
-        if await self.row(transaction, projection.name) is not None:
-            return False
+    async def enter(self, transaction: StoreTransaction, projection: Projection) -> Any:
+        """The projection's row; where it is new here, its tables are made, and it is entered at the log's beginning."""
+        await transaction.run_sync(take_turns)
+        row = await self.row(transaction, projection.name)
+        if row is not None:
+            return row
+        await transaction.run_sync(_maker_of_tables(projection))
+        # The row is there from now on, so that it can be locked.
+        await transaction.save_checkpoint(checkpoint_name(projection.name), 0, backwards=True)
         await transaction.execute(
             insert(PROJECTIONS).values(
                 name=projection.name, version=projection.version, paused=False, changed_at=current_runtime().now()
             )
         )
-        return True
+        return await self.row(transaction, projection.name)
 
     async def row(self, transaction: StoreTransaction, name: str) -> Any:
         """The projection's row; None where there is none."""
@@ -325,13 +338,14 @@ class ProjectionStates:
         found: list[Any] = list(rows.all())
         return {StreamId(id, category): position for id, category, position in found}
 
-    async def unpark(self, transaction: StoreTransaction, name: str, position: int) -> None:
-        """Take an event out that was handled after all."""
-        await transaction.execute(
+    async def unpark(self, transaction: StoreTransaction, name: str, position: int) -> bool:
+        """Take an event out that is handled after all; False where somebody else has done so."""
+        result: Any = await transaction.execute(
             delete(PARKED).where(
                 PARKED.c.projection == name, PARKED.c.rebuild.is_(False), PARKED.c.position == position
             )
         )
+        return bool(result.rowcount)
 
     async def failed_again(self, transaction: StoreTransaction, name: str, position: int, error: Exception) -> None:
         """Note why a parked event failed once more."""
@@ -358,10 +372,26 @@ class ProjectionStates:
         )
 
 
-def _make(connection: Connection) -> None:
+def take_turns(connection: Connection) -> None:
+    """Let no other transaction make tables until this one ends; SQLite has one writer at a time anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _CREATING})
+
+
+def _make(connection: Connection) -> None:
+    take_turns(connection)
     _metadata.create_all(connection, checkfirst=True)
+
+
+def _maker_of_tables(projection: Projection) -> Callable[[Connection], None]:
+    """What makes those of the projection's tables that are missing."""
+
+    def make(connection: Connection) -> None:
+        for metadata in dict.fromkeys(table.metadata for table in projection.tables):
+            tables = [table for table in projection.tables if table.metadata is metadata]
+            metadata.create_all(connection, tables=tables, checkfirst=True)
+
+    return make
 
 
 def _reason(error: Exception) -> str:

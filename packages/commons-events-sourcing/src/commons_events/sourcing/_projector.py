@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from sqlalchemy import Connection
-
 from commons_events.errors import CommonsEventsError, ConfigurationError, UnknownProjectionError
 from commons_events.log import logger
 from commons_events.retries import Retry
@@ -137,13 +135,7 @@ class Projector:
         _ = projection.event_types  # refuses one without handlers
         await self._states.make_tables()
         async with self._store.transaction() as transaction:
-            await transaction.checkpoint(checkpoint_name(projection.name))  # one worker at a time
-            row = await self._states.row(transaction, projection.name)
-            if row is None:
-                await transaction.run_sync(maker_of_tables(projection))
-                await self._states.register(transaction, projection)
-            else:
-                check_version(projection, row.version)
+            check_version(projection, (await self._states.enter(transaction, projection)).version)
         self._started.add(projection.name)
 
     async def _follow(self, projection: Projection) -> None:
@@ -197,10 +189,7 @@ class Projector:
         _ = projection.event_types
         await self._states.make_tables()
         async with self._store.transaction() as transaction:
-            await transaction.checkpoint(checkpoint_name(name))
-            if await self._states.row(transaction, name) is None:
-                await transaction.run_sync(maker_of_tables(projection))
-                await self._states.register(transaction, projection)
+            await self._states.enter(transaction, projection)
         done = await rebuild(self._store, projection, self._states, self._retry, self._batch, on_progress)
         self._started.discard(name)
         return done
@@ -219,28 +208,32 @@ class Projector:
         await self._start(projection)
         backend = await self._store._ready()
         blocked: set[object] = set()
-        done = left = 0
-        for parked in await self._states.parked(name, limit=_MOST_PARKED):
-            if parked.stream in blocked:
-                left += 1
-                continue
-            page = (await backend.fetch_log(LogQuery(), parked.position, parked.position, 1, False)).events
-            try:
-                async with self._store.transaction() as transaction:
-                    await transaction.checkpoint(checkpoint_name(name))
-                    if page:  # else its stream was deleted, and nothing is left to handle
-                        (event,) = events_of(page)
-                        await projection.handle(event, page[0], transaction)
-                    await self._states.unpark(transaction, name, parked.position)
-                done += 1
-            except Exception as error:
-                if isinstance(error, CommonsEventsError) and error.retriable:
-                    raise
-                left += 1
-                if projection.parking == "stream":
-                    blocked.add(parked.stream)
-                async with self._store.transaction() as transaction:
-                    await self._states.failed_again(transaction, name, parked.position, error)
+        done = left = after = 0
+        # Those that workers park meanwhile come in another round: they wait behind what is handled here.
+        while waiting := [one for one in await self._states.parked(name, limit=_MOST_PARKED) if one.position > after]:
+            after = waiting[-1].position
+            for parked in waiting:
+                if parked.stream in blocked:
+                    left += 1
+                    continue
+                page = (await backend.fetch_log(LogQuery(), parked.position, parked.position, 1, False)).events
+                try:
+                    async with self._store.transaction() as transaction:
+                        await transaction.checkpoint(checkpoint_name(name))
+                        if not await self._states.unpark(transaction, name, parked.position):
+                            continue  # somebody else retries, too
+                        if page:  # else its stream was deleted, and nothing is left to handle
+                            (event,) = events_of(page)
+                            await projection.handle(event, page[0], transaction)
+                    done += 1
+                except Exception as error:
+                    if isinstance(error, CommonsEventsError) and error.retriable:
+                        raise
+                    left += 1
+                    if projection.parking == "stream":
+                        blocked.add(parked.stream)
+                    async with self._store.transaction() as transaction:
+                        await self._states.failed_again(transaction, name, parked.position, error)
         return done, left
 
     def _find(self, name: str) -> Projection:
@@ -301,14 +294,3 @@ class _Worker:
         else:
             backend = await self._store._ready()
             await backend.wait(self._reading.position, self._poll_interval)
-
-
-def maker_of_tables(projection: Projection) -> Callable[[Connection], None]:
-    """What makes those of the projection's tables that are missing."""
-
-    def make(connection: Connection) -> None:
-        for metadata in dict.fromkeys(table.metadata for table in projection.tables):
-            tables = [table for table in projection.tables if table.metadata is metadata]
-            metadata.create_all(connection, tables=tables, checkfirst=True)
-
-    return make

@@ -21,7 +21,7 @@ from commons_events.errors import CapabilityError
 from commons_events.retries import Retry
 from commons_events.sourcing._projection import Projection
 from commons_events.sourcing._projection_pages import Ground, Outcome, Pages, check_version
-from commons_events.sourcing._projection_states import PARKED, ProjectionStates, checkpoint_name
+from commons_events.sourcing._projection_states import PARKED, ProjectionStates, checkpoint_name, take_turns
 from commons_events.sourcing._store import BaseEventStore, StoreTransaction
 
 __all__ = ["RebuildProgress", "rebuild"]
@@ -150,7 +150,7 @@ async def _postgres_shadow(
     """A schema of its own, which comes first in the search path of the rebuild's transactions."""
     shadow = _PostgresShadow(store, projection, states)
     async with store.transaction() as transaction:
-        await transaction.checkpoint(checkpoint_name(projection.name, rebuild=True))
+        await transaction.run_sync(take_turns)
         there = await transaction.run_sync(shadow.is_there)
         if not (resumed and there):
             await transaction.run_sync(shadow.make)

@@ -113,6 +113,7 @@ class MemoryBackend(Backend):
         """What is stored stays until this object goes."""
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
+        await asyncio.sleep(0)  # as a database would, it lets others run, and its caller be cancelled
         async with self._writing():
             if len(appends) == 1:  # by itself it changes nothing where it fails
                 results = _append(self._state, appends)

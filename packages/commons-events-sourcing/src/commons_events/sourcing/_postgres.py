@@ -108,8 +108,8 @@ class PostgresBackend(Backend):
         connect_timeout: seconds.
         notify: tell other processes of new events by NOTIFY, and listen to theirs. Without, they poll: behind a
             connection pool that shares sessions between transactions, which LISTEN does not survive.
-        synchronous_commit: as PostgreSQL's setting; None leaves the server's. With ``off`` a crash of the server loses the
-            last few tenths of a second, of which it had said that they are stored.
+        synchronous_commit: as PostgreSQL's setting; None leaves the server's. With ``off`` a crash of the server loses
+            the last few tenths of a second, of which it had said that they are stored.
     """
 
     name: ClassVar[str] = "postgresql"
@@ -181,7 +181,7 @@ class PostgresBackend(Backend):
 
     @asynccontextmanager
     async def _borrow(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection that commits each statement; one that broke, or that was left in the middle, is not used again."""
+        """A connection that commits each statement; one that broke, or was left in the middle, is not used again."""
         async with self._places:
             while self._idle and self._idle[-1].closed:
                 self._idle.pop()

@@ -7,12 +7,12 @@ So it is told up to which position the log is settled, and goes no further. The 
 2. After that, list the transactions that hold a ``ROW EXCLUSIVE`` lock on the events' table: W.
 3. When all of W have ended, no position up to h can come any more: h is settled.
 
-Why this is right: PostgreSQL gives every statement that inserts (INSERT, COPY) this lock before it is executed, so before
-it takes a position, and lets it go only at the end of its transaction, after what it committed is visible. A transaction
-that took a position up to h had therefore the lock at step 1 at the latest; if it is not in W it has ended before step 2,
-and if it is, step 3 waits for it. What is read after that sees what it committed; what it did not is never coming: a
-position that nobody has is a hole that readers pass. No row has to carry anything for it, an hour-long transaction on other
-tables holds nobody back, and whoever inserts by hand or from another program is under the same rule.
+Why this is right: PostgreSQL gives every statement that inserts (INSERT, COPY) this lock before it is executed, so
+before it takes a position, and lets it go only at the end of its transaction, after what it committed is visible. A
+transaction that took a position up to h had therefore the lock at step 1 at the latest; if it is not in W it has ended
+before step 2, and if it is, step 3 waits for it. What is read after that sees what it committed; what it did not is
+never coming: a position that nobody has is a hole that readers pass. No row has to carry anything for it, an hour-long
+transaction on other tables holds nobody back, and whoever inserts by hand is under the same rule.
 
 A prepared transaction (two-phase commit) shows under another name than before; while there is one, it counts as in W.
 Where the positions follow each other without a hole from what is settled, nothing has to be asked.
@@ -187,7 +187,8 @@ async def fetch_log(
                 return LogPage(events, events[-1].position if full else known)
             first = known + 1
     async with (
-        connection.pipeline(), AsyncRawCursor(connection) as taken,
+        connection.pipeline(),
+        AsyncRawCursor(connection) as taken,
         AsyncRawCursor(connection) as writers,
         AsyncRawCursor(connection) as cursor,
     ):
@@ -195,7 +196,7 @@ async def fetch_log(
         await writers.execute(_WRITERS, prepare=True)
         await _events(cursor, query, first, last, limit, False)
         row = await taken.fetchone()
-        held = frozenset(name for (name,) in await writers.fetchall())
+        held = frozenset([name for (name,) in await writers.fetchall()])
         events = await _stored(cursor)
     watermark.observe(row[0] if row else 0, held)
     count = watermark.accept(first, events, not any(query))

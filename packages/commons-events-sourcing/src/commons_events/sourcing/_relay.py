@@ -27,8 +27,8 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.1, 30.0
 class OutboxRelay:
     """Publishes what is stored: saving an event and publishing it are then one thing, without a transaction over both.
 
-    Each stream's events are published in its order, under the stream's id as the key; the next one goes out once the one
-    before is confirmed, and different streams go side by side. After a crash the last page comes again, with the same
+    Each stream's events are published in its order, under the stream's id as the key; the next one goes out once the
+    one before is confirmed, and different streams go side by side. After a crash the last page comes again, with the same
     event ids: at least once. Of several relays of one name, one works and the others stand by.
 
     Args:

@@ -116,7 +116,7 @@ def checkpoints(connection: Connection, prefix: str) -> Mapping[str, int]:
     """See `Backend.checkpoints`."""
     c = t.checkpoints.c
     query = select(c.name, c.position).where(c.name.startswith(prefix, autoescape=True))
-    return {name: position for name, position in connection.execute(query)}
+    return {row.name: row.position for row in connection.execute(query)}
 
 
 def delete_checkpoint(connection: Connection, name: str) -> None:

@@ -123,8 +123,8 @@ class SqliteBackend(Backend):
         parts = urlsplit(url)
         if parts.netloc:
             raise ConfigurationError(
-                f"{url}: the path of an SQLite file comes after three slashes (sqlite:///file.db), an absolute one after "
-                "four (sqlite:////tmp/file.db)."
+                f"{url}: the path of an SQLite file comes after three slashes (sqlite:///file.db), an absolute one "
+                "after four (sqlite:////tmp/file.db)."
             )
         settings = dict(parse_qsl(parts.query))
         if unknown := settings.keys() - {"synchronous"}:
@@ -478,9 +478,8 @@ def _known(
             rows = cursor.execute(f"{statement} event_id = ? AND stream_id = ?", (event_id, stream_id))
             found += [Known(*row) for row in rows]
         return sorted(found, key=lambda known: known.aggregate_version)
-    rows = cursor.execute(
-        f"{statement} stream_id = ? AND version BETWEEN ? AND ? ORDER BY version", (stream_id, *where)
-    )
+    statement += "stream_id = ? AND version BETWEEN ? AND ? ORDER BY version"
+    rows = cursor.execute(statement, (stream_id, *where))
     return [Known(*row) for row in rows]
 
 
@@ -530,8 +529,9 @@ def _fetch_log(raw: sqlite3.Connection, query: LogQuery, first: int, last: int, 
         parameters.append(tag)  # type: ignore[arg-type]
     order = "DESC" if backwards else ""
     rows = raw.execute(
-        f"SELECT {_VALUES}, s.id, s.category FROM (SELECT * FROM commons_events_events WHERE {' AND '.join(conditions)} "
-        f"ORDER BY position {order} LIMIT ?) e JOIN commons_events_streams s USING (stream_id) ORDER BY e.position {order}",
+        f"SELECT {_VALUES}, s.id, s.category FROM (SELECT * FROM commons_events_events "
+        f"WHERE {' AND '.join(conditions)} ORDER BY position {order} LIMIT ?) e "
+        f"JOIN commons_events_streams s USING (stream_id) ORDER BY e.position {order}",
         (*parameters, limit),
     ).fetchall()
     make, time = StoredEvent._make, datetime.fromisoformat

@@ -1,7 +1,7 @@
 """The store's tables, as SQLAlchemy knows them: the same on PostgreSQL and SQLite but for a few types.
 
-Events are partition-ready: no foreign key points at them or from them, and one writer at a time moves a stream's row on,
-which is what keeps versions unique; the unique index only says so once more.
+Events are partition-ready: no foreign key points at them or from them, and one writer at a time moves a stream's row
+on, which is what keeps versions unique; the unique index only says so once more.
 """
 
 from __future__ import annotations

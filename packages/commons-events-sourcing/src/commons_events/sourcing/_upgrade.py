@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -33,6 +31,9 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
     Raises:
         StoreUnavailableError: the database is out of reach.
     """
+    from alembic import command  # which takes longer to import than all else here
+    from alembic.config import Config
+
     try:
         url = make_url(connection_string)
     except ArgumentError as error:

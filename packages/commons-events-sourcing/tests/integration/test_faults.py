@@ -65,7 +65,7 @@ class Reader:
 
     async def _follow(self, store: EventStore) -> None:
         async for stored in store.subscribe(poll_interval=0.1):
-            self.seen.append(stored)  # noqa: PERF401  # it never ends
+            self.seen.append(stored)  # it never ends
 
 
 def check(events: list[StoredEvent], confirmed: set[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -444,7 +444,7 @@ async def _discard(connection: AsyncConnection[Any]) -> None:
         await connection.close()
 
 
-async def _again(attempt: Callable[[], Any]) -> Any:
+async def _again(attempt: Callable[[], Awaitable[T]]) -> T:
     """Call ``attempt``, and once more where transactions got into each other's way."""
     for left in range(9, -1, -1):
         try:

@@ -180,7 +180,7 @@ async def write(connection: Connection, appends: Sequence[PreparedAppend]) -> li
             if not append.events or expected is ExpectedState.ANY or expected is ExpectedState.STREAM_EXISTS:
                 outcomes[index] = await _place(cursor, append, left, index)
             else:
-                left.append((index, append, 0 if expected is ExpectedState.NO_STREAM else expected))  # type: ignore[arg-type]
+                left.append((index, append, 0 if expected is ExpectedState.NO_STREAM else expected))
         for _ in range(_RETRIES):
             if not left:
                 break

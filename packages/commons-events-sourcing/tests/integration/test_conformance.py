@@ -79,7 +79,7 @@ async def test_a_sequence_of_expected_versions(place: Place, case: dict[str, Any
         async def append(step: dict[str, Any]) -> Any:
             expected = step["expected"]
             chosen = [events[number] for number in step["events"]]
-            return await store.append("s", chosen, expected=EXPECTED.get(expected, None) or expected + 1)
+            return await store.append("s", chosen, expected=EXPECTED.get(expected) or expected + 1)
 
         await append(case["first_append"])
         if "wrong" in case["expect"]:
@@ -207,7 +207,7 @@ class Reader:
 
     async def _follow(self, store: EventStore, after: int) -> None:
         async for stored in store.subscribe(after=after, poll_interval=0.05):
-            self.seen.append(stored)  # noqa: PERF401  # it never ends
+            self.seen.append(stored)  # it never ends
 
     @property
     def streams(self) -> list[str]:
@@ -271,19 +271,18 @@ async def test_a_long_transaction_holds_back_the_tail_only_gap_03(shared: str) -
 async def test_an_unrelated_long_transaction_holds_nobody_back(shared: str) -> None:
     import psycopg
 
-    async with EventStore(shared) as store:
-        async with await psycopg.AsyncConnection.connect(shared) as other:
-            await other.execute("CREATE TABLE elsewhere (n int)")
-            await other.commit()
-            await other.execute("INSERT INTO elsewhere VALUES (1)")
-            with suppress(ZeroDivisionError):
-                async with store.transaction() as transaction:
-                    await transaction.append("hole", [Happened()])
-                    raise ZeroDivisionError
-            await store.append("a", [Happened()])
-            reader = Reader(store)
-            await eventually(lambda: reader.streams == ["a"], timeout=WAIT)
-            await reader.stop()
+    async with EventStore(shared) as store, await psycopg.AsyncConnection.connect(shared) as other:
+        await other.execute("CREATE TABLE elsewhere (n int)")
+        await other.commit()
+        await other.execute("INSERT INTO elsewhere VALUES (1)")
+        with suppress(ZeroDivisionError):
+            async with store.transaction() as transaction:
+                await transaction.append("hole", [Happened()])
+                raise ZeroDivisionError
+        await store.append("a", [Happened()])
+        reader = Reader(store)
+        await eventually(lambda: reader.streams == ["a"], timeout=WAIT)
+        await reader.stop()
 
 
 async def test_dying_between_handling_and_saving_gap_05(place: Place) -> None:  # noqa: F811

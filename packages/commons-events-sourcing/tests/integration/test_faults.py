@@ -65,7 +65,7 @@ class Reader:
 
     async def _follow(self, store: EventStore) -> None:
         async for stored in store.subscribe(poll_interval=0.1):
-            self.seen.append(stored)  # noqa: PERF401  # it never ends
+            self.seen.append(stored)  # it never ends
 
 
 def check(events: list[StoredEvent], confirmed: set[str]) -> None:
@@ -88,7 +88,7 @@ async def test_writers_are_killed(place: Place) -> None:  # noqa: F811
     confirmed: set[str] = set()
     async with place.opened() as store:
         reader = Reader(store)
-        for number in range(2 * ROUNDS):
+        for number in range(ROUNDS):
             writers = [await Writer.start(place.url, f"{number}.{one}", 10) for one in range(2)]
             for writer in writers:
                 await eventually(lambda writer=writer: len(writer.confirmed) > 30, timeout=WAIT, interval=0.02)  # type: ignore[misc]
@@ -106,7 +106,7 @@ async def test_the_server_is_killed(postgres_service: RunningPostgres, postgres_
     postgres_service.require("signals", "durability")
     confirmed: set[str] = set()
     writers = [await Writer.start(postgres_database, f"w{number}", 5) for number in range(2)]
-    for _ in range(2 * ROUNDS):
+    for _ in range(ROUNDS):
         for writer in writers:
             before = len(writer.confirmed)
             await eventually(lambda w=writer, n=before: len(w.confirmed) > n + 20, timeout=WAIT, interval=0.02)  # type: ignore[misc]

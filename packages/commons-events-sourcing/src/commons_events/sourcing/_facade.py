@@ -74,7 +74,7 @@ def make_backend(connection_string: str, **options: object) -> Backend:
     Raises:
         ConfigurationError: it is none, or its scheme is unknown.
     """
-    if not isinstance(connection_string, str) or "://" not in connection_string:
+    if "://" not in connection_string:
         raise ConfigurationError(
             'EventStore takes a connection string such as "postgresql://host/database" or "sqlite:///file.db".'
         )

@@ -10,9 +10,16 @@ from typing import NamedTuple
 from commons_events.errors import ClosedError
 from commons_events.sourcing._types import AppendResult, PreparedAppend
 
-__all__ = ["GroupCommit", "Outcome"]
+__all__ = ["ALONE", "Alone", "GroupCommit", "Outcome"]
 
 Outcome = AppendResult | Exception
+
+
+class Alone(NamedTuple):
+    """The outcome of an append that is to be tried again by itself, since it would keep the others waiting."""
+
+
+ALONE = Alone()
 
 
 class _Request(NamedTuple):
@@ -25,6 +32,7 @@ class GroupCommit:
 
     Args:
         write: stores a batch, each stream once, and gives each append's outcome; one that fails leaves the others be.
+            Of several, it may say of some that they are to be tried alone.
         lanes: how many batches may be under way at once. Another one than the first is used only where a batch takes
             longer than ``patience``, such as one that waits for another writer's lock on a stream.
         patience: seconds.
@@ -33,7 +41,7 @@ class GroupCommit:
 
     def __init__(
         self,
-        write: Callable[[Sequence[PreparedAppend]], Awaitable[Sequence[Outcome]]],
+        write: Callable[[Sequence[PreparedAppend]], Awaitable[Sequence[Outcome | Alone]]],
         *,
         lanes: int = 1,
         patience: float = 0.01,
@@ -44,6 +52,7 @@ class GroupCommit:
         self._patience = patience
         self._most = most
         self._waiting: deque[_Request] = deque()
+        self._alone: deque[_Request] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -57,14 +66,20 @@ class GroupCommit:
         self._waiting.append(request)
         if not self._running:
             self._start()
-        elif self._timer is None and len(self._running) < self._lanes:
-            self._timer = loop.call_later(self._patience, self._overdue)
+        else:
+            self._hurry()
         return request.done
+
+    def _hurry(self) -> None:
+        """Start another lane soon, where those that run are held up."""
+        if self._timer is None and len(self._running) < self._lanes:
+            self._timer = asyncio.get_running_loop().call_later(self._patience, self._overdue)
 
     def _overdue(self) -> None:
         self._timer = None
         if self._waiting and len(self._running) < self._lanes:
             self._start()
+            self._hurry()
 
     def _start(self) -> None:
         task = asyncio.get_running_loop().create_task(self._run())
@@ -73,12 +88,16 @@ class GroupCommit:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if self._waiting and not self._running:
-            self._start()
+        if self._waiting or self._alone:
+            if not self._running:
+                self._start()
+            else:
+                self._hurry()
 
     async def _run(self) -> None:
-        while self._waiting:
-            batch = self._batch()
+        while self._waiting or self._alone:
+            # those who would wait for others let the others go first
+            batch = self._batch() if self._waiting else [self._alone.popleft()]
             try:
                 outcomes = await self._write([request.append for request in batch])
             except BaseException as error:
@@ -90,6 +109,9 @@ class GroupCommit:
                     raise
                 continue
             for request, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Alone):
+                    self._alone.append(request)
+                    continue
                 if request.done.done():
                     continue  # cancelled meanwhile
                 if isinstance(outcome, Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -26,10 +26,10 @@ from commons_events.errors import (
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
-from commons_events.sourcing._group_commit import GroupCommit, Outcome
+from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome
 from commons_events.sourcing._memory import refuse_nested
 from commons_events.sourcing._postgres_read import Watermark, fetch_log, fetch_stream
-from commons_events.sourcing._postgres_write import COPY_FROM, write
+from commons_events.sourcing._postgres_write import COPY_FROM, write, write_batch
 from commons_events.sourcing._rules import deleted
 from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
 
@@ -260,13 +260,13 @@ class PostgresBackend(Backend):
         self._announce()
         return results
 
-    async def _write(self, appends: Sequence[PreparedAppend]) -> Sequence[Outcome]:
-        async def attempt() -> list[Outcome]:
+    async def _write(self, appends: Sequence[PreparedAppend]) -> Sequence[Outcome | Alone]:
+        async def attempt() -> Sequence[Outcome | Alone]:
             async with self._borrow() as connection:
-                return await write(connection, appends)
+                return await (write if len(appends) == 1 else write_batch)(connection, appends)
 
         try:
-            outcomes: Sequence[Outcome] = await _again(attempt)
+            outcomes: Sequence[Outcome | Alone] = await _again(attempt)
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError):
             if len(appends) == 1:
                 raise
@@ -444,7 +444,7 @@ async def _discard(connection: AsyncConnection[Any]) -> None:
         await connection.close()
 
 
-async def _again(attempt: Callable[[], Any]) -> Any:
+async def _again(attempt: Callable[[], Awaitable[T]]) -> T:
     """Call ``attempt``, and once more where transactions got into each other's way."""
     for left in range(9, -1, -1):
         try:

@@ -14,12 +14,12 @@ from typing import Any
 
 from psycopg import AsyncConnection, AsyncRawCursor
 
-from commons_events.sourcing._group_commit import Outcome
+from commons_events.sourcing._group_commit import ALONE, Alone, Outcome
 from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat, fits, lookup
 from commons_events.sourcing._tables import POSITIONS
 from commons_events.sourcing._types import AppendResult, ExpectedState, PreparedAppend, PreparedEvent
 
-__all__ = ["COPY_FROM", "write"]
+__all__ = ["COPY_FROM", "write", "write_batch"]
 
 COPY_FROM = 500
 """From so many events in one append on, COPY is quicker."""
@@ -30,7 +30,7 @@ they are escaped. So one text stands for a whole array, and neither side has to 
 _LOCK = "hashtextextended('commons_events_position', 0)"
 _SPLIT = "string_to_array(${}, E'\\x1f')"
 
-_STREAMS = f"""
+_ALL_STREAMS = f"""
 WITH want AS (
   SELECT id, coalesce(category, '') AS category, expected, count, n FROM ROWS FROM (
     unnest({_SPLIT.format(1)}), unnest({_SPLIT.format(2)}),
@@ -49,6 +49,17 @@ WITH want AS (
   SELECT stream_id, n, category FROM old
   UNION ALL SELECT new.stream_id, w.n, w.category FROM new JOIN want w USING (id, category)
 )"""
+
+_STREAMS = _ALL_STREAMS.replace(
+    "FROM want w\n  WHERE",
+    """FROM want w
+    JOIN LATERAL (
+      SELECT stream_id FROM commons_events_streams
+      WHERE id = w.id AND category = w.category AND version = w.expected FOR NO KEY UPDATE SKIP LOCKED
+    ) free ON true
+  WHERE s.stream_id = free.stream_id AND""",
+)
+"""Passes over streams that another writer has locked: the appends of a batch do not wait for each other's streams."""
 
 _COLUMNS = (
     "stream_id, version, category, event_id, event_type, schema_version, format, data, data_bytes, tags, timestamp"
@@ -98,8 +109,9 @@ SELECT done.n, min(put.position), max(put.position) FROM put JOIN done USING (st
 whoever asks for positions leaves no lock behind."""
 
 _MANY = f"{_STREAMS}{_PLACED}"
+_ALL = f"{_ALL_STREAMS}{_PLACED}"
 
-_LARGE = f"""{_STREAMS}, lock AS MATERIALIZED (
+_LARGE = f"""{_ALL_STREAMS}, lock AS MATERIALIZED (
   SELECT pg_advisory_lock({_LOCK})::text AS locked, count
   FROM (SELECT coalesce(sum(w.count), 0)::bigint AS count FROM done JOIN want w USING (n)) c
 ), taken AS MATERIALIZED (
@@ -136,8 +148,27 @@ _RETRIES = 100
 Connection = AsyncConnection[Any]
 
 
+async def write_batch(connection: Connection, appends: Sequence[PreparedAppend]) -> list[Outcome | Alone]:
+    """Store each of these, or say why not; what would have to wait for another writer is to be tried alone."""
+    outcomes: list[Outcome | Alone] = [ALONE] * len(appends)
+    async with AsyncRawCursor(connection) as cursor:
+        left: list[tuple[int, PreparedAppend, int]] = []
+        for index, append in enumerate(appends):
+            if append.events and not isinstance(append.expected, ExpectedState):
+                left.append((index, append, append.expected))
+            elif append.events and append.expected is ExpectedState.NO_STREAM:
+                left.append((index, append, 0))
+            else:
+                outcomes[index] = await _place(cursor, append, left, index) or ALONE
+        for index, (version, first, last) in (await _store(connection, cursor, left, False)).items():
+            append = appends[index]
+            count = len(append.events)
+            outcomes[index] = AppendResult(append.stream, version + count, version + 1, first, last)
+    return outcomes
+
+
 async def write(connection: Connection, appends: Sequence[PreparedAppend]) -> list[Outcome]:
-    """Store each of these, or say why not; none hinders another. Each stream comes once.
+    """Store each of these, or say why not; each stream comes once.
 
     Outside a transaction each of them is atomic by itself.
     """
@@ -149,16 +180,16 @@ async def write(connection: Connection, appends: Sequence[PreparedAppend]) -> li
             if not append.events or expected is ExpectedState.ANY or expected is ExpectedState.STREAM_EXISTS:
                 outcomes[index] = await _place(cursor, append, left, index)
             else:
-                left.append((index, append, 0 if expected is ExpectedState.NO_STREAM else expected))  # type: ignore[arg-type]
+                left.append((index, append, 0 if expected is ExpectedState.NO_STREAM else expected))
         for _ in range(_RETRIES):
             if not left:
                 break
-            stored = await _store(connection, cursor, left)
+            stored = await _store(connection, cursor, left, True)
             missed = [(index, append) for index, append, _ in left if index not in stored]
             for index, append, expected_version in left:
                 if index in stored:
                     count = len(append.events)
-                    first, last = stored[index]
+                    _, first, last = stored[index]
                     outcomes[index] = AppendResult(
                         append.stream, expected_version + count, expected_version + 1, first, last
                     )
@@ -205,18 +236,20 @@ async def _place(
 
 
 async def _store(
-    connection: Connection, cursor: AsyncRawCursor[Any], left: Sequence[tuple[int, PreparedAppend, int]]
-) -> dict[int, tuple[int, int]]:
-    """The positions, first and last, of those that fitted."""
+    connection: Connection, cursor: AsyncRawCursor[Any], left: Sequence[tuple[int, PreparedAppend, int]], wait: bool
+) -> dict[int, tuple[int, int, int]]:
+    """Of those that fitted: the version that they followed, and the positions, first and last."""
+    if not left:
+        return {}
     if len(left) == 1 and len(left[0][1].events) >= COPY_FROM:
         positions = await _copy(connection, cursor, left[0][1], left[0][2])
-        return {left[0][0]: (positions[0], positions[-1])} if positions else {}
+        return {left[0][0]: (left[0][2], positions[0], positions[-1])} if positions else {}
     if len(left) == 1:
         statement, parameters = _alone(left[0][1], left[0][2])
     else:
-        statement, parameters = _together(left)
+        statement, parameters = _together(left, wait)
     await cursor.execute(statement, parameters, prepare=True, binary=True)
-    return {left[n - 1][0]: (first, last) for n, first, last in await cursor.fetchall()}
+    return {left[n - 1][0]: (left[n - 1][2], first, last) for n, first, last in await cursor.fetchall()}
 
 
 def _alone(append: PreparedAppend, expected: int) -> tuple[str, list[Any]]:
@@ -237,7 +270,7 @@ def _alone(append: PreparedAppend, expected: int) -> tuple[str, list[Any]]:
     ]  # fmt: skip
 
 
-def _together(left: Sequence[tuple[int, PreparedAppend, int]]) -> tuple[str, list[Any]]:
+def _together(left: Sequence[tuple[int, PreparedAppend, int]], wait: bool) -> tuple[str, list[Any]]:
     """The statement for several streams, and its parameters."""
     join = _SEPARATOR.join
     streams = [
@@ -250,7 +283,7 @@ def _together(left: Sequence[tuple[int, PreparedAppend, int]]) -> tuple[str, lis
     numbers = [str(n) for n, (_, append, _) in enumerate(left, 1) for _ in append.events]
     versions = [str(expected + v) for _, append, expected in left for v in range(1, len(append.events) + 1)]
     single = len(events) == len(left)
-    return _ONE if single else _MANY, [*streams, *_arrays(events, numbers, versions)]
+    return _ALL if wait else _ONE if single else _MANY, [*streams, *_arrays(events, numbers, versions)]
 
 
 def _arrays(events: Sequence[PreparedEvent], numbers: list[str], versions: list[str]) -> list[Any]:

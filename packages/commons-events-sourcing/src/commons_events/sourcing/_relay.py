@@ -28,8 +28,8 @@ class OutboxRelay:
     """Publishes what is stored: saving an event and publishing it are then one thing, without a transaction over both.
 
     Each stream's events are published in its order, under the stream's id as the key; the next one goes out once the
-    one before is confirmed, and different streams go side by side. After a crash the last page comes again, with the same
-    event ids: at least once. Of several relays of one name, one works and the others stand by.
+    one before is confirmed, and different streams go side by side. After a crash the last page comes again, with the
+    same event ids: at least once. Of several relays of one name, one works and the others stand by.
 
     Args:
         store: where the events come from.
@@ -73,7 +73,7 @@ class OutboxRelay:
         self._source = source or f"urn:commons-events:{name}"
         self._binding = binding or BinaryBinding(transport.header_prefix, outside=True)
         self._after = after
-        self._filters = {"categories": tuple(categories), "types": tuple(types), "tags": tuple(tags)}
+        self._categories, self._types, self._tags = tuple(categories), tuple(types), tuple(tags)
         self._seconds = lease_seconds
         self._worker = current_runtime().new_id()
 
@@ -124,7 +124,9 @@ class OutboxRelay:
 
     async def _work(self, lease: Lease, *, forever: bool) -> None:
         start = await self._store.checkpoint(self.name) or self._after
-        subscription = self._store.subscribe(after=start, poll_interval=min(1.0, self._seconds / 3), **self._filters)
+        subscription = self._store.subscribe(
+            after=start, categories=self._categories, types=self._types, tags=self._tags
+        )
         saved = start
         while True:
             page = await self._page(subscription, forever)

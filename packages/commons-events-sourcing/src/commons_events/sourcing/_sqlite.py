@@ -433,7 +433,7 @@ def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str) -> Appe
         raise deleted(stream)
     if expected != version and (where := lookup(expected, version, len(events))) is not None:
         ids = [event.event_id for event in events]
-        present = _known(cursor, stream_id, where, ids, expected)
+        present = _known(cursor, stream_id or 0, where, ids, expected)
         repeat = find_repeat(stream, expected, version, ids, present)
         if repeat is not None:
             return AppendResult(
@@ -497,8 +497,8 @@ def _fetch_stream(
     raw: sqlite3.Connection, stream: StreamId, first: int, last: int, limit: int, backwards: bool
 ) -> list[StoredEvent]:
     rows = raw.execute(
-        f"SELECT {_VALUES} FROM commons_events_events e WHERE stream_id = (SELECT stream_id FROM commons_events_streams "
-        f"WHERE id = ? AND category = ?) AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} "
+        f"SELECT {_VALUES} FROM commons_events_events e WHERE stream_id = (SELECT stream_id "
+        f"FROM commons_events_streams WHERE id = ? AND category = ?) AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} "
         "LIMIT ?",
         (*stream, first, last, limit),
     ).fetchall()
@@ -517,16 +517,17 @@ def _fetch_log(raw: sqlite3.Connection, query: LogQuery, first: int, last: int, 
     known = min(last, head[0] if head is not None else 0)
     if first > known:
         return LogPage([], max(known, 0))
-    conditions, parameters = ["position BETWEEN ? AND ?"], [first, known]
+    conditions: list[str] = ["position BETWEEN ? AND ?"]
+    parameters: list[int | str] = [first, known]
     for column, words in (("event_type", query.types), ("category", query.categories)):
         if words:
             conditions.append(f"{column} IN ({', '.join('?' * len(words))})")
-            parameters += words  # type: ignore[arg-type]
+            parameters += words
     if query.tags:
         conditions.append("tags IS NOT NULL")
     for tag in query.tags:
         conditions.append("EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)")
-        parameters.append(tag)  # type: ignore[arg-type]
+        parameters.append(tag)
     order = "DESC" if backwards else ""
     rows = raw.execute(
         f"SELECT {_VALUES}, s.id, s.category FROM (SELECT * FROM commons_events_events "

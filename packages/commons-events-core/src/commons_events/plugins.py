@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS",
     "CONSUMERS",
+    "DEMOS",
     "PRODUCERS",
     "SERIALIZERS",
     "TRANSPORTS",
@@ -54,8 +55,11 @@ CONSUMERS = "commons_events.consumers"
 """Name: the class's own, as imported from ``commons_events.consumers``."""
 COMMANDS = "commons_events.commands"
 """Name: the sub-command of ``commons-events``. Loads a typer app or a function."""
+DEMOS = "commons_events.demos"
+"""Name: any. Loads a function that ``commons-events demo`` calls with the events that its handlers had, in order, and
+that returns lines of text: what the distribution made of them."""
 
-GROUPS = (TRANSPORTS, SERIALIZERS, PRODUCERS, CONSUMERS, COMMANDS)
+GROUPS = (TRANSPORTS, SERIALIZERS, PRODUCERS, CONSUMERS, COMMANDS, DEMOS)
 
 _KNOWN: dict[tuple[str, str], str] = {
     (TRANSPORTS, "memory"): "commons-events-core",

@@ -1,0 +1,64 @@
+"""RabbitMQ keeps every contract, with each kind of queue."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+import pytest
+
+from commons_events.rabbitmq import RabbitMQSubscription, RabbitMQTransport
+from commons_events.runtime import current_runtime
+from commons_events.testing.contracts import Scale, TransportContract
+from commons_events.testing.services import RunningRabbitMQ
+from commons_events.transport import SubscribeRequest, Subscription, Transport, TransportSettings
+
+
+class OnRabbitMQ:
+    """The session's server, and a virtual host for each test."""
+
+    scale: ClassVar[Scale] = Scale(
+        subscribers=8, publishers=20, topics=8, readers=5, closing=5000, closers=10, concurrent=3000
+    )
+    timeout: ClassVar[float] = 60.0
+    hang_after: ClassVar[float] = 180.0
+    quiet: ClassVar[float] = 0.2
+    options: ClassVar[dict[str, object]] = {}
+    url: str
+    rabbitmq: RunningRabbitMQ
+
+    @pytest.fixture(autouse=True)
+    def _rabbitmq(self, rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str) -> None:
+        self.rabbitmq = rabbitmq_service
+        self.url = rabbitmq_vhost
+
+    async def make_transport(self) -> Transport:
+        settings = TransportSettings(
+            url=self.url, max_message_bytes=2_000_000, options={"connection_timeout": 30_000, **self.options}
+        )
+        return RabbitMQTransport.from_settings(settings)
+
+    async def make_topic(self, transport: Transport) -> str:
+        """A topic with a group that nobody reads, so that what is sent before there is another is not unroutable."""
+        topic = f"contract-{current_runtime().new_id()}"
+        subscription = await transport.subscribe(SubscribeRequest(topics=(topic,), group_id="keeps"))
+        await subscription.close()
+        return topic
+
+    async def lose(self, subscription: Subscription) -> None:
+        assert isinstance(subscription, RabbitMQSubscription)
+        await subscription.abandon()
+
+    async def restart_broker(self) -> None:
+        if reason := self.rabbitmq.why_not("signals", "durability"):
+            pytest.skip(reason)
+        await asyncio.to_thread(self.rabbitmq.kill)
+        await asyncio.to_thread(self.rabbitmq.start)
+
+
+class TestClassic(OnRabbitMQ, TransportContract):
+    """Classic queues, and consumers that compete for them."""
+
+    options: ClassVar[dict[str, object]] = {"queue_type": "classic"}
+
+

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
-from commons_events.rabbitmq import RabbitMQSubscription, RabbitMQTransport
+from commons_events.consumers import EventConsumer
+from commons_events.producers import EventProducer
+from commons_events.rabbitmq import RabbitMQConsumer, RabbitMQProducer, RabbitMQSubscription, RabbitMQTransport
 from commons_events.runtime import current_runtime
-from commons_events.testing.contracts import Scale, TransportContract
+from commons_events.testing.contracts import (
+    ConsumerContract,
+    ProducerContract,
+    RouterContract,
+    Scale,
+    TransportContract,
+)
 from commons_events.testing.services import RunningRabbitMQ
 from commons_events.transport import SubscribeRequest, Subscription, Transport, TransportSettings
 
@@ -60,5 +68,49 @@ class TestClassic(OnRabbitMQ, TransportContract):
     """Classic queues, and consumers that compete for them."""
 
     options: ClassVar[dict[str, object]] = {"queue_type": "classic"}
+
+
+class TestQuorumInOrder(OnRabbitMQ, TransportContract):
+    """Quorum queues with a single active consumer: each key in order, over a group too."""
+
+    options: ClassVar[dict[str, object]] = {"single_active_consumer": True}
+
+
+class TestRetryQueues(OnRabbitMQ, TransportContract):
+    """Quorum queues, and what is nacked waits in a queue of RabbitMQ's."""
+
+    options: ClassVar[dict[str, object]] = {"retry_queues": True}
+
+
+class TestProducer(OnRabbitMQ, ProducerContract):
+    """`EventProducer` on RabbitMQ."""
+
+
+class TestRabbitMQProducer(OnRabbitMQ, ProducerContract):
+    def make_producer(self, transport: Transport, **settings: Any) -> EventProducer:
+        if not isinstance(transport, RabbitMQTransport):
+            return EventProducer(transport=transport, **settings)
+        return RabbitMQProducer(transport=transport, **settings)
+
+
+class TestConsumer(OnRabbitMQ, ConsumerContract):
+    """`EventConsumer` on RabbitMQ."""
+
+    options: ClassVar[dict[str, object]] = {"single_active_consumer": True}
+
+
+class TestRabbitMQConsumer(OnRabbitMQ, ConsumerContract):
+    options: ClassVar[dict[str, object]] = {"queue_type": "classic"}
+
+    def make_consumer(self, transport: Transport, *topics: str, **settings: Any) -> EventConsumer:
+        if not isinstance(transport, RabbitMQTransport):
+            return EventConsumer(transport=transport, topics=topics, **settings)
+        return RabbitMQConsumer(transport=transport, topics=topics, **settings)
+
+
+class TestRouter(OnRabbitMQ, RouterContract):
+    """`EventRouter` on RabbitMQ."""
+
+    options: ClassVar[dict[str, object]] = {"single_active_consumer": True}
 
 

@@ -17,6 +17,7 @@ from commons_events.testing.services._catalog import (
     SharedServices,
     shared,
     start_kafka,
+    start_rabbitmq,
 )
 from commons_events.testing.services._errors import (
     ServiceError,
@@ -30,7 +31,7 @@ from commons_events.testing.services._kafka_local import KafkaCluster
 from commons_events.testing.services._postgres import RunningPostgres
 from commons_events.testing.services._process import ServerProcess, free_port
 from commons_events.testing.services._pubsub import RunningPubsub
-from commons_events.testing.services._rabbitmq import RunningRabbitMQ
+from commons_events.testing.services._rabbitmq import RabbitMQOptions, RabbitMQSecurity, RunningRabbitMQ
 from commons_events.testing.services._restartable import Restartable
 from commons_events.testing.services._service import Place, RunningService, Service, Way
 
@@ -47,6 +48,8 @@ __all__ = [
     "KafkaSecurity",
     "Place",
     "Restartable",
+    "RabbitMQOptions",
+    "RabbitMQSecurity",
     "RunningAws",
     "RunningKafka",
     "RunningPostgres",
@@ -64,4 +67,5 @@ __all__ = [
     "free_port",
     "shared",
     "start_kafka",
+    "start_rabbitmq",
 ]

@@ -12,15 +12,26 @@ from time import perf_counter
 # "python tools/bench" finds the folder itself on the path, whose modules must not be imported as top-level ones.
 sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from tools.bench import codecs, codecs_protobuf, events, imports, inprocess, kafka, memory, router, stages  # noqa: E402
+from tools.bench import (  # noqa: E402
+    codecs,
+    codecs_protobuf,
+    events,
+    imports,
+    inprocess,
+    kafka,
+    memory,
+    rabbitmq,
+    router,
+    stages,
+)
 from tools.bench.measure import Effort, Table, versions  # noqa: E402
 
-MODULES = (events, codecs, codecs_protobuf, inprocess, router, kafka, memory, imports)
+MODULES = (events, codecs, codecs_protobuf, inprocess, router, kafka, rabbitmq, memory, imports)
 RUNS = {
     memory.table.key: 3,
     imports.table.key: 1,
     codecs.classes.key: 2,
-    **{table.key: 5 for table in kafka.TABLES},
+    **{table.key: 5 for table in (*kafka.TABLES, *rabbitmq.TABLES)},
 }
 """Rounds of the tables that take long or repeat by themselves."""
 

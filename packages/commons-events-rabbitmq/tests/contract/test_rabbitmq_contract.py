@@ -112,5 +112,3 @@ class TestRouter(OnRabbitMQ, RouterContract):
     """`EventRouter` on RabbitMQ."""
 
     options: ClassVar[dict[str, object]] = {"single_active_consumer": True}
-
-

@@ -38,12 +38,17 @@ def decoded(data: bytes) -> list[frame.Frame]:
     most=st.integers(1, 200),
 )
 def test_a_message_comes_back_as_it_was(
-    value: bytes | None, key: bytes | None, table: dict[str, bytes], kind: bytes | None, time: datetime | None, most: int
+    value: bytes | None,
+    key: bytes | None,
+    table: dict[str, bytes],
+    kind: bytes | None,
+    time: datetime | None,
+    most: int,
 ) -> None:
     first = (("content-type", kind),) if kind is not None else ()
     time = time and time.replace(microsecond=time.microsecond // 1000 * 1000)
     message = Message("topic", value, key, (*first, *table.items()), time)
-    head, *bodies = decoded(content(3, encode_properties(message, Properties()), value or b"", most))
+    head, *bodies = decoded(content(3, encode_properties(message, Properties(), "id"), value or b"", most))
     assert isinstance(head, frame.Header)
     assert head.body_size == len(value or b"")
     assert all(isinstance(body, frame.Body) and len(body.fragment) <= most for body in bodies)
@@ -61,12 +66,14 @@ def test_properties_are_written_as_pika_writes_them(
     persistent: bool, priority: int | None, expiration: int | None, table: dict[str, str]
 ) -> None:
     fields = tuple((name, value.encode()) for name, value in table.items())
-    ours = content(1, encode_properties(Message("t", b"v", headers=fields), Properties(persistent, priority, expiration)), b"v", 99)
+    given = Properties(persistent, priority, expiration)
+    ours = content(1, encode_properties(Message("t", b"v", headers=fields), given, "an-id"), b"v", 99)
     properties = spec.BasicProperties(
         headers=table or None,
         delivery_mode=2 if persistent else 1,
         priority=priority,
         expiration=None if expiration is None else str(expiration),
+        message_id="an-id",
     )
     assert ours == frame.Header(1, 1, properties).marshal() + frame.Body(1, b"v").marshal()
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import quote, unquote, urlsplit
 
+from commons_events.config import ClientConfig
 from commons_events.errors import (
     AuthorizationError,
     ClosedError,
@@ -25,7 +26,6 @@ from commons_events.rabbitmq._errors import TopologyMismatchError
 from commons_events.rabbitmq._keywords import rabbitmq_config
 from commons_events.rabbitmq._settings import RabbitMQSettings
 from commons_events.rabbitmq._topology import Step, Steps
-from commons_events.config import ClientConfig
 from commons_events.transport import TransportSettings
 
 __all__ = ["Binding", "Difference", "Exchange", "Policy", "Queue", "QueueInfo", "RabbitMQAdmin", "Topology"]
@@ -442,7 +442,9 @@ def _compare(
 ) -> list[Difference]:
     if there is None:
         return [Difference(what, None, None, {**asked, **arguments})]
-    found = [Difference(what, name, there.get(name), value) for name, value in asked.items() if there.get(name) != value]
+    found = [
+        Difference(what, name, there.get(name), value) for name, value in asked.items() if there.get(name) != value
+    ]
     has: Mapping[str, Any] = there["arguments"]
     for name in [*arguments, *(name for name in has if name not in arguments)]:
         if has.get(name) != arguments.get(name):
@@ -486,5 +488,3 @@ def _http(base: str, method: str, path: str, body: Mapping[str, Any] | None) -> 
     except OSError as error:
         raise ConnectionLostError(f"{where} does not answer: {error}. Check the management_url.") from error
     return json.loads(read) if read else None
-
-

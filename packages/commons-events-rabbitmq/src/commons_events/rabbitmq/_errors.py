@@ -123,8 +123,9 @@ def connection_error(error: BaseException, where: str, vhost: str) -> TransportE
         vhost: the virtual host that was asked for.
     """
     for reason in _reasons(error):
-        if isinstance(reason, pika.ConnectionClosedByBroker):
-            code, said = reason.reply_code, reason.reply_text
+        found = _closed(reason)
+        if found is not None:
+            code, said = found
             if code == 403:
                 return AuthenticationError(
                     f"RabbitMQ at {where} does not accept the login: {code} {said!r}. Check user and password."
@@ -173,6 +174,20 @@ class WrongPortError(ConnectionLostError, ConfigurationError):
     """Something else than RabbitMQ listens at the address."""
 
     retriable = False
+
+
+def _closed(reason: BaseException) -> tuple[int, str] | None:
+    """Code and words of RabbitMQ, where it closed the connection; pika wraps some as text alone."""
+    if isinstance(reason, pika.ConnectionClosedByBroker):
+        return reason.reply_code, reason.reply_text
+    if isinstance(reason, (pika.ProbableAuthenticationError, pika.ProbableAccessDeniedError)):
+        text = " ".join(map(str, reason.args))
+        found = re.search(
+            r"""ConnectionClosedByBroker: \((?P<code>\d+)\) (?P<quote>["'])(?P<said>.*)(?P=quote)""", text
+        )
+        if found:
+            return int(found["code"]), found["said"].replace("\\'", "'")
+    return None
 
 
 def _reasons(error: BaseException) -> list[BaseException]:

@@ -58,7 +58,7 @@ _NUMBER = struct.Struct(">q")
 _END = b"\xce"
 _PUBLISH = (60 << 16) | 40
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _PRIORITY = 1 << 15, 1 << 13, 1 << 12, 1 << 11
-_EXPIRATION, _TIMESTAMP = 1 << 8, 1 << 6
+_EXPIRATION, _MESSAGE_ID, _TIMESTAMP = 1 << 8, 1 << 7, 1 << 6
 _names: dict[str, bytes] = {}
 _MOST_NAMES = 1024
 
@@ -105,11 +105,17 @@ def content(channel: int, properties: tuple[int, bytes], body: bytes, most: int)
     return b"".join(parts)
 
 
-def encode_properties(message: Message, properties: Properties, attempts: int = 0) -> tuple[int, bytes]:
+def encode_properties(message: Message, properties: Properties, id: str, attempts: int = 0) -> tuple[int, bytes]:
     """A message's headers and properties: flags and bytes (section 2.3.5.2).
 
     ``content-type`` becomes the property of that name (CloudEvents AMQP binding, section 3.1.1). A value that is UTF-8 is
     a text there, and any other one bytes.
+
+    Args:
+        message: the message.
+        properties: what else AMQP carries.
+        id: the property ``message_id``, which stays the same where the message is sent again.
+        attempts: how often it was delivered before.
 
     Raises:
         InvalidHeaderError: a name comes twice, is too long, or means something else to RabbitMQ.
@@ -159,6 +165,8 @@ def encode_properties(message: Message, properties: Properties, attempts: int = 
     if properties.expiration is not None:
         flags |= _EXPIRATION
         tail += short(str(properties.expiration))
+    flags |= _MESSAGE_ID
+    tail += short(id)
     if stamp is not None and milliseconds >= 0:
         flags |= _TIMESTAMP
         tail += _NUMBER.pack(milliseconds // 1000)
@@ -270,5 +278,3 @@ def header_size(message: Message) -> int:
     for name, value in message.headers:
         size += len(name.encode()) + 6 + len(value)
     return size
-
-

@@ -39,6 +39,7 @@ from commons_events.rabbitmq._frames import (
 )
 from commons_events.rabbitmq._settings import LOGGER, RabbitMQSettings
 from commons_events.rabbitmq._topology import Step, Steps, topic_steps
+from commons_events.runtime import current_runtime
 
 __all__ = ["Publisher", "Route"]
 
@@ -54,6 +55,7 @@ _CAREFUL, _PATIENCE = 3, 6
 """How often in a row the channel may break, without any confirmation, before messages are sent one by one; and before
 the one that is alone in flight is blamed."""
 _TYPE = "cloudEvents_type"
+_tuple = tuple.__new__  # half the time that a NamedTuple's own constructor takes
 
 
 class Route(NamedTuple):
@@ -83,14 +85,14 @@ class _Batch:
 class _Item:
     """A message that is on its way, in the form that it is sent in, and sent again."""
 
-    __slots__ = ("batch", "body", "place", "properties", "returned", "route", "topic")
+    __slots__ = ("batch", "body", "place", "properties", "receipt", "returned", "route")
 
     def __init__(
-        self, batch: _Batch, place: int, topic: str, route: Route, properties: tuple[int, bytes], body: bytes
+        self, batch: _Batch, place: int, receipt: Receipt, route: Route, properties: tuple[int, bytes], body: bytes
     ) -> None:
         self.batch = batch
         self.place = place
-        self.topic = topic
+        self.receipt = receipt
         self.route = route
         self.properties = properties
         self.body = body
@@ -110,6 +112,9 @@ class Publisher:
         self._limit = settings.max_message_bytes
         self._suspicious = min(self._limit, settings.frame_max) - 8_192
         """From this many bytes of headers or value on a message is measured."""
+        self._ids = current_runtime().new_id()
+        self._count = 0
+        """Messages so far; with `_ids` in front it is a message's id."""
         self._routes: dict[tuple[str, str], Route] = {}
         self._topics: set[str] = set()
         self._outbox: deque[list[_Item]] = deque()
@@ -186,8 +191,9 @@ class Publisher:
         self._check_open()
         future: asyncio.Future[Receipt] = self._loop.create_future()
         batch = _Batch(future, 1, single=True)
-        properties = encode_properties(message, route.properties, attempts)
-        item = _Item(batch, 0, message.topic, route, properties, message.value or b"")
+        id = self._new_id()
+        properties = encode_properties(message, route.properties, id, attempts)
+        item = _Item(batch, 0, Receipt(message.topic, id=id), route, properties, message.value or b"")
 
         def begin() -> None:
             connection = self._link.connection
@@ -240,13 +246,19 @@ class Publisher:
         body = message.value or b""
         if len(body) > self._suspicious or message.size > self._limit:
             self._check_size(message)
-        properties = encode_properties(message, route.properties)
+        self._count = number = self._count + 1
+        id = f"{self._ids}-{number:x}"
+        properties = encode_properties(message, route.properties, id)
         if len(properties[1]) > self._settings.frame_max - 64:
             raise MessageTooLargeError(
                 f"The headers of a message for {message.topic!r} take {header_size(message):,} bytes, and AMQP carries "
                 f"them in one frame of at most {self._settings.frame_max:,} (frame_max). Put them into the value."
             )
-        return _Item(batch, place, message.topic, route, properties, body)
+        return _Item(batch, place, _tuple(Receipt, (message.topic, None, None, id)), route, properties, body)
+
+    def _new_id(self) -> str:
+        self._count += 1
+        return f"{self._ids}-{self._count:x}"
 
     def _check_size(self, message: Message) -> None:
         size = message.size
@@ -427,12 +439,12 @@ class Publisher:
                 ),
             )
         elif taken:
-            self._finish(item, Receipt(item.topic))
+            self._finish(item, item.receipt)
         else:
             self._finish(
                 item,
                 TopicFullError(
-                    f"RabbitMQ refused a message for {item.topic!r} (basic.nack): a queue is at its limit with "
+                    f"RabbitMQ refused a message for {item.receipt.topic!r} (basic.nack): a queue is at its limit with "
                     "overflow=reject-publish, or could not store it. Send it again later."
                 ),
             )
@@ -594,5 +606,3 @@ class Publisher:
             self._io.answer(future)
 
         await self._io.ask(leave)
-
-

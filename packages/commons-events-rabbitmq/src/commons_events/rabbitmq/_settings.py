@@ -106,9 +106,7 @@ class RabbitMQSettings:
                 f"{parts.scheme!r} is neither."
             )
         if parts.fragment:
-            raise ConfigurationError(
-                "A RabbitMQ URL has no #; in a user, password or virtual host it is written %23."
-            )
+            raise ConfigurationError("A RabbitMQ URL has no #; in a user, password or virtual host it is written %23.")
         path = parts.path.removeprefix("/")
         if "/" in path:
             raise ConfigurationError(
@@ -273,7 +271,9 @@ class _Reader:
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         value = str(self._options[name]).lower()
         if value not in choices:
-            raise ConfigurationError(f"RabbitMQ setting {name!r} is {' or '.join(choices)}, not {self._options[name]!r}.")
+            raise ConfigurationError(
+                f"RabbitMQ setting {name!r} is {' or '.join(choices)}, not {self._options[name]!r}."
+            )
         return value
 
 

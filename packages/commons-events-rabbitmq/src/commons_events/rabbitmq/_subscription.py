@@ -315,5 +315,3 @@ class RabbitMQSubscription(Subscription):
         """End as if the process had died: nothing more is acknowledged. For tests of redelivery."""
         self._end()
         await self._receiver.close(settle=False)
-
-

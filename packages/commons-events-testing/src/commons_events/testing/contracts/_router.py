@@ -33,6 +33,7 @@ class RouterContract(BrokerContract, contract=True):
         """A topic, a group that has it before it, and a topic for dead letters."""
         requires(transport.capabilities, "consumer_groups")
         topic, letters = await self.make_topic(transport), await self.make_topic(transport)
+        self._undertaker = await self.known_group(transport, letters)
         return topic, await self.known_group(transport, topic), letters
 
     async def _send(self, transport: Transport, topic: str, count: int, *, keys: int = 1) -> None:
@@ -63,7 +64,8 @@ class RouterContract(BrokerContract, contract=True):
         return sorted(left)
 
     async def _letters(self, transport: Transport, topic: str, count: int) -> list[DeadLetter]:
-        subscription = await self.subscribe(transport, topic, group_id=self.new_group())
+        group = self._undertaker if transport.capabilities.new_group_start == "latest" else self.new_group()
+        subscription = await self.subscribe(transport, topic, group_id=group)
         return [DeadLetter.read(each.message) for each in await self.read(subscription, count)]
 
     async def test_messages_are_finished_after_their_handler_returned(self) -> None:
@@ -232,6 +234,7 @@ class RouterContract(BrokerContract, contract=True):
         inner = await self.open()
         topic, group, letters = await self._places(inner)
         out = await self.make_topic(inner)
+        reading = await self.known_group(inner, out)
         refusals = 1
 
         def refuse(message: Message) -> PublishError | None:
@@ -251,7 +254,7 @@ class RouterContract(BrokerContract, contract=True):
 
         await self._send(inner, topic, 1)
         await self._until(router, RefusingTransport(inner, refuse), lambda: len(calls) >= 2, "it is tried twice")
-        subscription = await self.subscribe(inner, out, group_id=self.new_group())
+        subscription = await self.subscribe(inner, out, group_id=reading)
         [sent] = await self.read(subscription, 1)
         assert sent.key == b"key-0"
         assert sent.event(ContractEvent).causation_id is not None

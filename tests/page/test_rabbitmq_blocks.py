@@ -62,7 +62,7 @@ async def test_a_producer_and_a_consumer(rabbitmq_vhost: str, event_class: type[
             for one in more:
                 await producer.publish(exchange="events", routing_key="user.created", event=one)
         async with asyncio.timeout(60):
-            while len(handled) < 29:
+            while len(handled) < 29:  # noqa: ASYNC110  # it is about another process
                 await asyncio.sleep(0.05)
         consuming.cancel()
         with suppress(asyncio.CancelledError):
@@ -70,6 +70,6 @@ async def test_a_producer_and_a_consumer(rabbitmq_vhost: str, event_class: type[
         assert [one.event_id for one in handled] == [one.event_id for one in (event, *more)]
         assert [one.user_id for one in handled] == [one.user_id for one in (event, *more)]  # type: ignore[attr-defined]
         async with asyncio.timeout(60):
-            while (await admin.queue("user-events")).consumers:
+            while (await admin.queue("user-events")).consumers:  # noqa: ASYNC110  # it is about another process
                 await asyncio.sleep(0.05)
         assert (await admin.queue("user-events")).messages == 0

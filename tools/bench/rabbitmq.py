@@ -123,7 +123,7 @@ class Stopwatch:
 @produce.contender(RAW)
 def raw_publish(effort: Effort) -> dict[str, float]:
     count, queue = effort.count(COUNT), new_queue()
-    properties = pika.BasicProperties(delivery_mode=2)
+    properties = pika.BasicProperties(delivery_mode=2)  # type: ignore[no-untyped-call]
     watch = Stopwatch()
     sent = acked = floor = 0
     ones: set[int] = set()
@@ -162,7 +162,7 @@ def raw_publish(effort: Effort) -> dict[str, float]:
 
     connection = pika.SelectConnection(
         pika.URLParameters(server()),
-        on_open_callback=lambda connection: connection.channel(on_open_callback=opened),
+        on_open_callback=lambda connection: connection.channel(on_open_callback=opened),  # type: ignore[arg-type]
         on_close_callback=lambda connection, _: connection.ioloop.stop(),
     )
     connection.ioloop.start()
@@ -454,7 +454,7 @@ def raw_latency(effort: Effort) -> dict[str, float]:
     connection = pika.BlockingConnection(pika.URLParameters(server()))
     channel = connection.channel()
     channel.confirm_delivery()
-    properties = pika.BasicProperties(delivery_mode=2)
+    properties = pika.BasicProperties(delivery_mode=2)  # type: ignore[no-untyped-call]
     trips = []
     for _ in range(effort.count(1000)):
         start = perf_counter()

@@ -56,7 +56,7 @@ async def declare(url: str, *queues: Queue, exchange: str | None = None) -> None
 async def messages_in(url: str, queue: str, count: int) -> None:
     """Wait until a queue has so many messages ready."""
     async with RabbitMQAdmin(url) as admin, asyncio.timeout(60):
-        while (await admin.queue(queue)).messages != count:
+        while (await admin.queue(queue)).messages != count:  # noqa: ASYNC110  # it is about another process
             await asyncio.sleep(0.05)
 
 
@@ -106,7 +106,7 @@ async def test_events_follow_the_amqp_binding_of_cloudevents(rabbitmq_vhost: str
         connection = await asyncio.to_thread(pika.BlockingConnection, pika.URLParameters(rabbitmq_vhost))
         channel = connection.channel()
         while True:
-            method, properties, body = channel.basic_get("q", auto_ack=True)
+            method, properties, _ = channel.basic_get("q", auto_ack=True)
             if method is not None:
                 break
         assert properties is not None
@@ -123,7 +123,10 @@ async def test_events_follow_the_amqp_binding_of_cloudevents(rabbitmq_vhost: str
             if name.startswith("cloudEvents_")
         }
         channel.basic_publish(
-            "", "q", b'{"number": 2}', pika.BasicProperties(content_type="application/json", headers=colon)
+            "",
+            "q",
+            b'{"number": 2}',
+            pika.BasicProperties(content_type="application/json", headers=colon),  # type: ignore[no-untyped-call]
         )
         connection.close()
         async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
@@ -401,7 +404,7 @@ async def test_an_alarm_makes_publishing_wait_and_says_so(
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # it is about another process
             await asyncio.sleep(0.05)
 
 

@@ -186,7 +186,7 @@ async def test_connections_that_are_closed_by_force(
             await asyncio.sleep(1.0)
         # The list of connections is some seconds old where the server is busy.
         async with asyncio.timeout(PATIENCE):
-            while closed < 2:
+            while closed < 2:  # it is about another process
                 closed += await asyncio.to_thread(rabbitmq_service.close_connections, "commons-events")
                 await asyncio.sleep(0.2)
     assert run.redelivered or len(run.history.handled) == len(set(run.history.handled)), "duplicates are marked"
@@ -256,7 +256,7 @@ async def test_committing_over_a_lost_connection_says_so(
         await producer.publish("", run.queue, b"0", key="key")
         async with asyncio.timeout(PATIENCE):
             (message,) = await consumer.receive(1)
-            while not await asyncio.to_thread(rabbitmq_service.close_connections, "the-consumer"):
+            while not await asyncio.to_thread(rabbitmq_service.close_connections, "the-consumer"):  # noqa: ASYNC110  # it is about another process
                 await asyncio.sleep(0.1)
             (again,) = await consumer.receive(1)
             assert again.value == message.value

@@ -315,7 +315,7 @@ class RabbitMQAdmin:
                 await io.ask(self._link.close)
             await io.stop()
 
-    # --- how -----------------------------------------------------------------------------------------------------------
+    # --- how ---------------------------------------------------------------------------------------------------------
 
     @property
     def _vhost(self) -> str:
@@ -446,9 +446,11 @@ def _compare(
         Difference(what, name, there.get(name), value) for name, value in asked.items() if there.get(name) != value
     ]
     has: Mapping[str, Any] = there["arguments"]
-    for name in [*arguments, *(name for name in has if name not in arguments)]:
-        if has.get(name) != arguments.get(name):
-            found.append(Difference(what, name, has.get(name), arguments.get(name)))
+    found += [
+        Difference(what, name, has.get(name), arguments.get(name))
+        for name in [*arguments, *(name for name in has if name not in arguments)]
+        if has.get(name) != arguments.get(name)
+    ]
     return found
 
 

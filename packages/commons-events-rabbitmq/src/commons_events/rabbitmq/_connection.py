@@ -1,7 +1,7 @@
-"""pika's connections, on a thread of their own: no handler, however slow, stops heartbeats, confirms or deliveries.
+"""pika's connections, on a thread of their own: no slow handler stops heartbeats, confirmations or deliveries.
 
-Everything that belongs to pika is touched in that thread alone. `IO.call` brings a function into it; what it has for the
-event loop is gathered and handed over once for many.
+Everything that belongs to pika is touched in that thread alone. `IO.call` brings a function into it; what it has for
+the event loop is gathered and handed over once for many.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class IO:
         while True:
             try:
                 self.ioloop.start()
-            except Exception:
+            except Exception:  # noqa: BLE001  # one connection's trouble must not end the others
                 LOGGER.exception("an error in the thread of RabbitMQ's connections; it goes on")
             else:
                 break
@@ -151,7 +151,7 @@ class Link:
         self._runtime: Runtime = current_runtime()
         self._timer: object | None = None
 
-    # --- use -----------------------------------------------------------------------------------------------------------
+    # --- use ---------------------------------------------------------------------------------------------------------
 
     def use(self, user: User) -> None:
         """Work on this link from now on; `User.on_up` comes soon, or `User.on_failed`."""
@@ -229,7 +229,7 @@ class Link:
             login = str(user), str(password)
         except Exception as error:  # noqa: BLE001  # it is the user's function
             said = AuthenticationError(
-                f"The credentials function of RabbitMQ at {self.settings.where} failed: {type(error).__name__}: {error}."
+                f"The credentials function for {self.settings.where} failed: {type(error).__name__}: {error}."
             )
             said.__cause__ = error
             self.io.call(lambda: self._not_connected(said))
@@ -323,8 +323,8 @@ class Link:
     def _on_blocked(self, _: object, frame: Any) -> None:
         reason = frame.method.reason
         LOGGER.warning(
-            "RabbitMQ takes no messages (connection.blocked: %s); publishing waits until it does. It is short of memory "
-            "or disk: see rabbitmqctl status",
+            "RabbitMQ takes no messages (connection.blocked: %s); publishing waits until it does. It is short of "
+            "memory or disk: see rabbitmqctl status",
             reason,
         )
         for user in list(self._users):

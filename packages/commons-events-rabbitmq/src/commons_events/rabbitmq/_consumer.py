@@ -26,7 +26,7 @@ class RabbitMQConsumer(EventConsumer):
         topics: in place of queues, what to receive as on every broker, with ``group_id``.
         config: a `ConsumerConfig`, in place of everything else; its topics are topics.
         transport: use this one, which stays its maker's to close.
-        settings: those of `ConsumerConfig`, and RabbitMQ's: ``exclusive=True``, ``consumer_priority=5``, ``heartbeat=30``.
+        settings: those of `ConsumerConfig`, and RabbitMQ's: ``exclusive=True``, ``consumer_priority=5``.
 
     Raises:
         ConfigurationError: the queue is missing, or a setting is unknown, with the nearest right one, or wrong.

@@ -145,7 +145,7 @@ def connection_error(error: BaseException, where: str, vhost: str) -> TransportE
             return AuthenticationError(f"RabbitMQ at {where} does not accept the login. Check user and password.")
         if isinstance(reason, pika.AuthenticationError):
             return AuthenticationError(
-                f"RabbitMQ at {where} does not offer the login that was asked for: {reason.args[0]!s}. See auth_mechanism."
+                f"RabbitMQ at {where} does not offer the login asked for: {reason.args[0]!s}. See auth_mechanism."
             )
         if isinstance(reason, pika.ProbableAccessDeniedError):
             return UnknownVirtualHostError(
@@ -155,8 +155,8 @@ def connection_error(error: BaseException, where: str, vhost: str) -> TransportE
         if isinstance(reason, (ssl.SSLCertVerificationError, ssl.SSLError)):
             said = getattr(reason, "verify_message", "") or reason.reason or str(reason)
             return AuthenticationError(
-                f"TLS with RabbitMQ at {where} failed: {said}. Check cacertfile, certfile and keyfile, the server's name "
-                "(server_name_indication), and that the port takes TLS."
+                f"TLS with RabbitMQ at {where} failed: {said}. Check cacertfile, certfile and keyfile, the server's "
+                "name (server_name_indication), and that the port takes TLS."
             )
         if isinstance(reason, pika.IncompatibleProtocolError):
             return WrongPortError(

@@ -108,8 +108,8 @@ def content(channel: int, properties: tuple[int, bytes], body: bytes, most: int)
 def encode_properties(message: Message, properties: Properties, id: str, attempts: int = 0) -> tuple[int, bytes]:
     """A message's headers and properties: flags and bytes (section 2.3.5.2).
 
-    ``content-type`` becomes the property of that name (CloudEvents AMQP binding, section 3.1.1). A value that is UTF-8 is
-    a text there, and any other one bytes.
+    ``content-type`` becomes the property of that name (CloudEvents AMQP binding, section 3.1.1). A value that is UTF-8
+    is a text there, and any other one bytes.
 
     Args:
         message: the message.
@@ -210,11 +210,11 @@ def check_routing_key(routing_key: str) -> None:
     size = len(routing_key.encode())
     if size > 255:
         raise RoutingKeyError(
-            f"The routing key {routing_key[:40]!r}… has {size} bytes; AMQP carries at most 255. Put the rest in a header."
+            f"The routing key {routing_key[:40]!r}… has {size} bytes; AMQP carries 255. Put the rest into a header."
         )
 
 
-# --- reading -----------------------------------------------------------------------------------------------------------
+# --- reading ---------------------------------------------------------------------------------------------------------
 
 
 def to_message(topic: str, properties: BasicProperties, body: bytes) -> Message:

@@ -78,8 +78,8 @@ class RabbitMQProducer(EventProducer):
         connection broke is sent again, so that it may be there twice.
 
         Args:
-            exchange: where to; it has to be there. ``""`` is the default exchange, which takes a queue's name for a routing
-                key.
+            exchange: where to; it has to be there. ``""`` is the default exchange, which takes a queue's name for
+                a routing key.
             routing_key: at most 255 bytes.
             event: what happened; or bytes, which are sent as they are, without any headers of ours.
             persistent: whether the message outlives a restart of RabbitMQ, in a durable queue.

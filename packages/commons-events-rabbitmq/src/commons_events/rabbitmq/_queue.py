@@ -108,8 +108,8 @@ class RabbitMQDelivery(Delivery):
 
         Args:
             delay: seconds until then, at least; None lets the consumer back off by the attempt.
-            requeue: None keeps the message here until then, in its place before the others of its key. True gives it back
-                to its queue at once, for whichever consumer comes first; False takes it out of the queue as
+            requeue: None keeps the message here until then, before the others of its key. True gives it back to its
+                queue at once, for whichever consumer comes first; False takes it out of the queue, as
                 ``reject(requeue=False)`` does.
         """
         if requeue is None:

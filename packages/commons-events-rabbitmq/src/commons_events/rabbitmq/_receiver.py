@@ -1,4 +1,4 @@
-"""The receiving side of a subscription in the I/O thread: a channel that comes again, its consumers, and what they get."""
+"""The receiving side of a subscription in the I/O thread: a channel that comes again, its consumers, what arrives."""
 
 from __future__ import annotations
 

@@ -117,17 +117,20 @@ class RabbitMQSubscription(Subscription):
             self._take_again(taken, limit)
         states, epoch, new = self._states, self._epoch, RabbitMQDelivery.__new__
         count = len(taken)
-        while arrived:
-            what = arrived[0]
-            if type(what) is Arrived:
+        while True:
+            try:
+                what = arrived[0]
+            except IndexError:
+                break
+            if isinstance(what, Arrived):
                 if count >= limit:
                     break
                 try:
-                    what = arrived.popleft()
-                except IndexError:
+                    popped = arrived.popleft()
+                except IndexError:  # the channel was lost between the two
                     break
-                if type(what) is not Arrived:
-                    arrived.appendleft(what)
+                if popped is not what:
+                    arrived.appendleft(popped)
                     continue
                 state = states[what.source]
                 properties = what.properties

@@ -41,9 +41,9 @@ _TEMPORARY = 600_000
 class RabbitMQTransport(Transport):
     """Connections to RabbitMQ: ``amqp://user:password@host:5672,other:5672/vhost?option=value``.
 
-    A topic is an exchange of the type ``topic``, and a group's place in it a queue, ``TOPIC.GROUP``, that is bound to it.
-    Both are durable, made on first use, and stay. Belongs to the event loop of its first use; pika runs in a thread of its
-    own, with one connection for publishing and one for consuming.
+    A topic is an exchange of the type ``topic``, and a group's place in it a queue, ``TOPIC.GROUP``, that is bound to
+    it. Both are durable, made on first use, and stay. Belongs to the event loop of its first use; pika runs in a thread
+    of its own, with one connection for publishing and one for consuming.
 
     Args:
         url: the address; ``amqps://`` for TLS.
@@ -85,7 +85,7 @@ class RabbitMQTransport(Transport):
         counted = settings.retry_queues and settings.queue_type == "quorum"
         return Capabilities(
             contract=CONTRACT_VERSION,
-            # Consumers that compete for a queue get a key's messages side by side; one that is alone gets them in order.
+            # Consumers that compete for a queue get a key's messages side by side; one that is alone, in order.
             ordering="key" if in_order else "none",
             durability="broker" if settings.persistent else "process",
             consumer_groups=True,
@@ -124,7 +124,7 @@ class RabbitMQTransport(Transport):
     # --- publishing ------------------------------------------------------------------------------------------------
 
     def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
-        """See `Transport.publish`. A message that no group would get is an `UnroutableError`, unless ``mandatory`` is off.
+        """See `Transport.publish`. What no group would get is an `UnroutableError`, unless ``mandatory`` is off.
 
         A message's routing key is its CloudEvents type, so that other queues can be bound to some types alone.
         """
@@ -170,7 +170,7 @@ class RabbitMQTransport(Transport):
     # --- receiving -------------------------------------------------------------------------------------------------
 
     async def subscribe(self, request: SubscribeRequest) -> RabbitMQSubscription:
-        """See `Transport.subscribe`. Without a group the queue is one of its own, which goes with the subscription.
+        """See `Transport.subscribe`. Without a group the queue is one of its own, and goes with it.
 
         Raises:
             TopologyMismatchError: the topic or queue is there with other arguments.
@@ -184,7 +184,6 @@ class RabbitMQTransport(Transport):
             raise ConfigurationError("A subscription needs at least one topic.")
         for topic in request.topics:
             self.check_topic(topic)
-        settings = self.settings
         group = request.group_id
         expires = None if group is not None else _TEMPORARY
         name = group if group is not None else f"temporary-{current_runtime().new_id()}"
@@ -193,7 +192,7 @@ class RabbitMQTransport(Transport):
             queue = group_queue(topic, name)
             if len(queue.encode()) > 255:
                 raise ConfigurationError(
-                    f"The queue {queue[:60]!r}… of topic and group has {len(queue.encode())} bytes; RabbitMQ takes 255. "
+                    f"The queue {queue[:60]!r}… of topic and group has over the 255 bytes that RabbitMQ takes. "
                     "Shorten the topic or the group_id."
                 )
             sources.append(self._source(topic, queue, group_steps, (topic, queue, expires)))

@@ -288,7 +288,8 @@ class LocalRabbitMQ:
             # So that a test sees its queues and connections soon.
             "collect_statistics_interval": 1000,
         }
-        plugins, security = PLUGINS, None
+        plugins: tuple[str, ...] = PLUGINS
+        security = None
         if secured:
             security = _certificates(place.folder, f"amqps://guest:guest@127.0.0.1:{free_port()}/%2F")
             configuration |= _secured(place.folder, urlsplit(security.url).port or 5671)
@@ -317,7 +318,7 @@ class LocalRabbitMQ:
         management_url = f"http://guest:guest@127.0.0.1:{management}"
 
         def control(arguments: Sequence[str]) -> None:
-            command = [script.with_name("rabbitmqctl"), "-q", *arguments]
+            command: list[str] = [str(script.with_name("rabbitmqctl")), "-q", *arguments]
             run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
             if run.returncode:
                 raise ServiceError(f"rabbitmqctl {' '.join(arguments)}: {run.stdout}{run.stderr}")

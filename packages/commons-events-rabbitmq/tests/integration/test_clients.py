@@ -234,6 +234,35 @@ async def test_the_highest_priority_consumes(rabbitmq_vhost: str) -> None:
         assert [message.body for message in await take(low)] == [b"2"]
 
 
+async def test_a_stream_is_read_from_an_offset_and_goes_on_after_a_lost_connection(
+    rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str
+) -> None:
+    rabbitmq_service.require("streams", "management")
+    await declare(rabbitmq_vhost, Queue(name="s", type="stream"))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        for number in range(20):
+            await producer.publish("", "s", b"%d" % number)
+    for offset, first in (("first", 0), (7, 7), ("7", 7)):
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="s", prefetch_count=100, stream_offset=offset) as consumer:
+            messages = await take(consumer, 20 - first)
+            assert [message.offset for message in messages] == list(range(first, 20))
+            assert [message.body for message in messages] == [b"%d" % number for number in range(first, 20)]
+    async with RabbitMQConsumer(
+        rabbitmq_vhost, queue="s", prefetch_count=100, stream_offset="first", client_id="the-reader"
+    ) as consumer:
+        messages = await take(consumer, 20)
+        for number in (0, 1, 2, 4):  # 3 is not finished
+            await messages[number].ack()
+        async with asyncio.timeout(60):
+            while not await asyncio.to_thread(rabbitmq_service.close_connections, "the-reader"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        again = await take(consumer, 17)
+        assert [message.offset for message in again] == list(range(3, 20))
+        for message in again:
+            await message.ack()
+        assert await consumer.receive(10, timeout=0.2) == []
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ class Happened(Event):
         ({"heartbeat": "often"}, "heartbeat.*whole number"),
         ({"heartbeat": True}, "heartbeat.*whole number"),
         ({"prefetch_count": 0}, "prefetch_count.*from 1 to 65535"),
-        ({"queue_type": "lazy"}, "quorum or classic or stream"),
+        ({"queue_type": "lazy"}, "quorum or classic"),
         ({"passive": "maybe"}, "true or false"),
         ({"options": {"queue_typ": "quorum"}}, "Did you mean 'queue_type'"),
         ({"cacertfile": "ca.pem"}, "amqps://"),
@@ -40,7 +41,8 @@ class Happened(Event):
         ({"auth_mechanism": "gssapi"}, "plain or external"),
         ({"credentials": ("guest", "guest")}, "function"),
         ({"broker": "amqp"}, "not both"),
-        ({"queue_type": "stream", "single_active_consumer": True}, "single_active_consumer"),
+        ({"stream_offset": "beginning"}, "'first', 'last', 'next'"),
+        ({"stream_offset": datetime(2026, 1, 1)}, "naive"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], said: str) -> None:

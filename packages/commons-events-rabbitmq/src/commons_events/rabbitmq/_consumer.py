@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from commons_events.consumers import ConsumerConfig, EventConsumer
-from commons_events.errors import ConfigurationError
+from commons_events.errors import ConfigurationError, StaleDeliveryError
 from commons_events.rabbitmq._keywords import rabbitmq_config
+from commons_events.rabbitmq._queue import RabbitMQDelivery
 from commons_events.rabbitmq._transport import RabbitMQTransport
-from commons_events.transport import Transport
+from commons_events.transport import Delivery, Transport
 
 __all__ = ["RabbitMQConsumer"]
 
@@ -85,3 +86,22 @@ class RabbitMQConsumer(EventConsumer):
         self._check_usable()
         if self._subscription is None:
             self._subscription = await self._rabbitmq.consume(self._queues, max_unsettled=self.config.max_unsettled)
+
+    def commit(self, delivery: Delivery | None = None, *, wait: bool = False) -> Awaitable[None]:
+        """See `EventConsumer.commit`; with ``wait`` it returns once RabbitMQ has the acknowledgement.
+
+        Raises:
+            StaleDeliveryError: the connection that the message came over is lost, and the message is delivered again.
+                Go on with the next; ``message.ack()`` passes it over without an error.
+            ConnectionLostError: (from the awaitable) the connection broke before RabbitMQ had it.
+            ValueError: the message came from another consumer.
+            ClosedError: the consumer is closed.
+        """
+        if isinstance(delivery, RabbitMQDelivery) and delivery.settler is self and not self._closed:
+            stale = delivery.state.unfinished.get(delivery.arrived.tag) is not delivery
+            if delivery.outcome is None and stale:
+                raise StaleDeliveryError(
+                    f"commit: {delivery!r} came over a connection that is lost since. It is delivered again; go on "
+                    "with the next message."
+                )
+        return super().commit(delivery, wait=wait)

@@ -48,7 +48,13 @@ class RabbitMQDelivery(Delivery):
         self.outcome: Outcome | None = None
 
     partition = None
-    offset = None
+
+    @property
+    def offset(self) -> int | None:  # type: ignore[override]  # read where it lies
+        """The message's place in a stream; None for a queue, which has none."""
+        table = self.arrived.properties.headers
+        found = table.get("x-stream-offset") if table else None
+        return found if isinstance(found, int) else None
 
     @property
     def message(self) -> Message:  # type: ignore[override]  # made late
@@ -162,14 +168,17 @@ class QueueState:
         "name",
         "out",
         "parked",
+        "resume",
         "schedule",
         "subscription",
         "topic",
         "unfinished",
     )
 
-    def __init__(self, topic: str, name: str, subscription: RabbitMQSubscription) -> None:
+    def __init__(self, topic: str, name: str, subscription: RabbitMQSubscription, resume: list[int]) -> None:
         self.topic = topic
+        self.resume = resume
+        """See `Source`."""
         self.name = name
         """The queue's."""
         self.subscription = subscription
@@ -196,7 +205,16 @@ class QueueState:
             return False
         del self.unfinished[tag]
         self.out -= 1
+        if self.resume:
+            self._move_on(delivery)
         return True
+
+    def _move_on(self, delivery: RabbitMQDelivery) -> None:
+        """Of a stream: let it go on behind what is finished."""
+        first = next(iter(self.unfinished.values()), None)
+        offset = first.offset if first is not None else (delivery.offset or 0) + 1
+        if offset is not None:
+            self.resume[0] = max(self.resume[0], offset)
 
     def put_back(self, delivery: RabbitMQDelivery, due: float, attempt: int) -> bool:
         """Let a delivery come again at ``due``, before anything of its key that was not delivered yet."""

@@ -39,6 +39,7 @@ class Source:
         steps: makes what is done before: declaring, or looking whether it is there.
         exclusive: whether nobody else may consume it.
         arguments: of the consumer, such as ``x-priority``.
+        resume: see below.
     """
 
     topic: str
@@ -46,6 +47,8 @@ class Source:
     steps: Callable[[], Iterator[Step]]
     exclusive: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    resume: list[int] = field(default_factory=list)
+    """Where a stream goes on that was read before: the first offset that is not finished."""
 
 
 class Lost(NamedTuple):
@@ -182,7 +185,7 @@ class Receiver:
                 source.queue,
                 self._taker(place),
                 exclusive=source.exclusive,
-                arguments=dict(source.arguments) or None,
+                arguments={**source.arguments, **({"x-stream-offset": source.resume[-1]} if source.resume else {})},
                 callback=lambda _: self._on_consuming(),
             )
 

@@ -6,6 +6,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Literal, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -47,6 +48,7 @@ OPTIONS: Mapping[str, object] = {
     "single_active_consumer": False,
     "exclusive": False,
     "consumer_priority": None,
+    "stream_offset": None,
     "prefetch_count": 1_000,
     "persistent": True,
     "mandatory": True,
@@ -57,7 +59,7 @@ OPTIONS: Mapping[str, object] = {
 
 DEFAULT_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """RabbitMQ 4's own max_message_size; 3.x takes up to 128 MiB."""
-_QUEUE_TYPES = ("quorum", "classic", "stream")
+_QUEUE_TYPES = ("quorum", "classic")
 _SCHEMES = {"amqp": 5672, "rabbitmq": 5672, "amqps": 5671}
 
 
@@ -81,11 +83,12 @@ class RabbitMQSettings:
     channel_max: int
     frame_max: int
     passive: bool
-    queue_type: Literal["quorum", "classic", "stream"]
+    queue_type: Literal["quorum", "classic"]
     queue_arguments: Mapping[str, Any]
     single_active_consumer: bool
     exclusive: bool
     consumer_priority: int | None
+    stream_offset: int | str | datetime | None
     prefetch_count: int
     persistent: bool
     mandatory: bool
@@ -127,12 +130,8 @@ class RabbitMQSettings:
             raise ConfigurationError(
                 "RabbitMQ setting auth_mechanism='external' signs in by a certificate: use amqps:// with certfile."
             )
-        queue_type = cast('Literal["quorum", "classic", "stream"]', read.choice("queue_type", _QUEUE_TYPES))
+        queue_type = cast('Literal["quorum", "classic"]', read.choice("queue_type", _QUEUE_TYPES))
         single = read.flag("single_active_consumer")
-        if queue_type == "stream" and single:
-            raise ConfigurationError(
-                "RabbitMQ setting single_active_consumer is for queues; a group has one reader of a stream anyway."
-            )
         credentials = options["credentials"]
         if credentials is not None and not callable(credentials):
             raise ConfigurationError(
@@ -164,6 +163,7 @@ class RabbitMQSettings:
             single_active_consumer=single,
             exclusive=read.flag("exclusive"),
             consumer_priority=None if priority is None else read.number("consumer_priority", -(1 << 31), 1 << 31),
+            stream_offset=_stream_offset(options["stream_offset"]),
             prefetch_count=read.number("prefetch_count", 1, 65_535),
             persistent=read.flag("persistent"),
             mandatory=read.flag("mandatory"),
@@ -219,6 +219,20 @@ def _hosts(netloc: str, usual: int) -> tuple[tuple[str, int], ...]:
             )
         found.append((host.strip("[]"), int(port)))
     return tuple(found)
+
+
+def _stream_offset(given: object) -> int | str | datetime | None:
+    if isinstance(given, str) and given.isdigit():
+        given = int(given)
+    if isinstance(given, datetime):
+        if given.tzinfo is None:
+            raise ConfigurationError(f"RabbitMQ setting stream_offset: the time {given!r} is naive; give an aware one.")
+        return given
+    if given is None or given in ("first", "last", "next") or (type(given) is int and given >= 0):
+        return cast("int | str | None", given)
+    raise ConfigurationError(
+        f"RabbitMQ setting stream_offset is 'first', 'last', 'next', an offset or an aware datetime, not {given!r}."
+    )
 
 
 def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:

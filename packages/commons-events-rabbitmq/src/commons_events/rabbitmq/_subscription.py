@@ -45,7 +45,7 @@ class RabbitMQSubscription(Subscription):
         self._temporary = temporary
         """Whether the queues go with this subscription."""
         self._sources = sources
-        self._states = [QueueState(source.topic, source.queue, self) for source in sources]
+        self._states = [QueueState(source.topic, source.queue, self, source.resume) for source in sources]
         self._scheduled: dict[QueueState, None] = {}
         """The queues in which something comes again."""
         self._epoch = 1
@@ -146,6 +146,9 @@ class RabbitMQSubscription(Subscription):
                 delivery.settler, delivery.attempt, delivery.outcome = self, attempt, None
                 state.unfinished[what.tag] = delivery
                 state.out += 1
+                offset = delivery.offset if attempt == 1 else None
+                if offset is not None and not state.resume:
+                    state.resume.append(offset)  # the first of a stream
                 taken.append(delivery)
                 count += 1
             elif isinstance(what, Lost):

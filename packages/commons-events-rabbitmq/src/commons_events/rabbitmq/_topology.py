@@ -89,11 +89,9 @@ def topic_steps(settings: RabbitMQSettings, topic: str) -> Iterator[Step]:
         yield doing, lambda channel, done: channel.exchange_declare(topic, passive=True, callback=done)
         return
     yield doing, lambda channel, done: channel.exchange_declare(topic, "topic", durable=True, callback=done)
-    if settings.queue_type == "stream":
-        yield from queue_steps(settings, topic, topic, {"x-queue-type": "stream", **settings.queue_arguments})
 
 
-def queue_steps(settings: RabbitMQSettings, topic: str, queue: str, arguments: dict[str, Any]) -> Iterator[Step]:
+def queue_steps(topic: str, queue: str, arguments: dict[str, Any]) -> Iterator[Step]:
     """Make a queue that gets all of a topic's messages."""
     yield (
         f"Declaring queue {queue!r}",
@@ -126,7 +124,7 @@ def group_steps(settings: RabbitMQSettings, topic: str, queue: str, expires: int
         arguments["x-single-active-consumer"] = True
     if expires is not None:
         arguments["x-expires"] = expires
-    yield from queue_steps(settings, topic, queue, arguments)
+    yield from queue_steps(topic, queue, arguments)
 
 
 def retry_queue(queue: str, delay: float) -> tuple[str, int]:

@@ -219,6 +219,8 @@ class RabbitMQTransport(Transport):
             return found
 
         given: dict[str, Any] = {}
+        if settings.stream_offset is not None:
+            given["x-stream-offset"] = settings.stream_offset
         if settings.consumer_priority is not None:
             given["x-priority"] = settings.consumer_priority
         return Source(topic, queue, made, settings.exclusive, given)

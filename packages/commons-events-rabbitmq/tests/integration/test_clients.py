@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import pika
@@ -17,6 +18,7 @@ from commons_events.errors import (
     ConfigurationError,
     ConnectionLostError,
     MessageTooLargeError,
+    PublishTimeoutError,
     TopicFullError,
 )
 from commons_events.event import Event, registry
@@ -261,6 +263,41 @@ async def test_a_stream_is_read_from_an_offset_and_goes_on_after_a_lost_connecti
         for message in again:
             await message.ack()
         assert await consumer.receive(10, timeout=0.2) == []
+
+
+async def test_a_nacked_message_waits_in_a_retry_queue(rabbitmq_vhost: str) -> None:
+    """It takes no room of the prefetch, outlives its consumer, and its attempts are counted in the group."""
+    settings: dict[str, Any] = {"broker": rabbitmq_vhost, "topics": ["t"], "group_id": "g"}
+    options = {"retry_queues": True, "prefetch_count": 1}
+    async with EventConsumer(**settings, options=options) as consumer:
+        async with RabbitMQProducer(rabbitmq_vhost) as producer:
+            for value in (b"fails", b"passes"):
+                await producer.publish("t", "", value, key="k", headers={"h": "v"})
+        (first,) = await take(consumer)
+        assert (first.body, first.attempt) == (b"fails", 1)
+        await first.nack(3.0)
+        (second,) = await take(consumer)
+        assert second.body == b"passes", "the one that waits is not with the consumer"
+        await second.ack()
+    async with EventConsumer(**settings, options=options) as consumer:
+        (again,) = await take(consumer)
+        assert (again.body, again.key, again.headers) == (b"fails", b"k", (("h", b"v"),))
+        assert again.attempt == 2
+        assert again.message.timestamp == first.message.timestamp
+        await again.ack()
+
+
+async def test_what_is_never_confirmed_is_reported(rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str) -> None:
+    rabbitmq_service.require("alarms")
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    async with RabbitMQProducer(rabbitmq_vhost, delivery_timeout=1.0) as producer:
+        await producer.publish("", "q", b"before")
+        with rabbitmq_service.alarm():
+            async with asyncio.timeout(60):
+                with pytest.raises(PublishTimeoutError, match="delivery_timeout"):
+                    while True:  # until RabbitMQ has heard of its alarm
+                        await producer.publish("", "q", b"during")
+        await producer.publish("", "q", b"after")
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

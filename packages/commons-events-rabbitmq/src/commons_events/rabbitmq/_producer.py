@@ -109,9 +109,10 @@ class RabbitMQProducer(EventProducer):
         label = exchange or routing_key
         if self._telemetry.tracing:
             with self._telemetry.send(label) as context:
-                sent = self._rabbitmq.publish_one(self._made(label, event, key, (*given, *context), timestamp), route)
+                message = self._made(label, event, key, (*given, *context), timestamp)
         else:
-            sent = self._rabbitmq.publish_one(self._made(label, event, key, given, timestamp), route)
+            message = self._made(label, event, key, given, timestamp)
+        sent = self._rabbitmq.publish_one(message, route, self.config.delivery_timeout)
         self._telemetry.sent(label)
         return sent
 

@@ -55,6 +55,8 @@ _CAREFUL, _PATIENCE = 3, 6
 """How often in a row the channel may break, without any confirmation, before messages are sent one by one; and before
 the one that is alone in flight is blamed."""
 _TYPE = "cloudEvents_type"
+_SWEEP = 5.0
+"""Seconds between looks at what has waited for too long."""
 _tuple = tuple.__new__  # half the time that a NamedTuple's own constructor takes
 
 
@@ -112,7 +114,11 @@ class Publisher:
         self._limit = settings.max_message_bytes
         self._suspicious = min(self._limit, settings.frame_max) - 8_192
         """From this many bytes of headers or value on a message is measured."""
-        self._ids = current_runtime().new_id()
+        self._runtime = current_runtime()
+        self._aging: deque[tuple[float, asyncio.Future[Receipt]]] = deque()
+        """When each message of `publish_one` is given up."""
+        self._ager: asyncio.TimerHandle | None = None
+        self._ids = self._runtime.new_id()
         self._count = 0
         """Messages so far; with `_ids` in front it is a message's id."""
         self._routes: dict[tuple[str, str], Route] = {}
@@ -169,8 +175,13 @@ class Publisher:
         self._hand_over(batch, items)
         return future
 
-    def publish_one(self, message: Message, route: Route) -> asyncio.Future[Receipt]:
+    def publish_one(self, message: Message, route: Route, timeout: float | None = None) -> asyncio.Future[Receipt]:
         """As `publish`, for one message on a route of its own; what is wrong with it raises at once.
+
+        Args:
+            message: what to publish.
+            route: where to.
+            timeout: seconds until it counts as failed, at least; None waits.
 
         Raises:
             RoutingKeyError: the routing key is too long.
@@ -182,7 +193,31 @@ class Publisher:
         future: asyncio.Future[Receipt] = self._loop.create_future()
         batch = _Batch(future, 1, single=True)
         self._hand_over(batch, [self._item(batch, 0, message, route)])
+        if timeout is not None and not future.done():
+            self._aging.append((self._runtime.monotonic() + timeout, future))
+            if self._ager is None:
+                self._ager = self._runtime.call_later(min(timeout, _SWEEP), self._give_up_late)
         return future
+
+    def _give_up_late(self) -> None:
+        """Fail what has waited for too long; one timer for all of them."""
+        self._ager = None
+        aging, now = self._aging, self._runtime.monotonic()
+        for _ in range(len(aging)):
+            due, future = aging.popleft()
+            if future.done():
+                continue
+            if due > now:
+                aging.append((due, future))
+                continue
+            future.set_exception(
+                PublishTimeoutError(
+                    "RabbitMQ did not confirm within delivery_timeout; it may have the message all the same. The log "
+                    "of commons_events.rabbitmq says whether it is out of reach, or takes none for want of memory or disk."
+                )
+            )
+        if aging:
+            self._ager = self._runtime.call_later(min(max(aging[0][0] - now, 0.05), _SWEEP), self._give_up_late)
 
     def publish_again(
         self, message: Message, route: Route, attempts: int, steps: Callable[[], Iterator[Step]]
@@ -598,6 +633,8 @@ class Publisher:
         """Flush, and close the channel."""
         self._closed = True
         await self.flush()
+        if self._ager is not None:
+            self._ager.cancel()
 
         def leave(future: asyncio.Future[Any]) -> None:
             self._link.leave(self)

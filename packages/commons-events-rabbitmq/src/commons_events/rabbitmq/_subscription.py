@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["RabbitMQSubscription"]
 
 _ACK = Outcome.ACK
+_CLOSING = 10.0
+"""Seconds for which closing waits for RabbitMQ to have every acknowledgement."""
 
 
 class RabbitMQSubscription(Subscription):
@@ -304,7 +306,10 @@ class RabbitMQSubscription(Subscription):
         if self._closed:
             return
         try:
-            await self.flush()
+            async with asyncio.timeout(_CLOSING):
+                await self.flush()
+        except TimeoutError:
+            LOGGER.warning("closing a RabbitMQ subscription: RabbitMQ did not answer within %g s", _CLOSING)
         except TransportError as error:
             LOGGER.warning("closing a RabbitMQ subscription: %s", error)
         self._end()

@@ -133,15 +133,18 @@ class RabbitMQTransport(Transport):
             messages = [m if m.timestamp is not None else m._replace(timestamp=now) for m in messages]
         return self._usable_publisher().publish(messages, self.check_topic)
 
-    def publish_one(self, message: Message, route: Route | None = None) -> asyncio.Future[Receipt]:
+    def publish_one(
+        self, message: Message, route: Route | None = None, timeout: float | None = None
+    ) -> asyncio.Future[Receipt]:
         """As `publish`, for one message at the least cost; what is wrong with it raises.
 
         Args:
             message: what to publish.
             route: the exchange, routing key and properties; None for the topic's.
+            timeout: seconds until it counts as failed, at least; None waits.
         """
         publisher = self._usable_publisher()
-        return publisher.publish_one(message, route or publisher.topic_route(message))
+        return publisher.publish_one(message, route or publisher.topic_route(message), timeout)
 
     def _usable_publisher(self) -> Publisher:
         publisher = self._publisher

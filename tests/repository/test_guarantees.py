@@ -1,4 +1,4 @@
-"""The guarantee tables of the brokers' pages say what `Capabilities` say: `python tests/repository/test_guarantees.py`."""
+"""The guarantee tables in docs say what `Capabilities` say: `python tests/repository/test_guarantees.py`."""
 
 from __future__ import annotations
 

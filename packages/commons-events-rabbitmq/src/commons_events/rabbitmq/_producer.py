@@ -126,7 +126,7 @@ class RabbitMQProducer(EventProducer):
         expiration: float | None,
     ) -> Route:
         check_routing_key(routing_key)
-        if not isinstance(exchange, str) or len(exchange.encode()) > 255:
+        if not isinstance(exchange, str) or len(exchange.encode()) > 255:  # type: ignore[redundant-expr]
             raise InvalidTopicError(f"An exchange's name is a str of at most 255 bytes, not {exchange!r:.60}.")
         if not exchange and not routing_key:
             raise RoutingKeyError("The default exchange ('') takes a queue's name for a routing key, and it is empty.")
@@ -152,7 +152,9 @@ class RabbitMQProducer(EventProducer):
         if timestamp is not None and timestamp.tzinfo is None:
             raise ValueError(f"publish: the timestamp {timestamp!r} is naive; give an aware datetime.")
         if not isinstance(event, bytes):
-            return self._message(label, event, key, None, headers, timestamp or self._runtime.now())
+            return self._message(
+                label, event, key, None, headers, self._runtime.now() if timestamp is None else timestamp
+            )
         if isinstance(key, str):
             key = key.encode()
         message = Message(label, event, key, headers, timestamp)

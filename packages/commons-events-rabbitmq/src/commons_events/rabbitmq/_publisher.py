@@ -212,8 +212,8 @@ class Publisher:
                 continue
             future.set_exception(
                 PublishTimeoutError(
-                    "RabbitMQ did not confirm within delivery_timeout; it may have the message all the same. The log "
-                    "of commons_events.rabbitmq says whether it is out of reach, or takes none for want of memory or disk."
+                    "RabbitMQ did not confirm within delivery_timeout; it may have the message all the same. The "
+                    "log of commons_events.rabbitmq says whether it is out of reach, or short of memory or disk."
                 )
             )
         if aging:

@@ -130,6 +130,7 @@ class HandlingTests(RouterCase, contract=True):
         inner = await self.open()
         topic, group, letters = await self._places(inner)
         out = await self.make_topic(inner)
+        reading = await self.known_group(inner, out)
         refusals = 1
 
         def refuse(message: Message) -> PublishError | None:
@@ -149,7 +150,7 @@ class HandlingTests(RouterCase, contract=True):
 
         await self._send(inner, topic, 1)
         await self._until(router, RefusingTransport(inner, refuse), lambda: len(calls) >= 2, "it is tried twice")
-        subscription = await self.subscribe(inner, out, group_id=self.new_group())
+        subscription = await self.subscribe(inner, out, group_id=reading)
         [sent] = await self.read(subscription, 1)
         assert sent.key == b"key-0"
         assert sent.event(ContractEvent).causation_id is not None

@@ -6,8 +6,8 @@ export UV_SYSTEM_CERTS ?= 1
 INPUT ?=
 EVENT ?=
 BROKER ?=
-# What `make test` passes on to pytest: make test ARGS="packages/commons-events-core -k producer"; with -s, --pdb or -n0
-# the tests run in one process, else in several (tools/lanes.py).
+# What `make test` passes on to pytest: make test ARGS="packages/commons-events-core -k producer"; with -s, --pdb or -n0,
+# or a single file, the tests run in one process, else in several (tools/lanes.py).
 ARGS ?=
 # How long `make fuzz` goes on for each decoder
 SECONDS ?=

@@ -23,8 +23,10 @@ MOST = 8
 
 
 def workers(config: pytest.Config) -> int:
-    """How many processes run the tests: none but this one where somebody wants to see what a test prints."""
-    if config.option.capture == "no":
+    """How many processes run the tests: none but this one for a single file, or to show what a test prints."""
+    files = {argument.partition("::")[0] for argument in config.args}
+    single = len(files) == 1 and all(name.endswith(".py") and "/tests/contract/" not in name for name in files)
+    if single or config.option.capture == "no":
         return 0
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MOST) + 1
 

@@ -21,7 +21,7 @@ def run(block: str) -> str:
         "runpy.run_path(sys.argv[1], {'timedelta': timedelta}, '__main__')"
     )
     command = [sys.executable, "-W", "error", "-X", "utf8", "-c", program, str(HERE / block)]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=300).stdout
 
 
 def test_the_quick_start_runs() -> None:

@@ -37,7 +37,7 @@ def test_an_example_runs(example: str, tmp_path: Path) -> None:
     program = tmp_path / "example.py"
     program.write_text(example, "utf-8")
     run = subprocess.run(
-        [sys.executable, "-W", "error", program], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-W", "error", program], capture_output=True, text=True, check=False, timeout=300
     )
     assert run.returncode == 0, run.stderr
     for text in re.findall(r"# → (.*)$", example, re.MULTILINE):
@@ -53,5 +53,5 @@ def test_a_command_prints_what_is_printed(page: Path, tmp_path: Path) -> None:
     commands = re.findall(r"^```console\n\$ commons-events (.*?)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     for arguments, printed in commands:
         program = [sys.executable, "-c", "from commons_events.cli import main; main()", *shlex.split(arguments)]
-        run = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+        run = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
         assert run.stdout == printed, run.stderr

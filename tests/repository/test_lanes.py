@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
@@ -77,9 +77,20 @@ def test_one_computes_while_the_other_waits(workers: list[Worker]) -> None:
     assert set(computing.scopes + waiting.scopes) == {lanes.scope(test) for test in TESTS}
 
 
-@pytest.mark.parametrize(("capture", "several"), [("no", False), ("fd", True)])
-def test_who_wants_to_see_what_is_printed_has_one_process(
-    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch, capture: Any, several: bool
+@pytest.mark.parametrize(
+    ("arguments", "capture", "several"),
+    [
+        (["packages", "tests"], "fd", True),
+        (["packages", "tests"], "no", False),
+        (["packages"], "fd", True),
+        ([UNIT, OTHER_UNIT], "fd", True),
+        ([f"{UNIT}::test_a", f"{UNIT}::test_b"], "fd", False),
+        ([CONTRACT], "fd", True),
+    ],
+)
+def test_one_process_runs_a_single_file_and_shows_what_is_printed(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch, arguments: list[str], capture: str, several: bool
 ) -> None:
+    monkeypatch.setattr(pytestconfig, "args", arguments)
     monkeypatch.setattr(pytestconfig.option, "capture", capture)
     assert (lanes.workers(pytestconfig) > 1) is several

@@ -49,7 +49,7 @@ def python(tmp_path: Path) -> Python:
             text=True,
             cwd=tmp_path,
             env=variables,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ def cli(tmp_path: Path, command: list[str]) -> Cli:
             encoding="utf-8",
             cwd=tmp_path,
             env=environment | {"PYTHONIOENCODING": "utf-8"},
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

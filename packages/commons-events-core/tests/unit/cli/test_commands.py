@@ -193,7 +193,7 @@ def test_version(arguments: list[str]) -> None:
 def test_without_the_extra_there_is_one_line_that_says_how_to_get_it(missing: str, tmp_path: Path) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from commons_events.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False
     )
 
     assert done.returncode == 1

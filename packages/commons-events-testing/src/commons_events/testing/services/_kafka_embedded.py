@@ -84,7 +84,7 @@ class Tansu:
         command = [str(self._binary()), "broker", *addresses, "--storage-engine", "memory://tansu/"]
 
         def ready(process: ServerProcess) -> None:
-            wait_until(lambda: answers(f"127.0.0.1:{port}"), what="Tansu", process=process, timeout=20)
+            wait_until(lambda: answers(f"127.0.0.1:{port}"), what="Tansu", process=process)
 
         running = RunningKafka(
             way=self.name,

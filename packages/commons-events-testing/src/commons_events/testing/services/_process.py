@@ -155,7 +155,7 @@ class ServerProcess:
 
 
 def wait_until(
-    ready: Callable[[], bool], *, what: str, process: ServerProcess, timeout: float = 60.0, interval: float = 0.03
+    ready: Callable[[], bool], *, what: str, process: ServerProcess, timeout: float = 180.0, interval: float = 0.03
 ) -> None:
     """Return once ``ready()``.
 

@@ -145,7 +145,8 @@ class Telemetry:
             attributes["messaging.destination.partition.id"] = str(first.partition)
         if not batch:
             attributes.update(_message(first, self._attributes["messaging.system"]))
-        measured: dict[str, str] = self._measured("process", topic)
+        measured = self._measured("process", topic)
+        del measured["messaging.client.id"]  # the conventions' metrics do not tell clients apart
         runtime = current_runtime()
         began = runtime.monotonic()
         outer = None

@@ -60,7 +60,9 @@ class Telemetry:
     """
 
     def __init__(self, system: str, client_id: str, group: str | None = None) -> None:
-        self._attributes: dict[str, str] = {"messaging.system": system, "messaging.client.id": client_id}
+        self._attributes: dict[str, str] = {"messaging.system": system}
+        """Of spans and metrics; metrics do not tell clients apart."""
+        self._client_id = client_id
         if group is not None:
             self._attributes["messaging.consumer.group.name"] = group
         self._sending: dict[str, dict[str, str]] = {}
@@ -145,7 +147,7 @@ class Telemetry:
             attributes["messaging.destination.partition.id"] = str(first.partition)
         if not batch:
             attributes.update(_message(first, self._attributes["messaging.system"]))
-        measured: dict[str, str] = self._measured("process", topic)
+        measured = self._measured("process", topic)
         runtime = current_runtime()
         began = runtime.monotonic()
         outer = None
@@ -167,7 +169,11 @@ class Telemetry:
             self._processed.record(runtime.monotonic() - began, measured)
 
     def _operation(self, name: str, type_: str, topic: str, count: int | None) -> Mapping[str, str | int]:
-        attributes: dict[str, str | int] = {**self._measured(name, topic), "messaging.operation.type": type_}
+        attributes: dict[str, str | int] = {
+            **self._measured(name, topic),
+            "messaging.client.id": self._client_id,
+            "messaging.operation.type": type_,
+        }
         if count is not None:
             attributes["messaging.batch.message_count"] = count
         return attributes

@@ -47,7 +47,7 @@ def make_router(
     async def handle(event: Numbered, message: Delivery) -> Any:
         if fails(event.number):
             raise ValueError("poisoned")
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.03 if event.number % 8 == 3 else 0)  # whoever is killed is in the middle of some
         tries = failed.get((event.key, event.number), 0)
         if event.number % 13 == 5 and tries < 2:
             failed[event.key, event.number] = tries + 1

@@ -40,7 +40,7 @@ class Run:
         self.kafka = kafka
         names = ("faults", "letters", "output", "group")
         self.topic, self.letters, self.output, self.group = (kafka.unique(name) for name in names)
-        options = "session.timeout.ms=3000&heartbeat.interval.ms=300&commit.interval.ms=100"
+        options = "session.timeout.ms=3000&heartbeat.interval.ms=300&commit.interval.ms=10"
         self.url = f"kafka://{kafka.bootstrap_servers}?{options}"
         self.history = History()
         self.sent: list[tuple[str, int]] = []
@@ -145,7 +145,7 @@ async def test_routers_that_come_and_go(kafka_service: RunningKafka, protocol: s
         needs(kafka_service, "consumer-protocol")
     async with new_run(kafka_service) as run:
         if protocol == "consumer":
-            run.url = f"kafka://{kafka_service.bootstrap_servers}?group.protocol=consumer&commit.interval.ms=100"
+            run.url = f"kafka://{kafka_service.bootstrap_servers}?group.protocol=consumer&commit.interval.ms=10"
         async with run.router().running(broker=run.url):
             for _ in range(3 * ROUNDS):
                 async with run.router().running(broker=run.url):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -215,7 +216,8 @@ async def test_a_key_keeps_its_order_where_one_is_nacked(rabbitmq_vhost: str) ->
     async with RabbitMQProducer(rabbitmq_vhost) as producer:
         for number in range(6):
             await producer.publish("", "q", b"%d" % number, key=b"ab"[number % 2 : number % 2 + 1])
-    async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+    # What a consumer has fetched already is on its way to the handler, and is not held back any more.
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q", batch_size=1) as consumer:
         (first,) = await take(consumer)
         await first.nack(0.3)
         received = [message.body for message in await take(consumer, 6)]
@@ -298,6 +300,24 @@ async def test_what_is_never_confirmed_is_reported(rabbitmq_service: RunningRabb
                     while True:  # until RabbitMQ has heard of its alarm
                         await producer.publish("", "q", b"during")
         await producer.publish("", "q", b"after")
+
+
+async def test_a_cancelled_start_takes_no_messages_along(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        await producer.publish("", "q", b"value")
+    transport = RabbitMQTransport(rabbitmq_vhost)
+    for turns in range(1, 60):
+        starting = asyncio.create_task(transport.consume(["q"], max_unsettled=1))
+        await asyncio.sleep(turns * 0.001)
+        starting.cancel()
+        with suppress(asyncio.CancelledError):
+            await (await starting).close()
+    member = await transport.consume(["q"], max_unsettled=1)
+    async with asyncio.timeout(60):
+        (delivery,) = await member.receive(1)
+    assert delivery.value == b"value"
+    await transport.close()
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

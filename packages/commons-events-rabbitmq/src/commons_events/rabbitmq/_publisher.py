@@ -364,7 +364,7 @@ class Publisher:
     def _pump(self) -> None:
         """Write what may be in flight, in large pieces."""
         channel = self._channel
-        if channel is None or not self._ready or self._blocked or not self._waiting:
+        if channel is None or not channel.is_open or not self._ready or self._blocked or not self._waiting:
             return
         connection: Any = self._link.connection
         waiting, unconfirmed, known, methods = self._waiting, self._unconfirmed, self._known, self._methods
@@ -527,6 +527,8 @@ class Publisher:
             LOGGER.debug("no channel: %s", error)
 
     def _on_channel(self, channel: Channel) -> None:
+        if not channel.is_open:
+            return
         channel.add_on_return_callback(self._on_return)
         channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready())
 

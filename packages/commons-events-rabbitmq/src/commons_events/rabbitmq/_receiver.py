@@ -133,6 +133,11 @@ class Receiver:
         """Close the channel, which gives back what is unsettled; without ``settle`` also what was settled just now."""
         await self._io.ask(lambda future: self._on_end(future, settle))
 
+    def abandon(self) -> None:
+        """End, whatever is under way, without waiting: nobody takes what would arrive."""
+        nobody = self._io.loop.create_future()
+        self._io.call(lambda: self._on_end(nobody, settle=False))
+
     def take(self) -> None:
         """The event loop has heard that something arrived."""
         self._arriving = False
@@ -174,11 +179,15 @@ class Receiver:
             LOGGER.debug("no channel: %s", raised)
 
     def _on_channel(self, channel: Channel) -> None:
+        if not channel.is_open:  # it was closed meanwhile, and so it is below
+            return
         self._acked = OffsetTracker(1)
         channel.add_on_cancel_callback(lambda frame: self._on_cancelled(channel, frame))
         channel.basic_qos(prefetch_count=self._prefetch, callback=lambda _: self._consume(channel))
 
     def _consume(self, channel: Channel) -> None:
+        if not channel.is_open:
+            return
         self._to_consume = len(self._sources)
         for place, source in enumerate(self._sources):
             channel.basic_consume(

@@ -65,6 +65,7 @@ class RabbitMQSubscription(Subscription):
             await self._receiver.start()
         except BaseException:
             self._closed = True
+            self._receiver.abandon()
             raise
 
     @property

@@ -328,7 +328,9 @@ class LocalRabbitMQ:
             return ServerProcess([script], log=log, folder=place.folder, environment=environment)
 
         def ready(process: ServerProcess) -> None:
-            wait_until(lambda: accepts(amqp) and serves(management_url), what="RabbitMQ", process=process, interval=0.1)
+            # Seconds on an idle machine, and minutes on a busy one.
+            serving = lambda: accepts(amqp) and serves(management_url)  # noqa: E731
+            wait_until(serving, what="RabbitMQ", process=process, timeout=240.0, interval=0.1)
 
         running = RunningRabbitMQ(
             way=self.name,

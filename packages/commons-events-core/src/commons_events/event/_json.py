@@ -37,8 +37,12 @@ def write(event: Event) -> bytes:
     serializer = event.__pydantic_serializer__
     try:
         # a list may have been changed since, or model_construct given anything; asking costs half as much again
-        sound = event.is_as_validated()
-        data = serializer.to_json(event) if sound else serializer.to_json(event, warnings="error", context=IN_BYTES)
+        if event.is_as_validated():
+            data = serializer.to_json(event)
+        elif event._holds_secret:  # a context costs more than to ask for it
+            data = serializer.to_json(event, warnings="error", context=IN_BYTES)
+        else:
+            data = serializer.to_json(event, warnings="error")
     except PydanticSerializationError as error:
         raise SerializationError(f"{_name(event)} cannot be written as JSON: {error}.") from error
     if (_N in data or _I in data) and (b"NaN" in data or b"Infinity" in data):

@@ -19,7 +19,8 @@ _PLAIN: dict[str, type[Any]] = {
     "bool": bool, "bytes": bytes, "date": date, "float": float, "int": int, "none": type(None), "str": str,
     "timedelta": timedelta, "uuid": UUID,
 }  # fmt: skip
-_EMPTY: dict[str, type[Any]] = {"dict": dict, "frozenset": frozenset, "list": list, "set": set}
+_ANY: Schema = {"type": "any"}
+_CONTAINERS: dict[str, type[Any]] = {"dict": dict, "frozenset": frozenset, "list": list, "set": set}
 _BARE = frozenset({"type", "metadata", "ref", "microseconds_precision"})
 _INSIDE = _BARE | {"keys_schema", "values_schema", "items_schema"}
 
@@ -74,12 +75,19 @@ def _is_plainly(node: Schema, default: Any, config: Mapping[str, Any]) -> bool:
             and node.keys() <= _BARE
             and (type_ != "str" or not any(key.startswith("str_") for key in config))
         )
-    if type_ in _EMPTY:
-        return type(default) is _EMPTY[type_] and not default and node.keys() <= _INSIDE
+    if type_ in _CONTAINERS:
+        if type(default) is not _CONTAINERS[type_] or not node.keys() <= _INSIDE:
+            return False
+        items = node.get("items_schema" if type_ != "dict" else "values_schema", _ANY)
+        keys = node.get("keys_schema", _ANY) if type_ == "dict" else _ANY
+        values = default.values() if type_ == "dict" else default
+        return all(_is_plainly(items, item, config) for item in values) and (
+            type_ != "dict" or all(type(key) is str and _is_plainly(keys, key, config) for key in default)
+        )
     if type_ == "enum":
         return isinstance(default, Enum) and isinstance(default, node["cls"])
     if type_ == "any":
-        return default is None or type(default) in (bool, float)
+        return default is None or type(default) in (bool, float) or (type(default) is str and default.isascii())
     return type_ == "literal" and any(one is default for one in node["expected"])
 
 

@@ -27,6 +27,7 @@ from commons_events.event._metadata import MetadataField
 from commons_events.event._registry import registry
 from commons_events.event._scalars import aware_times, holds_scalars, is_plain, is_repeatable
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
+from commons_events.event._secrets import holds_secret
 from commons_events.plugins import serializer, serializer_of
 from commons_events.runtime import current_runtime
 
@@ -216,6 +217,8 @@ class Event(BaseModel):
     _states_type: ClassVar[bool] = False
     _keeps_unread: ClassVar[bool] = False
     """Whether any event of the class has something to carry on: asking each would cost as much as copying it."""
+    _holds_secret: ClassVar[bool] = False
+    """Whether some value is masked wherever it is written but in bytes."""
     _made: ClassVar[str] = _MADE
     """The life of an event whose values were validated."""
 
@@ -485,6 +488,7 @@ class Event(BaseModel):
         # a __post_init__ of its own may go past the validation that assigning does
         scalars = cls.__post_init__ is Event.__post_init__ and holds_scalars(schema, _TRUSTED_SCALARS)
         cls._made = _MADE_OF_SCALARS if scalars else _MADE
+        cls._holds_secret = holds_secret(cls._pydantic_schema)
         config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
         cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
         cls.filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)

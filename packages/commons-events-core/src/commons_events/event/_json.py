@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -39,12 +40,15 @@ def writer(event_class: type[E], is_sound: Callable[[E], bool] | None) -> Callab
         is_sound: whether no value of an event can have become another one since it was validated; None for never.
     """
     to_json = event_class.__pydantic_serializer__.to_json
+    checked = partial(to_json, warnings="error")
+    if event_class._holds_secret:  # a context costs time
+        checked = partial(checked, context=IN_BYTES)
 
     def write(event: E) -> bytes:
         try:
             # a list may have been changed since, or model_construct given anything; asking costs a third more
             sound = is_sound is not None and is_sound(event)
-            data = to_json(event) if sound else to_json(event, warnings="error", context=IN_BYTES)
+            data = to_json(event) if sound else checked(event)
         except PydanticSerializationError as error:
             raise SerializationError(f"{_name(event)} cannot be written as JSON: {error}.") from error
         if (_N in data or _I in data) and (b"NaN" in data or b"Infinity" in data):

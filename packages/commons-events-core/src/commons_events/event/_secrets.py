@@ -23,7 +23,10 @@ def is_secret(node: dict[str, Any]) -> bool:
 def holds_secret(node: Any) -> bool:
     """Whether there is such a type anywhere in this one."""
     if isinstance(node, dict):
-        return is_secret(node) or any(holds_secret(child) for key, child in node.items() if key not in _NO_SCHEMA)
+        function = (node.get("serialization") or {}).get("function")
+        if function is _write or is_secret(node):  # of an event inside, or of this one
+            return True
+        return any(holds_secret(child) for key, child in node.items() if key not in _NO_SCHEMA)
     return isinstance(node, list | tuple) and any(map(holds_secret, node))
 
 

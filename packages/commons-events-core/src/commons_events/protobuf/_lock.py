@@ -19,6 +19,7 @@ from typing import Any
 
 from commons_events.errors import EventDefinitionError
 from commons_events.event import Event
+from commons_events.protobuf._numbers import is_free
 
 __all__ = ["LOCK_NAME", "LockedMessage", "LockedTypes", "forget", "lock_path", "locked_types", "parse", "render"]
 
@@ -118,7 +119,7 @@ def parse(data: bytes | str, where: str) -> Locks:
         EventDefinitionError: it is not one; the message says what is wrong.
     """
     try:
-        document = json.loads(data)
+        document = json.loads(data, object_pairs_hook=_members)
     except ValueError as error:
         raise EventDefinitionError(f"{where} is not JSON: {error}. Settle the conflict, if it has one.") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
@@ -141,9 +142,18 @@ def parse(data: bytes | str, where: str) -> Locks:
 def _message(entry: Mapping[str, Any], members: str) -> LockedMessage:
     found = LockedMessage(dict(entry[members]), dict(entry.get("reserved", {})))
     for name, number in (*found.numbers.items(), *found.reserved.items()):
-        if type(number) is not int or number < 0:
+        if type(number) is not int or not (is_free(number) if members == "fields" else 0 < number < 1 << 31):
             raise ValueError(f"{name!r} has the number {number!r}")
     return found
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, which a merge of two files may have left with the same name twice."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return members
 
 
 def render(locks: Locks) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from commons_events.errors import EventDefinitionError
 
-__all__ = ["BLANK", "ENVELOPE_NUMBERS", "EXTRA", "FIRST_OWN", "LAST_OWN", "Wanted", "assign"]
+__all__ = ["BLANK", "ENVELOPE_NUMBERS", "EXTRA", "FIRST_OWN", "LAST_OWN", "Wanted", "assign", "is_free"]
 
 FIRST_OWN, LAST_OWN = 2032, 2047
 """The framework's own numbers, in every message: the last that a tag of two bytes can hold."""
@@ -87,6 +87,11 @@ def assign(
         numbers[name] = following
         following += 1
     return numbers, by_order
+
+
+def is_free(number: int) -> bool:
+    """Whether a field of the user's may have this number."""
+    return 0 < number <= _LARGEST and number not in _RESERVED and number not in _OWN
 
 
 def _check(name: str, number: int, former: int | None, where: str) -> None:

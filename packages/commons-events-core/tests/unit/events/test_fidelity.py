@@ -97,6 +97,15 @@ def test_a_secret_is_in_the_bytes_and_masked_in_all_else(
 
 
 @pytest.mark.parametrize("schema_type", FORMATS)
+def test_a_secret_inside_another_event_comes_back(schema_type: str) -> None:
+    inner: Any = create_model("Inner", __base__=Event, __module__=__name__, token=(SecretStr, ...))
+    for annotation, value in ((inner, inner(token="hush")), (list[inner], [inner(token="hush")])):
+        event = event_class(annotation, schema_type)(value=value)
+        assert holds(event) == event
+        assert "hush" not in event.model_dump_json()
+
+
+@pytest.mark.parametrize("schema_type", FORMATS)
 def test_a_default_that_is_secret_is_in_no_schema(schema_type: str) -> None:
     cls = event_class(SecretStr, schema_type, SecretStr("hush"))
     assert "hush" not in cls.schema

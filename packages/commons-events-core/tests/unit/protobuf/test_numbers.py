@@ -171,3 +171,17 @@ def test_reserved_numbers_stand_in_the_descriptor(monkeypatch: pytest.MonkeyPatc
     assert [(r.start, r.end) for r in message.reserved_range] == [(2, 3), (3, 4)]
     assert list(message.reserved_name) == ["gone"]  # a field may have a former field's name, and never its number
     assert numbers(Reserving) == {"a": 1, "again": 4}
+
+
+LOCK = '{"format": 1, "protobuf": {"a.v1": {"messages": {"event": {"fields": {"a": 1, "b": %s}}}}}}'
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "true", '"2"', "2.0", "19500", "2040", "536870912", "99999999999"])
+def test_a_lock_file_with_a_number_that_is_none_is_refused(number: str) -> None:
+    with pytest.raises(EventDefinitionError, match=r"lock\.json is damaged: .*'b' has the number"):
+        parse((LOCK % number).encode(), "lock.json")
+
+
+def test_a_lock_file_that_a_merge_left_with_a_field_twice_is_refused() -> None:
+    with pytest.raises(EventDefinitionError, match=r"'b' is there twice\. Settle the conflict"):
+        parse((LOCK % '2, "b": 3').encode(), "lock.json")

@@ -307,6 +307,37 @@ async def test_older_events_come_through_their_migrations_and_stay_as_they_are(
     assert b"Ann Lee" in stored.data
 
 
+@pytest.mark.parametrize(
+    ("schema_type", "library"),
+    [("json", "pydantic"), ("jsonschema", "fastjsonschema"), ("avro", "avro"), ("protobuf", "google.protobuf")],
+)
+async def test_an_aggregate_s_events_may_be_of_any_format(
+    schema_type: str, library: str, event_registry: EventRegistry
+) -> None:
+    pytest.importorskip(library, reason=f"the extra [{schema_type}] of commons-events-core is not installed")
+
+    @EventSchema(name="meter.read", version="1.0.0", schema_type=schema_type)
+    class MeterRead(DomainEvent):
+        value: int
+
+    class Meter(AggregateRoot):
+        last = 0
+
+        def handle_meter_read(self, event: MeterRead) -> None:
+            self.last = event.value
+
+    async with EventStore("sqlite://") as store:
+        meter = Meter("m-1")
+        for value in (3, 2**40):
+            meter.apply(MeterRead(aggregate_id="m-1", value=value))
+        events = list(meter.pending_events)
+        await store.save(meter)
+        loaded = await store.load(Meter, "m-1")
+        assert (loaded.last, loaded.version) == (2**40, 2)
+        assert await store.get_events("m-1") == events
+        assert {stored.format async for stored in store.read_all()} == {schema_type}
+
+
 async def test_classes_that_cannot_be_made_from_an_id_are_refused(store: EventStore) -> None:
     class Demanding(Cart):
         category = "Cart"

@@ -556,9 +556,11 @@ async def test_a_worker_that_is_killed_has_given_each_event_one_effect_or_none(u
 
     @projection.handler
     async def named(event: UserNamed, transaction: StoreTransaction) -> None:
-        await transaction.execute(
+        changed = await transaction.execute(
             update(people).where(people.c.id == event.aggregate_id).values(changes=people.c.changes + 1)
         )
+        if changed.rowcount == 0:
+            await transaction.execute(insert(people).values(id=event.aggregate_id, changes=1))
 
     async with EventStore(url) as store:
         await Projector(store, [projection]).catch_up()

@@ -497,9 +497,9 @@ def _fetch_stream(
     raw: sqlite3.Connection, stream: StreamId, first: int, last: int, limit: int, backwards: bool
 ) -> list[StoredEvent]:
     rows = raw.execute(
-        f"SELECT {_VALUES} FROM commons_events_events e WHERE stream_id = (SELECT stream_id "
-        f"FROM commons_events_streams WHERE id = ? AND category = ?) AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} "
-        "LIMIT ?",
+        f"SELECT {_VALUES} FROM commons_events_events e "
+        "WHERE stream_id = (SELECT stream_id FROM commons_events_streams WHERE id = ? AND category = ?) "
+        f"AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} LIMIT ?",
         (*stream, first, last, limit),
     ).fetchall()
     make, time = StoredEvent._make, datetime.fromisoformat

@@ -399,3 +399,21 @@ async def test_many_savers_of_one_aggregate_lose_nothing_that_was_confirmed(stor
     final = await store.load(Cart, "c-1")
     assert sorted(final.items) == sorted(confirmed)
     assert final.version == 1 + len(confirmed)
+
+
+async def test_a_transaction_that_is_cancelled_while_it_begins_holds_nobody_up(store: EventStore) -> None:
+    async def begin() -> None:
+        async with store.transaction() as transaction:
+            await transaction.append("t-1", [CartOpened(aggregate_id="t-1", customer="nobody")])
+            await asyncio.sleep(60)
+
+    await store.head()
+    for turns in range(6):
+        beginning = asyncio.create_task(begin())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+    await store.save(cart())
+    assert await store.head() > 0
+    assert await store.get_events("t-1") == []

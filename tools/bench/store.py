@@ -91,8 +91,6 @@ catch_up = table(
 # --- places ----------------------------------------------------------------------------------------------------
 
 _loop = asyncio.new_event_loop()
-_open = contextlib.ExitStack()
-"""What stays as long as this process."""
 
 
 def run(work: Coroutine[Any, Any, float]) -> float:
@@ -108,7 +106,12 @@ def server() -> str:
         postgres = shared.get("postgres")
     except ServiceUnavailableError as error:
         raise LeftOutError(str(error)) from error
-    return _open.enter_context(cast("RunningPostgres", postgres).database("bench"))
+    import psycopg
+
+    name = postgres.unique("bench")
+    with psycopg.connect(postgres.address, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return cast("RunningPostgres", postgres).url_of(name)
 
 
 @cache

@@ -15,12 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID, uuid4
 
 from commons_events import Event
 from commons_events.sourcing import EventStore
 from tools.bench.measure import Effort, LeftOutError, Table, at_most
+
+if TYPE_CHECKING:
+    from commons_events.testing.services import RunningPostgres
 
 LIBRARIES = ("eventsourcing", "psycopg", "SQLAlchemy")
 NOTE = "customer asked for gift wrapping and a card, deliver to the back door"
@@ -103,8 +106,12 @@ def server() -> str:
         postgres = shared.get("postgres")
     except ServiceUnavailableError as error:
         raise LeftOutError(str(error)) from error
-    made = postgres.database("bench")  # type: ignore[attr-defined]
-    return str(made.__enter__())
+    import psycopg
+
+    name = postgres.unique("bench")
+    with psycopg.connect(postgres.address, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return cast("RunningPostgres", postgres).url_of(name)
 
 
 @cache
@@ -115,16 +122,14 @@ def folder() -> Path:
 @cache
 def store(kind: str) -> EventStore:
     url = server() if kind == "postgres" else f"sqlite:///{folder() / 'ours.db'}"
-    made = EventStore(url)
-    _loop.run_until_complete(made.open())
-    return made
+    return EventStore(url)
 
 
 # --- ours ------------------------------------------------------------------------------------------------------
 
 
 async def append(kind: str, count: int, size: int, stream: str) -> float:
-    target = store(kind)
+    target = await store(kind).open()
     start = perf_counter()
     for version in range(0, count * size, size):
         await target.append(stream, [item(version + n) for n in range(size)], expected=version)
@@ -132,6 +137,7 @@ async def append(kind: str, count: int, size: int, stream: str) -> float:
 
 
 async def savers(kind: str, count: int, writers: int) -> float:
+    await store(kind).open()
     start = perf_counter()
     await asyncio.gather(*(append(kind, count // writers, 1, uuid4().hex) for _ in range(writers)))
     return (perf_counter() - start) / count * 1e6

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.asyncio
 WAIT = 60.0
 EXPECTED = {"any": ANY, "no_stream": NO_STREAM, "stream_exists": STREAM_EXISTS}
 
+HERE = Path(__file__).read_text("utf-8")
 CONTRACT = {
     "pyes-20": "test_readers_miss_nothing_while_many_write",
     "pyes-27": "test_two_big_appends_do_not_mix",
@@ -137,7 +138,8 @@ async def test_the_log_pyes_11_to_19(place: Place) -> None:  # noqa: F811
             (1, "a", First.event_type), (2, "a", Second.event_type), (3, "b", Third.event_type),
         ]  # fmt: skip
         for types, found in (
-            ([First, Second, Third], [1, 2, 3]), ([First], [1]), ([Second], [2]), ([Third], [3]), ([First, Third], [1, 3]),
+            ([First, Second, Third], [1, 2, 3]), ([First], [1]), ([Second], [2]), ([Third], [3]),
+            ([First, Third], [1, 3]),
         ):  # fmt: skip
             assert await positions(store, from_position=m + 1, types=types) == [m + one for one in found]  # 16
         assert await store.head() == m + 3  # 17
@@ -302,7 +304,7 @@ async def test_dying_between_handling_and_saving_gap_05(place: Place) -> None:  
 
 @needs_cases
 async def test_no_behaviour_is_forgotten() -> None:
-    here = Path(__file__).read_text("utf-8")
+    here = HERE
     from commons_events.testing.contracts import EventStoreContract
 
     spans = {"pyes": [(0, 19), (21, 26)], "esdb-v": [(0, 17)]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
@@ -180,6 +181,7 @@ def test_an_async_handler_is_refused_when_the_class_is_made() -> None:
             async def handle_money_moved(self, event: MoneyMoved) -> None: ...
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @for_all(st.lists(st.integers(-50, 50).filter(lambda n: n != 13), max_size=30), st.integers(0, 30))
 def test_replaying_what_was_applied_gives_the_same_state(amounts: list[int], cut: int) -> None:
     account = Account("a-1")

@@ -307,6 +307,37 @@ async def test_older_events_come_through_their_migrations_and_stay_as_they_are(
     assert b"Ann Lee" in stored.data
 
 
+@pytest.mark.parametrize(
+    ("schema_type", "library"),
+    [("json", "pydantic"), ("jsonschema", "fastjsonschema"), ("avro", "avro"), ("protobuf", "google.protobuf")],
+)
+async def test_an_aggregate_s_events_may_be_of_any_format(
+    schema_type: str, library: str, event_registry: EventRegistry
+) -> None:
+    pytest.importorskip(library, reason=f"the extra [{schema_type}] of commons-events-core is not installed")
+
+    @EventSchema(name="meter.read", version="1.0.0", schema_type=schema_type)
+    class MeterRead(DomainEvent):
+        value: int
+
+    class Meter(AggregateRoot):
+        last = 0
+
+        def handle_meter_read(self, event: MeterRead) -> None:
+            self.last = event.value
+
+    async with EventStore("sqlite://") as store:
+        meter = Meter("m-1")
+        for value in (3, 2**40):
+            meter.apply(MeterRead(aggregate_id="m-1", value=value))
+        events = list(meter.pending_events)
+        await store.save(meter)
+        loaded = await store.load(Meter, "m-1")
+        assert (loaded.last, loaded.version) == (2**40, 2)
+        assert await store.get_events("m-1") == events
+        assert {stored.format async for stored in store.read_all()} == {schema_type}
+
+
 async def test_classes_that_cannot_be_made_from_an_id_are_refused(store: EventStore) -> None:
     class Demanding(Cart):
         category = "Cart"
@@ -368,3 +399,21 @@ async def test_many_savers_of_one_aggregate_lose_nothing_that_was_confirmed(stor
     final = await store.load(Cart, "c-1")
     assert sorted(final.items) == sorted(confirmed)
     assert final.version == 1 + len(confirmed)
+
+
+async def test_a_transaction_that_is_cancelled_while_it_begins_holds_nobody_up(store: EventStore) -> None:
+    async def begin() -> None:
+        async with store.transaction() as transaction:
+            await transaction.append("t-1", [CartOpened(aggregate_id="t-1", customer="nobody")])
+            await asyncio.sleep(60)
+
+    await store.head()
+    for turns in range(6):
+        beginning = asyncio.create_task(begin())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
+    await store.save(cart())
+    assert await store.head() > 0
+    assert await store.get_events("t-1") == []

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -305,6 +306,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @for_all(st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True), json_values, max_size=5))
 def test_any_state_of_json_comes_back(state: dict[str, Any]) -> None:
     class Loose(AggregateRoot):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["GroupDelivery", "GroupSubscription", "partition_of"]
 
 _LAST = 2**63 - 1
+_EMPTY_HANDED = 1.0
+"""Seconds after which a worker without a partition asks again."""
 
 
 def partition_of(stream: StreamId, partitions: int) -> int:
@@ -137,7 +139,7 @@ class GroupSubscription:
     async def _renew(self) -> None:
         now = current_runtime().monotonic()
         third = self._seconds / 3
-        if now - self._renewed < (third if self._parts else min(third, self._poll_interval)):
+        if now - self._renewed < (third if self._parts else min(third, _EMPTY_HANDED)):
             return
         backend = await self._store._ready()
         leases = await backend.lease(self.group, self.partitions, self.worker, self._seconds)

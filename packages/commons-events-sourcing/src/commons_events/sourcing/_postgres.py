@@ -46,7 +46,7 @@ CHANNEL = "commons_events"
 
 _HELD_BACK = 0.02
 """Seconds after which a reader looks again that waits for an open transaction."""
-_NOTIFY_EVERY = 0.01
+_NOTIFY_EVERY = 0.02
 """Seconds between two notices of one process: a notice says that there is news, not what."""
 _PASSING = ("40001", "40P01")
 """Serialization failure and deadlock: the same again may succeed."""
@@ -151,6 +151,7 @@ class PostgresBackend(Backend):
         self._notify = notify
         self._listening: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
+        self._announcer: AsyncConnection[Any] | None = None
         self._unannounced = False
         self._news = asyncio.Event()
         self._holders: set[asyncio.Task[Any]] = set()
@@ -231,6 +232,8 @@ class PostgresBackend(Backend):
             await asyncio.wait(set(self._reads))
         if self._announcing is not None:
             await asyncio.wait([self._announcing])
+        if self._announcer is not None:
+            await _discard(self._announcer)
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.wait([self._listening])
@@ -398,9 +401,16 @@ class PostgresBackend(Backend):
     async def _announce_soon(self) -> None:
         while self._unannounced and not self._closed:
             self._unannounced = False
-            with suppress(CommonsEventsError):  # who missed it polls
-                async with self._borrow() as connection:
-                    await connection.execute(f"NOTIFY {CHANNEL}")
+            try:
+                if self._announcer is None or self._announcer.closed:
+                    self._announcer = await self._connect()
+                    # a notice that is lost with the server is none that anybody misses: it need not wait for the disk
+                    await self._announcer.execute("SET synchronous_commit = off")
+                await self._announcer.execute(f"NOTIFY {CHANNEL}")
+            except (psycopg.Error, CommonsEventsError):  # who missed it polls
+                if self._announcer is not None:
+                    await _discard(self._announcer)
+                await current_runtime().sleep(1.0)
             await current_runtime().sleep(_NOTIFY_EVERY)
 
     async def _listen(self) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, sort_tables
 
 from commons_events.errors import CapabilityError
 from commons_events.retries import Retry
+from commons_events.runtime import current_runtime
 from commons_events.sourcing._projection import Projection
 from commons_events.sourcing._projection_pages import Ground, Outcome, Pages, check_version
 from commons_events.sourcing._projection_states import PARKED, ProjectionStates, checkpoint_name, take_turns
@@ -26,6 +27,8 @@ from commons_events.sourcing._store import BaseEventStore, StoreTransaction
 
 __all__ = ["RebuildProgress", "rebuild"]
 
+_PAUSE = 0.01
+"""Seconds before it is tried again to be level with the live tables."""
 _ROWS = 5_000
 """Rows that are copied at a time."""
 
@@ -97,8 +100,13 @@ async def rebuild(
                 handled += len(page)
                 await _note(store, states, name, saved)
                 on_progress(RebuildProgress(position=saved, head=await store.head(), events=handled))
-            elif end == before and await _swap(store, projection, states, shadow, saved, end):
-                break
+            elif end == before:
+                if await _swap(store, projection, states, shadow, saved, end):
+                    break
+                # The live tables, or another one's rebuild, are ahead: go on from what is saved now.
+                await current_runtime().sleep(_PAUSE)
+                saved = await ground.store.checkpoint(checkpoint_name(name, rebuild=True))
+                reading = store.subscribe(after=saved, types=projection.event_types)
     parked = len(await states.parked(name, limit=1_000_000))
     done = RebuildProgress(position=end, head=await store.head(), events=handled, parked=parked, swapped=True)
     on_progress(done)

@@ -285,7 +285,13 @@ class SqliteBackend(Backend):
     async def transaction(self) -> AsyncIterator[_Transaction]:
         refuse_nested(self._holder)
         async with self._turn:
-            connection = await _whole(self._writer.submit(self._begin))
+            beginning = self._writer.submit(self._begin)
+            try:
+                connection = await _whole(beginning)
+            except asyncio.CancelledError:
+                if beginning.done() and not beginning.cancelled() and beginning.exception() is None:
+                    await _whole(self._writer.submit(beginning.result().close))  # it has begun all the same
+                raise
             self._holder = asyncio.current_task()
             try:
                 yield _Transaction(self, connection, self._raw)
@@ -497,9 +503,9 @@ def _fetch_stream(
     raw: sqlite3.Connection, stream: StreamId, first: int, last: int, limit: int, backwards: bool
 ) -> list[StoredEvent]:
     rows = raw.execute(
-        f"SELECT {_VALUES} FROM commons_events_events e WHERE stream_id = (SELECT stream_id "
-        f"FROM commons_events_streams WHERE id = ? AND category = ?) AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} "
-        "LIMIT ?",
+        f"SELECT {_VALUES} FROM commons_events_events e "
+        "WHERE stream_id = (SELECT stream_id FROM commons_events_streams WHERE id = ? AND category = ?) "
+        f"AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} LIMIT ?",
         (*stream, first, last, limit),
     ).fetchall()
     make, time = StoredEvent._make, datetime.fromisoformat

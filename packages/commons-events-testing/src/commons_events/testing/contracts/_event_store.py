@@ -699,7 +699,9 @@ class EventStoreContract(Contract, contract=True):
         handled: list[tuple[str, str, int]] = []
 
         async def work(worker: str) -> None:
-            async with (await self.store()).subscribe_group("g", worker=worker, poll_interval=0.05) as group:
+            async with (await self.store()).subscribe_group(
+                "g", worker=worker, lease_seconds=6, poll_interval=0.05
+            ) as group:
                 async for delivery in group:
                     await delivery.done()
                     handled.append((worker, delivery.stored.stream.id, delivery.stored.aggregate_version))

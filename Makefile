@@ -6,7 +6,8 @@ export UV_SYSTEM_CERTS ?= 1
 INPUT ?=
 EVENT ?=
 BROKER ?=
-# What `make test` passes on to pytest: make test ARGS="packages/commons-events-core -k producer"
+# What `make test` passes on to pytest: make test ARGS="packages/commons-events-core -k producer"; with -s, --pdb or -n0
+# the tests run in one process, else in several (tools/lanes.py).
 ARGS ?=
 # How long `make fuzz` goes on for each decoder
 SECONDS ?=
@@ -40,7 +41,7 @@ demo: $(READY) ## run a small real scenario (INPUT= your JSON lines, EVENT= thei
 	@$(BIN)/commons-events demo $(if $(INPUT),"$(INPUT)") $(if $(EVENT),--event "$(EVENT)") $(if $(BROKER),--broker "$(BROKER)")
 
 test: $(READY) ## run every test that this machine can run; the last lines say what was left out
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 test-docker: $(READY) ## test the servers that come in containers, on a Docker engine (starts one if it has to, as root)
 	@$(BIN)/python -m tools.docker_tests $(ARGS)

@@ -1,12 +1,30 @@
-"""What every test run of this repository shares: its last lines say which tests were left out, and why."""
+"""What every test run of this repository shares: how it is spread over processes, and what its last lines say."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from typing import Any
 
 import pytest
 
 SHOWN = 5
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    from tools.lanes import workers
+
+    return workers(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tree's own way; another one than `-n` brings by itself has been asked for by name."""
+    if config.option.dist != "load":
+        return None
+    from tools.lanes import Lanes
+
+    return Lanes(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -30,10 +30,13 @@ def test_a_package_imports_with_its_own_dependencies_alone(
 
 @pytest.mark.parametrize("package", with_modules(), ids=lambda package: package.short)
 def test_a_package_passes_its_own_tests(package: Package, wheels: Path, environment: Environment) -> None:
-    """All of them, but for those with real servers, which take minutes and have been run on the tree."""
+    """All of them, but for those that search for values or have real servers: they take minutes.
+
+    They run on the tree, and alone in continuous integration; here their modules are imported.
+    """
     install(environment.python, beside(package), wheels)
     tests = f"packages/{package.name}/tests" + ("/unit" if package.services else "")
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", tests]
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not hypothesis", tests]
     assert " passed" in environment.run(*arguments, cwd=ROOT).splitlines()[-1]
 
 

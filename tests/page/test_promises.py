@@ -62,7 +62,7 @@ def test_a_consumer_of_the_default_broker_receives_what_the_quick_start_sent() -
 
     async def receive() -> Any:
         async with EventConsumer(broker="memory", topics=["user-events"], group_id="g") as consumer:
-            (message,) = await consumer.receive(1, timeout=10)
+            (message,) = await consumer.receive(1, timeout=60)
             await consumer.commit(message)
             return message.event()
 

@@ -26,7 +26,7 @@ _names = count(1)
 class InProcess:
     """A broker that belongs to one test, reached by its URL."""
 
-    timeout: ClassVar[float] = 10.0
+    timeout: ClassVar[float] = 60.0
     quiet: ClassVar[float] = 0.05
     limits: ClassVar[str] = "partitions=8"
     small_limits: ClassVar[str] = "partitions=4&max_messages=500"
@@ -113,7 +113,7 @@ def test_threads_with_event_loops_of_their_own_share_a_broker() -> None:
     async def consume() -> None:
         transport = MemoryTransport(broker)
         subscription = await transport.subscribe(SubscribeRequest(topics=("topic",), group_id="group"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(received) < publishers * count_each:
                 try:
                     async with asyncio.timeout(0.05):

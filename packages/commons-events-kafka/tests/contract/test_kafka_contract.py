@@ -135,12 +135,8 @@ class TestKafkaProducer(OnKafka, ProducerContract):
 class TestConsumer(OnKafka, ConsumerContract):
     """`EventConsumer` on Kafka."""
 
-    quiet: ClassVar[float] = 1.5  # a new member's first messages have to come in it
-
 
 class TestKafkaConsumer(ConsumerProtocol, ConsumerContract):
-    quiet: ClassVar[float] = 1.5
-
     def make_consumer(self, transport: Transport, *topics: str, **settings: Any) -> EventConsumer:
         if not isinstance(transport, KafkaTransport):
             return EventConsumer(transport=transport, topics=topics, **settings)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,19 @@ class Run:
         self.group = kafka.unique("group")
         self.history = History()
         self.stop = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def beside(self) -> Run:
+        """Another group on the same topic."""
+        other = Run(self.kafka)
+        other.topic, other.history = self.topic, History(confirmed=self.history.confirmed)
+        return other
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work in the background; `until` raises what it raised."""
+        task = asyncio.create_task(work)
+        self.tasks.append(task)
+        return task
 
     async def declare(self) -> None:
         async with KafkaAdmin(self.kafka.bootstrap_servers) as admin:
@@ -103,7 +117,10 @@ class Run:
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
-                while not condition():  # noqa: ASYNC110  # it is about counters
+                while not condition():  # it is about counters
+                    for task in self.tasks:
+                        if task.done():
+                            task.result()
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise AssertionError(
@@ -121,8 +138,8 @@ async def test_a_broker_that_is_killed_and_started_again(kafka_service: RunningK
     run = Run(kafka_service)
     await run.declare()
     leave = asyncio.Event()
-    producing = asyncio.create_task(run.produce())
-    consuming = asyncio.create_task(run.consume(leave))
+    producing = run.begin(run.produce())
+    consuming = run.begin(run.consume(leave))
     for _ in range(ROUNDS):
         before = len(run.history.handled)
         await run.until(lambda: len(run.history.handled) > before + 200, "handling before the kill")  # noqa: B023
@@ -138,36 +155,42 @@ async def test_a_broker_that_is_killed_and_started_again(kafka_service: RunningK
     run.history.check()
 
 
-async def test_a_broker_that_freezes_for_longer_than_the_session(kafka_service: RunningKafka) -> None:
+@pytest.mark.parametrize("seconds", [3.0, 8.0], ids=["longer than the session", "until its cluster counts it out"])
+async def test_a_broker_that_freezes(kafka_service: RunningKafka, seconds: float) -> None:
     needs(kafka_service, "signals")
     run = Run(kafka_service)
     await run.declare()
+    # Several groups: once the cluster has counted its broker out, librdkafka loses it for ever in some of them.
+    runs = [run, *(run.beside() for _ in range(3 if seconds > 6 else 0))]
     leave = asyncio.Event()
-    producing = asyncio.create_task(run.produce())
-    consuming = asyncio.create_task(run.consume(leave, session_timeout_ms=2_000, heartbeat_interval_ms=300))
+    producing = run.begin(run.produce())
+    consuming = [one.begin(one.consume(leave, session_timeout_ms=2_000, heartbeat_interval_ms=300)) for one in runs]
     for _ in range(ROUNDS):
-        before = len(run.history.handled)
-        await run.until(lambda: len(run.history.handled) > before + 200, "handling before the freeze")  # noqa: B023
+        before = [len(one.history.handled) for one in runs]
+        for one, count in zip(runs, before, strict=True):
+            await one.until(lambda: len(one.history.handled) > count + 100, "handling before the freeze")  # noqa: B023
         await asyncio.to_thread(kafka_service.pause)
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(seconds)
         await asyncio.to_thread(kafka_service.resume)
-    before = len(run.history.confirmed)
-    await run.until(lambda: len(run.history.confirmed) > before + 100, "sending after the freeze")
+    confirmed = len(run.history.confirmed)
+    await run.until(lambda: len(run.history.confirmed) > confirmed + 100, "sending after the freeze")
     run.stop.set()
     await producing
-    await run.until(lambda: not run.history.missing(), "handling after the freeze")
+    for one in runs:
+        await one.until(lambda: not one.history.missing(), "handling after the freeze")  # noqa: B023
     leave.set()
-    await consuming
-    run.history.check()
+    await asyncio.gather(*consuming)
+    for one in runs:
+        one.history.check()
 
 
 async def test_a_consumer_that_is_killed_in_the_middle_of_a_batch(kafka_service: RunningKafka) -> None:
     run = Run(kafka_service)
     await run.declare()
-    producing = asyncio.create_task(run.produce())
+    producing = run.begin(run.produce())
     for _ in range(ROUNDS + 1):
         process = await run.worker()
-        watching = asyncio.create_task(run.watch(process))
+        watching = run.begin(run.watch(process))
         before = len(run.history.handled)
         await run.until(lambda: len(run.history.handled) > before + 100, "handling before the kill")  # noqa: B023
         process.kill()
@@ -176,7 +199,7 @@ async def test_a_consumer_that_is_killed_in_the_middle_of_a_batch(kafka_service:
     run.stop.set()
     await producing
     leave = asyncio.Event()
-    consuming = asyncio.create_task(run.consume(leave))
+    consuming = run.begin(run.consume(leave))
     await run.until(lambda: not run.history.missing(), "handling what the killed left")
     leave.set()
     await consuming
@@ -189,13 +212,13 @@ async def test_consumers_that_come_and_go(kafka_service: RunningKafka, protocol:
         needs(kafka_service, "consumer-protocol")
     run = Run(kafka_service)
     await run.declare()
-    producing = asyncio.create_task(run.produce())
+    producing = run.begin(run.produce())
     stays = asyncio.Event()
-    staying = asyncio.create_task(run.consume(stays, group_protocol=protocol))
+    staying = run.begin(run.consume(stays, group_protocol=protocol))
     guests: list[asyncio.Task[None]] = []
     for _ in range(4 * ROUNDS):
         leave = asyncio.Event()
-        guest = asyncio.create_task(run.consume(leave, group_protocol=protocol))
+        guest = run.begin(run.consume(leave, group_protocol=protocol))
         guests.append(guest)
         await asyncio.sleep(1.0)
         leave.set()

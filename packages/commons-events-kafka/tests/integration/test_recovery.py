@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 import pytest
@@ -10,7 +11,9 @@ from confluent_kafka import TopicPartition
 from commons_events.consumers import EventConsumer
 from commons_events.kafka import KafkaAdmin, KafkaProducer
 from commons_events.kafka._poller import Poller
+from commons_events.kafka._publisher import Publisher
 from commons_events.kafka._subscription import KafkaSubscription
+from commons_events.kafka._transport import KafkaTransport
 from commons_events.testing.services import RunningKafka
 
 from .history import History
@@ -60,6 +63,13 @@ def subscription(consumer: EventConsumer) -> tuple[KafkaSubscription, Poller]:
     return found, found._poller
 
 
+def publisher_of(producer: KafkaProducer) -> Publisher:
+    transport = producer._transport
+    assert isinstance(transport, KafkaTransport)
+    assert transport._publisher is not None
+    return transport._publisher
+
+
 @pytest.mark.parametrize("grouped", [True, False], ids=["group", "no group"])
 async def test_a_client_made_anew_goes_on_where_it_was(kafka_service: RunningKafka, grouped: bool) -> None:
     case = Case(kafka_service)
@@ -87,6 +97,38 @@ async def test_a_reader_from_the_end_made_anew_does_not_go_back(kafka_service: R
         await case.send(5)
         await case.receive(consumer, 9)
     assert [number for _, number in case.history.handled] == [5, 6, 7, 8, 9]
+
+
+async def test_a_producer_made_anew_sends_what_was_not_confirmed_in_its_order(kafka_service: RunningKafka) -> None:
+    case = Case(kafka_service)
+    await case.declare()
+    await case.send(1)
+    headers = {"place": "first"}
+    async with KafkaProducer(kafka_service.bootstrap_servers, linger_ms=2_000) as producer:
+        numbers = range(1, 31)
+        ones = [producer.send(case.topic, b"%d" % number, key="key", headers=headers) for number in numbers[:10]]
+        batch = [b"%d" % number for number in numbers[10:]]
+        sending = asyncio.ensure_future(producer.send_batch(case.topic, batch, key="key", headers=headers))
+        await asyncio.sleep(0)
+        publisher = publisher_of(producer)
+        before = publisher.client
+        publisher.cut_off = True
+        while publisher.client is before:  # noqa: ASYNC110  # its thread sees to it
+            await asyncio.sleep(0.01)
+        last = producer.send(case.topic, b"31", key="key", headers=headers)
+        await producer.flush()
+        receipts = [*await asyncio.gather(*ones), *await sending, await last]
+    assert [receipt.offset for receipt in receipts] == list(range(1, 32))
+    case.history.confirmed += [("key", number) for number in (*numbers, 31)]
+    async with case.consumer() as consumer:
+        for message in await consumer.receive(1, timeout=PATIENCE):
+            await message.ack()
+        case.history.handled.append(("key", 0))
+        while case.history.missing():
+            for message in await consumer.receive(100, timeout=PATIENCE):
+                assert message.headers == tuple((name, value.encode()) for name, value in headers.items())
+                case.history.handled.append(("key", int(message.value)))
+    case.history.check(duplicates=False)
 
 
 @pytest.mark.parametrize("applied", [False, True], ids=["before it is applied", "after it is applied"])

@@ -43,7 +43,7 @@ def test_a_real_server_ends_with_its_killed_test_process(name: str) -> None:
         pid, _, folder = wanting.stdout.readline().strip().partition(" ")
         assert processes_of(Path(folder)) != []
         wanting.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (processes_of(Path(folder)) or Path(folder).exists()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_of(Path(folder)) == []

@@ -112,6 +112,14 @@ def test_marking_away_without_a_reason_is_noticed(pytester: pytest.Pytester, mar
     result.stderr.fnmatch_lines(["*without a reason*"])
 
 
+def test_workers_say_what_is_marked_away_without_a_reason(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist", reason="needs worker processes (pip install pytest-xdist)")
+    pytester.makepyfile(HEAD + "@pytest.mark.skip\nclass TestIt(SmallContract): pass\ndef test_other(): pass")
+    result = pytester.runpytest_subprocess(*INI, *_plugin(), "-n1")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*TestIt does not take over its whole contract:", "*is marked skip without a reason"])
+
+
 def test_marking_in_place_is_noticed(pytester: pytest.Pytester) -> None:
     code = "class TestIt(SmallContract):\n    test_two = pytest.mark.skip(reason='x')(SmallContract.test_two)\n"
     result = _run(pytester, code)

@@ -57,7 +57,7 @@ def engine(answer: Callable[[str], tuple[int, Any] | None]) -> Iterator[str]:
             asked.append(path)
             given = (200, {"ApiVersion": "1.41", "Version": "0"}) if path.endswith("/version") else answer(path)
             if given is None:
-                over.wait(30)
+                over.wait(60)
                 return
             content = json.dumps(given[1]).encode()
             self.send_response(given[0])

@@ -23,7 +23,7 @@ async def test_a_harness_has_a_broker_of_its_own() -> None:
     async with EventTestHarness() as harness, EventTestHarness() as other:
         await harness.publish("topic", Noticed(number=1), Noticed(number=2), key="key")
         async with harness.consumer("topic", group_id="group") as consumer:
-            assert len(await consumer.receive(5, timeout=1)) == 2
+            assert len(await consumer.receive(5, timeout=60)) == 2
         events = await harness.events("topic", count=2)
         assert [event.number for event in events if isinstance(event, Noticed)] == [1, 2]
         with pytest.raises(AssertionError, match="1 messages on topic 'topic'"):

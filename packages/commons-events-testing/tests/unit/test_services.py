@@ -298,33 +298,35 @@ def test_the_mocks_load_no_service() -> None:
     assert done.stdout.strip() == "[]"
 
 
+STAND_INS = """
+import pytest
+from commons_events.testing.services import SERVICES, RunningService, Service, WayUnavailableError
+
+class Files:
+    name = "files"
+    def find(self): return "files of mine"
+    def start(self, place, options):
+        log = place.log("files")
+        log.write_text("started")
+        return Kafka(service="kafka", way="files", description="files of mine", address="x:1",
+                     lacks={"admin": "files have none"}, log=log, place=place)
+
+class Kafka(RunningService):
+    @classmethod
+    def capabilities(cls): return frozenset({"admin"})
+
+class Missing:
+    name = "missing"
+    def find(self): raise WayUnavailableError("no program")
+
+SERVICES["kafka"] = Service("kafka", None, (Files(),))
+SERVICES["postgres"] = Service("postgres", None, (Missing(),))
+"""
+MISSING = "no postgres here (environment: COMMONS_EVENTS_TEST_POSTGRES holds no address; missing: no program)"
+
+
 def test_the_last_lines_of_a_run_say_how_services_came(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest(
-        """
-        import pytest
-        from commons_events.testing.services import SERVICES, RunningService, Service, WayUnavailableError
-
-        class Files:
-            name = "files"
-            def find(self): return "files of mine"
-            def start(self, place, options):
-                log = place.log("files")
-                log.write_text("started")
-                return Kafka(service="kafka", way="files", description="files of mine", address="x:1",
-                             lacks={"admin": "files have none"}, log=log, place=place)
-
-        class Kafka(RunningService):
-            @classmethod
-            def capabilities(cls): return frozenset({"admin"})
-
-        class Missing:
-            name = "missing"
-            def find(self): raise WayUnavailableError("no program")
-
-        SERVICES["kafka"] = Service("kafka", None, (Files(),))
-        SERVICES["postgres"] = Service("postgres", None, (Missing(),))
-        """
-    )
+    pytester.makeconftest(STAND_INS)
     pytester.makepyfile(
         """
         from commons_events.testing.services import shared
@@ -346,5 +348,32 @@ def test_the_last_lines_of_a_run_say_how_services_came(pytester: pytest.Pytester
     assert Path(log).read_text() == "started"
     assert lines.count(f"kafka: {log}") == 2
     assert "kafka by files can't serve admin: files have none (1 test skipped)" in lines
-    missing = "no postgres here (environment: COMMONS_EVENTS_TEST_POSTGRES holds no address; missing: no program)"
-    assert f"{missing} (2 tests skipped)" in lines
+    assert f"{MISSING} (2 tests skipped)" in lines
+
+
+def test_the_last_lines_of_a_run_in_several_processes_say_it_for_all(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist", reason="needs worker processes (pip install pytest-xdist)")
+    pytester.makeconftest(STAND_INS)
+    test = """
+import pytest
+
+def test_served(kafka_service): pass
+def test_failed(kafka_service): assert kafka_service.address == "y"
+def test_not_served(kafka_service): kafka_service.require("admin")
+def test_not_there(postgres_service): pass
+def test_not_claimed(): pytest.skip("capability ordering is not claimed")
+"""
+    pytester.makepyfile(test_one=test, test_other=test)
+    result = pytester.runpytest_subprocess("-n2", "--dist=loadfile")
+    result.assert_outcomes(passed=2, failed=2, skipped=6)
+    lines = result.outlines
+    assert [line for line in lines if line.startswith("kafka by files: ")] == [
+        "kafka by files: files of mine (2 of them, by as many workers)"
+    ]
+    logs = [line.removeprefix("    log: ") for line in lines if line.startswith("    log: ")]
+    assert [Path(log).read_text() for log in logs] == ["started", "started"]
+    assert {line for line in lines if line.startswith("kafka: ")} == {f"kafka: {log}" for log in logs}
+    assert "kafka by files can't serve admin: files have none (2 tests skipped)" in lines
+    assert f"{MISSING} (2 tests skipped)" in lines
+    assert "test_one.py: capability ordering is not claimed (1 test skipped)" in lines
+    assert "test_other.py: capability ordering is not claimed (1 test skipped)" in lines

@@ -418,7 +418,7 @@ def test_interrupting_ends_it_cleanly(tmp_path: Path, command: list[str]) -> Non
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=30)
+        _, complaint = process.communicate(timeout=60)
 
     assert process.returncode == 130
     assert "interrupted" in complaint

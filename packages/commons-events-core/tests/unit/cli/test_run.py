@@ -10,10 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+LIMIT = 60.0
+"""Seconds after which what a process has to do counts as never done."""
 
 MODULE = """
 import asyncio
@@ -62,36 +67,47 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-W", "error", "-m", "commons_events.cli", "run", *arguments]
 
 
-def health(port: int) -> tuple[int, dict[str, Any]]:
-    for _ in range(200):
+@contextmanager
+def started(line: list[str], folder: Path, **settings: Any) -> Iterator[subprocess.Popen[str]]:
+    """The process of a command, which is gone after the block, also where the test fails."""
+    with subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, text=True, **settings) as process:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            yield process
+        finally:
+            process.kill()
+
+
+def health(port: int, process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
+    deadline = time.monotonic() + LIMIT
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=LIMIT) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
         except OSError:
             time.sleep(0.05)
-    raise AssertionError("no answer")
+    raise AssertionError(f"no answer; the process's status is {process.poll()}")
 
 
 def test_a_router_runs_until_sigterm_and_lets_its_handler_finish(folder: Path, port: int) -> None:
     line = command("shop:router", "--health-port", str(port))
-    with subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(line, folder, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "began\n"
         assert process.stdout.readline() == "handling\n"
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=LIMIT)
     assert (out, err, process.returncode) == ("handled\nended\n", "", 0)
 
 
 def test_health_tells_of_the_subscriptions(folder: Path, port: int) -> None:
     line = command("shop:router", "--health-port", str(port))
-    with subprocess.Popen(line, cwd=folder, stdout=subprocess.DEVNULL) as process:
-        code, body = health(port)
+    with started(line, folder) as process:
+        code, body = health(port, process)
         process.terminate()
-        process.wait(20)
+        process.communicate(timeout=LIMIT)
     assert code == 200
     assert body["state"] == "running"
     assert [each["topic"] for each in body["subscriptions"]] == ["pings"]
@@ -99,14 +115,14 @@ def test_health_tells_of_the_subscriptions(folder: Path, port: int) -> None:
 
 def test_several_workers_are_kept_and_stopped_together(folder: Path, port: int) -> None:
     line = command("shop:router", "--workers", "2", "--health-port", str(port))
-    with subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+    with started(line, folder) as process:
         assert process.stdout is not None
         began = 0
         while began < 2:
             began += process.stdout.readline() == "began\n"
-        assert health(port) == (200, {"workers": 2, "alive": 2})
+        assert health(port, process) == (200, {"workers": 2, "alive": 2})
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 0
     assert out.count("ended\n") == 2
 

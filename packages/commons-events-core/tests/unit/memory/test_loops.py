@@ -89,10 +89,10 @@ def test_publishing_wakes_a_receiver_in_another_thread_s_loop() -> None:
     async def receive() -> None:
         async with EventConsumer(broker="memory", topics=["t"], group_id="g") as consumer:
             waiting.set()
-            got.extend(message.event(Happened).n for message in await consumer.receive(1, timeout=20))
+            got.extend(message.event(Happened).n for message in await consumer.receive(1, timeout=60))
 
     thread = in_thread(receive)
-    assert waiting.wait(20)
+    assert waiting.wait(60)
     asyncio.run(produce(1, start=7))
     thread.join(20)
     assert got == [7]
@@ -118,7 +118,7 @@ def test_settling_in_one_thread_lets_a_waiting_publisher_in_another_go_on() -> N
         await subscription.close()
 
     thread = in_thread(publish)
-    assert full.wait(20)
+    assert full.wait(60)
     asyncio.run(settle())
     thread.join(20)
     assert [receipt.offset for receipt in offsets] == [1]

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from operator import itemgetter, length_hint
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Report
@@ -24,7 +24,7 @@ from commons_events.message import Headers, Message, PublishResult, Receipt, Rec
 if TYPE_CHECKING:
     from commons_events.kafka._publisher import Publisher
 
-__all__ = ["Batch", "Confirmation", "MessageBatch", "ValueBatch"]
+__all__ = ["Batch", "Confirmation", "MessageBatch", "ReportCallback", "ValueBatch"]
 
 Confirmation = asyncio.Future[Sequence[PublishResult]]
 ReportCallback = Callable[[KafkaError | None, Report], None]
@@ -92,7 +92,6 @@ class MessageBatch(Batch):
         self.callbacks = _callbacks(self, capacity)
         self.topics: str | list[str] = ""
         self.messages: Sequence[Message] = ()
-        """Until all are handed over; then only their topics are of use."""
 
     def hand_over(self, start: int) -> int:
         """See `Batch`."""
@@ -125,7 +124,6 @@ class MessageBatch(Batch):
                 return place
             except KafkaException as error:
                 self.refuse(place, publish_error(error, topic))
-        self.messages = ()
         return count
 
     def fill(self, messages: Sequence[Message], topics: set[str], future: Confirmation) -> None:
@@ -166,6 +164,9 @@ def _callbacks(batch: MessageBatch, capacity: int) -> list[ReportCallback]:
             if error is None:
                 found[place] = message.offset()
                 partitions[place] = message.partition()  # type: ignore[assignment]  # a report has one
+            elif publisher.moving:
+                publisher.move(batch.messages[place], batch.callbacks[place], message)
+                return
             else:
                 found[place] = error
                 batch.failed = True
@@ -185,7 +186,7 @@ class ValueBatch(Batch):
     everything may stand for each other.
     """
 
-    __slots__ = ("headers", "key", "refused", "reports", "topic", "values")
+    __slots__ = ("given", "headers", "in_order", "key", "refused", "reports", "topic", "values")
 
     def __init__(
         self, publisher: Publisher, topic: str, values: Sequence[bytes], key: bytes | None, headers: Headers
@@ -194,6 +195,9 @@ class ValueBatch(Batch):
         self.topic = topic
         self.values = values
         self.key = key
+        self.given = headers
+        self.in_order = publisher.idempotent
+        """Whether reports of a partition come in the order of the batch."""
         self.headers: Any = list(headers) if headers else None
         self.reports: list[Report] = []
         self.refused: dict[int, TransportError] = {}
@@ -202,9 +206,15 @@ class ValueBatch(Batch):
         publisher, batch, note = self.publisher, self, self.reports.append
 
         def report(error: KafkaError | None, message: Report) -> None:
-            note(message)
             if error is not None:
+                if publisher.moving:
+                    batch.in_order = False
+                    publisher.move(
+                        Message(batch.topic, batch.value_of(message), batch.key, batch.given), report, message
+                    )
+                    return
                 batch.failed = True
+            note(message)
             batch.left = left = batch.left - 1
             if not left or publisher.polled_elsewhere:
                 publisher.reported(batch)
@@ -233,6 +243,11 @@ class ValueBatch(Batch):
             else:
                 return count
 
+    @staticmethod
+    def value_of(report: Report) -> bytes:
+        """The value that a report is of."""
+        return cast("bytes", report.value() or b"")
+
     def note_refusal(self, place: int, error: TransportError) -> None:
         """See `Batch`."""
         self.refused[place] = error
@@ -240,7 +255,7 @@ class ValueBatch(Batch):
     def results(self) -> Sequence[PublishResult]:
         """See `Batch`."""
         reports = self.reports
-        if not self.failed and self.publisher.idempotent:
+        if not self.failed and self.in_order:
             partitions = set(map(_PARTITION, reports))
             offsets = list(map(_OFFSET, reports))
             if len(partitions) == 1 and offsets == sorted(offsets):  # type: ignore[type-var]  # it has all of them
@@ -248,9 +263,9 @@ class ValueBatch(Batch):
         return self._results_by_value()
 
     def _results_by_value(self) -> Sequence[PublishResult]:
-        reported: defaultdict[object, deque[Report]] = defaultdict(deque)
+        reported: defaultdict[bytes, deque[Report]] = defaultdict(deque)
         for report in self.reports:
-            reported[report.value() or b""].append(report)
+            reported[self.value_of(report)].append(report)
         partitions: list[int] = []
         offsets: list[int | None] = []
         results: list[PublishResult] = []

@@ -21,7 +21,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import Message as ClientMessage
 
 from commons_events.errors import CommonsEventsError, ConnectionLostError
-from commons_events.kafka._errors import DELETED, UNREACHABLE, kafka_error, transport_error
+from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, has_a_broker
+from commons_events.kafka._errors import DELETED, UNREACHABLE, transport_error
 from commons_events.kafka._partition import Part
 from commons_events.kafka._raw import ERROR, PARTITION, TOPIC, RawMessage
 from commons_events.kafka._settings import LOGGER, KafkaSettings
@@ -46,12 +47,6 @@ _PAUSE_AFTER = 0.25
 """Seconds without room after which the partitions are paused."""
 _LOOK_FOR_PARTITIONS = 30.0
 """Seconds between looks for new partitions, where no group does that."""
-_LOOK_FOR_BROKERS = 5.0
-"""Seconds in which nothing arrives after which the client is asked whether it has a broker at all …"""
-_LOOK_AGAIN = 1.0
-"""… and again, while it has none …"""
-_CUT_OFF = 5
-"""… and how many such looks it takes until the client is made anew."""
 _SILENT_MEMBER = 1.0
 """Seconds after which a member of a KIP-848 group that was given nothing has its place: the broker says nothing."""
 
@@ -145,7 +140,7 @@ class Poller:
         """Without a group: where each partition began."""
         self._is_paused = False
         self._looked_for_partitions = monotonic()
-        self._look_at = monotonic() + _LOOK_FOR_BROKERS
+        self._look_at = monotonic() + LOOK_FOR_BROKERS
         self._looks = 0
         self._stop: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._run, name="commons-events-kafka-poll", daemon=True)
@@ -319,7 +314,7 @@ class Poller:
                 self.consumer.resume(self.consumer.assignment())
                 self._is_paused = False
             if self._take_all(min(_TOGETHER, max(self._most_ahead - ahead, 1))):
-                self._look_at = monotonic() + _LOOK_FOR_BROKERS
+                self._look_at = monotonic() + LOOK_FOR_BROKERS
                 continue
             if monotonic() > self._look_at:
                 self._look_for_brokers()
@@ -348,25 +343,17 @@ class Poller:
         return [] if message is None else [message]
 
     def _look_for_brokers(self) -> None:
-        """Make the client anew where it has no broker left to ask, and would find none by itself.
-
-        A cluster that counts all its brokers out, as after a freeze, says that it has none. librdkafka gives up those
-        it knew then, and may never go back to the bootstrap servers (its issue 5301), nor does it say so.
-        """
-        try:
-            self.consumer.list_topics(next((t for t in self._request.topics if not t.startswith("^")), None), 1.0)
-        except KafkaException as error:
-            if kafka_error(error).code() == KafkaError._TRANSPORT:
-                self._looks += 1
-                self._look_at = monotonic() + _LOOK_AGAIN
-                if self._looks >= _CUT_OFF:
-                    LOGGER.warning("no Kafka broker is left: connecting anew to %s", self._settings.bootstrap_servers)
-                    self.begin_again()
-                return
-        self._look_at, self._looks = monotonic() + _LOOK_FOR_BROKERS, 0
+        if has_a_broker(self.consumer, next((t for t in self._request.topics if not t.startswith("^")), None)):
+            self._look_at, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
+            return
+        self._look_at = monotonic() + LOOK_AGAIN
+        self._looks += 1
+        if self._looks >= CUT_OFF:
+            self.begin_again()
 
     def begin_again(self) -> None:
         """In the thread: put a new client in place of this one; what it had assigned is lost, and comes again."""
+        LOGGER.warning("no Kafka broker is left: connecting anew to %s", self._settings.bootstrap_servers)
         before, self._looks = self.consumer, 0
         had = before.assignment()
         if self.grouped:

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import get_ident
+from time import monotonic
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -27,7 +28,8 @@ from commons_events.errors import (
     TopicFullError,
     TransportError,
 )
-from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ValueBatch
+from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ReportCallback, ValueBatch
+from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, has_a_broker
 from commons_events.kafka._errors import is_fenced, publish_error, transport_error
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.message import Headers, Message, Receipt
@@ -36,6 +38,8 @@ __all__ = ["Confirmation", "Publisher"]
 
 _IDLE = 0.1
 """Seconds that the thread waits for a report before it looks whether it should end."""
+_TAKING_BACK = 10.0
+"""Seconds that a client may take to give back what it has not sent."""
 _LARGEST_POOLED = 512
 _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
@@ -52,15 +56,17 @@ class _WakeError(Exception):
 class _One:
     """Takes the report of a message that was sent by itself. One object a message: thousands are in flight."""
 
-    __slots__ = ("future", "publisher", "topic")
+    __slots__ = ("future", "message", "publisher")
 
     future: asyncio.Future[Receipt]
     publisher: Publisher
-    topic: str
+    message: Message
 
     def __call__(self, error: KafkaError | None, report: Report) -> None:
         publisher = self.publisher
-        if publisher.polled_elsewhere and get_ident() != publisher.loop_thread:
+        if error is not None and publisher.moving:
+            publisher.move(self.message, self, report)
+        elif publisher.polled_elsewhere and get_ident() != publisher.loop_thread:
             publisher.leave_to_loop(lambda: self.finish(error, report))
         else:
             self.finish(error, report)
@@ -72,9 +78,9 @@ class _One:
         if future.done():
             return
         if error is None:
-            future.set_result(_receipt(Receipt, (self.topic, report.partition(), report.offset(), None)))
+            future.set_result(_receipt(Receipt, (self.message[0], report.partition(), report.offset(), None)))
         else:
-            future.set_exception(self.publisher.failure_of(self.topic, error))
+            future.set_exception(self.publisher.failure_of(self.message[0], error))
 
 
 _NEW_ONE = _One.__new__
@@ -95,11 +101,19 @@ class Publisher:
         config = settings.producer(transactional_id)
         given = config.pop("error_cb", None)
         self._error_cb: Callable[[KafkaError], object] | None = given if callable(given) else None
+        self._config = config
+        self._is_transactional = transactional_id is not None
         try:
-            self.client = Producer({**config, "error_cb": self._on_error})
+            self.client = self._new_client()
         except KafkaException as error:
             raise transport_error(error, "Making a Kafka producer") from error
         self.produce = self.client.produce
+        self.moving = False
+        """Whether messages are being taken back from a client, to be handed to another."""
+        self._look_at_brokers = monotonic() + LOOK_FOR_BROKERS
+        self._looks = 0
+        self.cut_off = False
+        """Whether the client has no broker left, see `has_a_broker`; the thread sees to it then."""
         self.idempotent = str(config.get("enable.idempotence", True)).lower() == "true"
         """Whether messages of a partition are stored and reported in the order in which they were handed over."""
         self.suspicious = settings.max_message_bytes - 65_536
@@ -127,6 +141,9 @@ class Publisher:
         self._taken = threading.Event()
         self._thread = threading.Thread(target=self._wait_for_reports, name="commons-events-kafka-reports", daemon=True)
         self._thread.start()
+
+    def _new_client(self) -> Producer:
+        return Producer({**self._config, "error_cb": self._on_error})
 
     # --- handing over ------------------------------------------------------------------------------------------
 
@@ -173,7 +190,7 @@ class Publisher:
     def _begin(self, batch: Batch, topic: str) -> None:
         self._under_way.add(batch)
         if not self._connected:
-            self._look_for_broker(topic)
+            self._find_broker(topic)
         if self._waiting:
             self._line_up(batch, 0)
             return
@@ -188,10 +205,10 @@ class Publisher:
         if large or self._waiting or self._closed or topic not in self.topics:
             return self._one_by_publish(message, check_topic)
         if not self._connected:
-            self._look_for_broker(topic)
+            self._find_broker(topic)
         future: asyncio.Future[Receipt] = self._loop.create_future()
         one = _NEW_ONE(_One)  # what an __init__ would do, without the call
-        one.publisher, one.topic, one.future = self, topic, future
+        one.publisher, one.message, one.future = self, message, future
         stamp = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
         try:
             self.produce(
@@ -326,17 +343,24 @@ class Publisher:
             self._waiting.popleft()
 
     def _wait_for_reports(self) -> None:
-        poll, taken = self.client.poll, self._taken
         while not self._stop:
             try:
-                poll(_IDLE)
+                self.client.poll(_IDLE)
+                if monotonic() > self._look_at_brokers:
+                    self._look_for_brokers()
+                if self.cut_off:
+                    self._in_loop_and_wait(self._begin_again)
             except _WakeError:
-                taken.clear()
-                if not self._call_in_loop(self._take_reports):
-                    return
-                while not taken.wait(1.0):
-                    if self._loop.is_closed():
-                        return
+                self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
+                self._in_loop_and_wait(self._take_reports)
+
+    def _in_loop_and_wait(self, callback: Callable[[], object]) -> None:
+        """In the thread: let the loop run ``callback``, which sets ``_taken``."""
+        self._taken.clear()
+        called = self._call_in_loop(callback)
+        while called and not self._taken.wait(1.0):
+            called = not self._loop.is_closed()
+        self._stop = self._stop or not called
 
     def _call_in_loop(self, callback: Callable[[], object]) -> bool:
         try:
@@ -349,9 +373,46 @@ class Publisher:
 
     # --- when nothing goes any more ----------------------------------------------------------------------------
 
-    def _look_for_broker(self, topic: str) -> None:
+    def _find_broker(self, topic: str) -> None:
         if self._connecting is None:
             self._connecting = self._loop.create_task(self._connect(topic))
+
+    def _look_for_brokers(self) -> None:
+        """In the thread, as nothing was reported for a while."""
+        if not self._connected or self._is_transactional or not (self._under_way or self.singles):
+            self._looks = 0
+        elif has_a_broker(self.client, next(iter(self.topics), None)):
+            self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
+        else:
+            self._look_at_brokers = monotonic() + LOOK_AGAIN
+            self._looks += 1
+        self.cut_off = self._looks >= CUT_OFF
+
+    def _begin_again(self) -> None:
+        """In the event loop: put a new client in place of this one, and hand it what was not confirmed, in order.
+
+        What the broker had written and not confirmed is written twice by this: the new client is a new producer to it.
+        """
+        LOGGER.warning("no Kafka broker is left: connecting anew to %s", self._settings.bootstrap_servers)
+        before, self.client = self.client, self._new_client()
+        self.produce = self.client.produce
+        self._looks, self.cut_off = 0, False
+        self.moving = True
+        try:
+            before.purge(in_queue=True, in_flight=True, blocking=True)
+            before.flush(_TAKING_BACK)
+        finally:
+            self.moving = False
+        threading.Thread(target=before.close, name="commons-events-kafka-close", daemon=True).start()
+        self._take_reports()
+
+    def move(self, message: Message, callback: ReportCallback, report: Report) -> None:
+        """Hand a message that one client gave back to the present one, for the partition that was chosen for it."""
+        topic, value, key, headers, timestamp, _ = message
+        milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
+        partition = report.partition()
+        assert partition is not None
+        self.produce(topic, value, key, partition, callback, None, milliseconds, list(headers) if headers else None)
 
     async def _connect(self, topic: str) -> None:
         """Find a broker within connect.timeout.ms, or fail what is under way: librdkafka itself tries for ever."""

@@ -9,6 +9,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,6 +48,51 @@ _SERVICES = "commons_events.testing.services"
 pytest.register_assert_rewrite(_CONTRACTS)
 
 _runs: list[pytest.Config] = []
+
+
+@dataclass
+class _Used:
+    """What a run says of a service at its end.
+
+    Args:
+        name: what it is known by in `SharedServices`.
+        by: its way and description.
+        logs: the paths of its logs, of each process of the run that started one.
+        passed_over: as in `RunningService.passed_over`.
+        started: how many processes of the run started one.
+    """
+
+    name: str
+    by: str
+    logs: list[str]
+    passed_over: dict[str, str]
+    started: int = 1
+
+
+@dataclass
+class _FromWorkers:
+    """What the workers of pytest-xdist, each of which has services of its own, have told the process that reports.
+
+    Args:
+        asked: whether any test has asked for services.
+        used: the services, those of several workers as one.
+    """
+
+    asked: bool = False
+    used: dict[tuple[str, str], _Used] = field(default_factory=dict)
+
+    def add(self, told: list[list[Any]]) -> None:
+        self.asked = True
+        for name, by, logs, passed_over in told:
+            if (name, by) in self.used:
+                self.used[name, by].logs += logs
+                self.used[name, by].started += 1
+            else:
+                self.used[name, by] = _Used(name, by, logs, passed_over)
+
+
+_TOLD = "commons_events_services"
+_from_workers = pytest.StashKey[_FromWorkers]()
 
 
 @pytest.fixture
@@ -143,7 +189,7 @@ def aws_service(tmp_path_factory: pytest.TempPathFactory) -> RunningAws:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse to run a contract of which a test is marked away without a reason, wherever the mark stands.
 
     Raises:
@@ -151,24 +197,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     if _CONTRACTS not in sys.modules:
         return
-    from commons_events.testing.contracts._contract import Contract, check, missing_reasons
-
     checked: set[type] = set()
     for item in items:
-        cls = getattr(item, "cls", None)
-        if not isinstance(cls, type) or not issubclass(cls, Contract):
+        problem = _marked_away(item, checked)
+        if problem is None:
             continue
-        if cls not in checked:
-            checked.add(cls)
-            try:
-                check(cls)
-            except TypeError as error:
-                raise pytest.UsageError(str(error)) from None
-        silent = missing_reasons(item.iter_markers())
-        if silent:
-            raise pytest.UsageError(
-                f"{item.nodeid} belongs to a contract and is marked {silent[0]} without a reason; add reason=..."
-            )
+        if not hasattr(config, "workeroutput"):
+            raise pytest.UsageError(problem)
+        # What a worker of pytest-xdist raises here, nobody gets to read; what it could not collect is shown.
+        report = pytest.CollectReport(item.nodeid, "failed", problem, [])
+        items.clear()
+        config.hook.pytest_collectreport(report=report)
+        return
+
+
+def _marked_away(item: pytest.Item, checked: set[type]) -> str | None:
+    """What is wrong with a contract's test that is marked away without a reason; None where nothing is.
+
+    Args:
+        item: any test.
+        checked: the classes that have been looked at; the item's own is added.
+    """
+    from commons_events.testing.contracts._contract import Contract, check, missing_reasons
+
+    cls = getattr(item, "cls", None)
+    if not isinstance(cls, type) or not issubclass(cls, Contract):
+        return None
+    if cls not in checked:
+        checked.add(cls)
+        try:
+            check(cls)
+        except TypeError as error:
+            return str(error)
+    silent = missing_reasons(item.iter_markers())
+    if silent:
+        return f"{item.nodeid} belongs to a contract and is marked {silent[0]} without a reason; add reason=..."
+    return None
 
 
 def pytest_runtest_setup() -> None:
@@ -202,6 +266,22 @@ def _services_of(item: pytest.Item) -> list[RunningService]:
 def pytest_configure(config: pytest.Config) -> None:
     """Note that a run begins; pytester's own runs inside of one share its services."""
     _runs.append(config)
+    config.stash[_from_workers] = _FromWorkers()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """As a worker of pytest-xdist, tell the process that reports of the services here."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None and _SERVICES in sys.modules:
+        output[_TOLD] = [[used.name, used.by, used.logs, used.passed_over] for used in _started_here()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what a worker of pytest-xdist has told; one that crashed tells nothing."""
+    told = getattr(node, "workeroutput", {}).get(_TOLD)
+    if told is not None:
+        node.config.stash[_from_workers].add(told)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -224,7 +304,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 skipped[report.nodeid.rpartition("::")[0], reason] += 1
             elif " can't serve " in reason or re.match(r"no \w+ here \(", reason):
                 unserved[reason] += 1
-    if _SERVICES in sys.modules and len(_runs) == 1:
+    if len(_runs) == 1:
         _services_summary(terminalreporter, unserved)
     if not skipped:
         return
@@ -233,15 +313,31 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(f"{cls}: {reason} ({count} {'test' if count == 1 else 'tests'} skipped)")
 
 
-def _services_summary(terminalreporter: pytest.TerminalReporter, unserved: Counter[str]) -> None:
+def _started_here() -> list[_Used]:
     from commons_events.testing.services import shared
 
-    if not shared.running and not unserved:
+    return [
+        _Used(
+            name,
+            f"{service.way}: {service.description}",
+            [str(log) for log in service.logs.values()],
+            dict(service.passed_over),
+        )
+        for name, service in shared.running.items()
+    ]
+
+
+def _services_summary(terminalreporter: pytest.TerminalReporter, unserved: Counter[str]) -> None:
+    told = terminalreporter.config.stash[_from_workers]
+    here = _SERVICES in sys.modules
+    used = [*(_started_here() if here else []), *told.used.values()]
+    if not (here or told.asked) or not (used or unserved):
         return
     terminalreporter.section("services")
-    for name, service in shared.running.items():
-        terminalreporter.line(f"{name} by {service.way}: {service.description}")
-        for log in service.logs.values():
+    for service in used:
+        several = f" ({service.started} of them, by as many workers)" if service.started > 1 else ""
+        terminalreporter.line(f"{service.name} by {service.by}{several}")
+        for log in service.logs:
             terminalreporter.line(f"    log: {log}")
         for way, reason in service.passed_over.items():
             terminalreporter.line(f"    not by {way}: {reason}")

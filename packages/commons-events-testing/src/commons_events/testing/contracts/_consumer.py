@@ -146,5 +146,11 @@ class ConsumerContract(ConsumingTests, contract=True):
             await delivery.ack()
 
     async def _raw_left_over(self, transport: Transport, topic: str, group: str) -> list[bytes]:
+        """The bytes of what the group has not finished of ``key``."""
+        await self.publish(transport, [Message(topic, b"mark", key=b"key")])
+        values: list[bytes] = []
         async with self.make_consumer(transport, topic, group_id=group) as consumer:
-            return [delivery.value for delivery in await consumer.receive(1000, timeout=self.quiet)]
+            while b"mark" not in values:
+                values += [delivery.value for delivery in await self._take(consumer, 1)]
+        values.remove(b"mark")
+        return values

@@ -11,8 +11,10 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from commons_events.event import Event
+from commons_events.producers import EventProducer
+from commons_events.transport import Transport
 
-__all__ = ["ODD_EVENTS", "Color", "ContractEvent", "Money", "OddEvent"]
+__all__ = ["ODD_EVENTS", "Color", "ContractEvent", "Money", "OddEvent", "mark_end"]
 
 
 class ContractEvent(Event):
@@ -93,3 +95,16 @@ _FIELDS: list[dict[str, Any]] = [
 
 ODD_EVENTS: tuple[OddEvent, ...] = tuple(_odd(number, **fields) for number, fields in enumerate(_FIELDS))
 """Odd values, picked by hand. Subclasses of `SerializerContract` leave out what their format refuses by statement."""
+
+
+async def mark_end(transport: Transport, topic: str, keys: int = 20) -> set[int]:
+    """Send a `ContractEvent` behind all others of each of ``key-0``, ``key-1`` …, and return their numbers.
+
+    Whoever has received them all has received what lay before them, however long joining a group took.
+    """
+    marks = range(1_000_000, 1_000_000 + keys)
+    async with EventProducer(transport=transport) as producer:
+        sending = [producer.send(topic, ContractEvent(number=number), key=f"key-{number % keys}") for number in marks]
+        for sent in sending:
+            await sent
+    return set(marks)

@@ -17,7 +17,7 @@ from commons_events.retries import Retry
 from commons_events.router import DeadLetters, EventRouter
 from commons_events.testing.contracts._broker import BrokerContract
 from commons_events.testing.contracts._contract import requires
-from commons_events.testing.contracts._events import ContractEvent, OddEvent
+from commons_events.testing.contracts._events import ContractEvent, OddEvent, mark_end
 from commons_events.testing.contracts._standing_in import RefusingTransport
 from commons_events.transport import Delivery, Outcome, Settlement, Transport
 
@@ -49,18 +49,21 @@ class RouterContract(BrokerContract, contract=True):
 
     async def _left_over(self, transport: Transport, topic: str, group: str) -> list[int]:
         """The numbers of the events that the group has not finished, which finishes them."""
+        left, marks = list[int](), await mark_end(transport, topic)
         subscription = await self.subscribe(transport, topic, group_id=group)
-        left: list[int] = []
         while True:
+            complete = marks <= set(left)
             try:
-                async with asyncio.timeout(self.quiet):
+                # The marks may take as long as joining does; what nobody has finished lies before them.
+                async with asyncio.timeout(self.quiet if complete else self.timeout):
                     batch = await subscription.receive(1000)
             except TimeoutError:
+                assert complete, f"what was sent last did not come within {self.timeout:g} s"
                 break
             left += [delivery.event(ContractEvent).number for delivery in batch]
             await subscription.settle([Settlement(delivery, Outcome.ACK) for delivery in batch])
         await subscription.close()
-        return sorted(left)
+        return sorted(number for number in left if number not in marks)
 
     async def _letters(self, transport: Transport, topic: str, count: int) -> list[DeadLetter]:
         subscription = await self.subscribe(transport, topic, group_id=self.new_group())

@@ -31,9 +31,10 @@ _SETTINGS = {
     "group.consumer.heartbeat.interval.ms": "500",
     # A transaction whose producer died is aborted soon after its timeout.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
-    # A broker that died is noticed soon, and one that comes again doesn't wait long for its former life's session.
+    # A broker that died is noticed soon, and one that comes again doesn't wait long for its former life's session; but
+    # a busy machine is not taken for a dead broker.
     "broker.heartbeat.interval.ms": "500",
-    "broker.session.timeout.ms": "3000",
+    "broker.session.timeout.ms": "6000",
     "controlled.shutdown.enable": "true",
 }
 

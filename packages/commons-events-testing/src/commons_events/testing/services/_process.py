@@ -24,7 +24,8 @@ _LINES = 20
 
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on at this moment."""
-    for port in random.sample(_PORTS, len(_PORTS)):
+    # By the system's randomness: tests seed the other one, and processes seeded alike would find the same port.
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
         with socket.socket() as candidate:
             try:
                 candidate.bind(("127.0.0.1", port))

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from operator import itemgetter, length_hint
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Report
@@ -246,7 +246,7 @@ class ValueBatch(Batch):
     @staticmethod
     def value_of(report: Report) -> bytes:
         """The value that a report is of."""
-        return cast("bytes", report.value() or b"")
+        return report.value() or b""
 
     def note_refusal(self, place: int, error: TransportError) -> None:
         """See `Batch`."""

@@ -11,15 +11,13 @@ from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field, SecretStr, create_model
 
 from commons_events import Event
 from commons_events.event import registry
 from commons_events.plugins import serializer
+from tools.tables import Table
 from tools.workspace import ROOT
-
-PAGE = ROOT / "docs" / "avro.md"
-BEGIN, END = "<!-- begin: python -m tools.avro_table -->\n", "<!-- end -->"
 
 
 class Color(Enum):
@@ -53,7 +51,7 @@ ROWS: list[tuple[str, Any, str]] = [
     (
         "`Decimal` of stated digits",
         Annotated[Decimal, Field(max_digits=10, decimal_places=2)],
-        "`Field(max_digits=10, decimal_places=2)`; comes back with two places",
+        "`Field(max_digits=10, decimal_places=2)`; comes back with two places, and zero without a sign",
     ),
     ("`datetime`", datetime, "comes back in UTC: the same moment"),
     ("`date`", date, ""),
@@ -73,6 +71,7 @@ ROWS: list[tuple[str, Any, str]] = [
     ("`int | str`", int | str, ""),
     ("`list[int] | list[str]`", list[int] | list[str], "Avro has one array a union: the second is in a record"),
     ("a model, a dataclass, a typed dict", Money, "once; later by its name"),
+    ("`SecretStr`, `SecretBytes`, `Secret[X]`", SecretStr, "the secret's JSON text, in clear: see JSON"),
     ("another type (`IPv4Address`, a URL …)", IPv4Address, "its JSON text"),
     ("`Any`", Any, "`commons_events.Value`, below"),
 ]
@@ -102,21 +101,7 @@ def _shortened(type_: Any) -> Any:
     return type_
 
 
-def page() -> str:
-    """What docs/avro.md has to be."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
-
-
-def main(arguments: list[str]) -> int:
-    drifted = page() != PAGE.read_text(encoding="utf-8")
-    if arguments == ["--check"]:
-        return int(drifted)
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
-
+TABLE = Table(ROOT / "docs" / "avro.md", "tools.avro_table", table)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(TABLE.run())

@@ -9,16 +9,14 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, TypeAdapter, create_model
+from pydantic import Field, SecretStr, TypeAdapter, create_model
 
 from commons_events import Event
 from commons_events.event import registry
 from commons_events.plugins import serializer
 from tools.avro_table import Color, Money
+from tools.tables import Table
 from tools.workspace import ROOT
-
-PAGE = ROOT / "docs" / "json.md"
-BEGIN, END = "<!-- begin: python -m tools.json_table -->\n", "<!-- end -->"
 
 ROWS: list[tuple[str, Any, Any]] = [
     ("`str`", str, "Ada"),
@@ -45,6 +43,7 @@ ROWS: list[tuple[str, Any, Any]] = [
     ("`int \\| None`", int | None, None),
     ("`int \\| str`", int | str, "a"),
     ("`Annotated[int, Field(ge=0)]`", Annotated[int, Field(ge=0)], 1),
+    ("`SecretStr`, `SecretBytes`, `Secret[X]`", SecretStr, SecretStr("hush")),
     ("`Any`", Any, {"a": [1, 2.0, None]}),
 ]
 
@@ -65,21 +64,7 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def page() -> str:
-    """What docs/json.md has to be."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
-
-
-def main(arguments: list[str]) -> int:
-    drifted = page() != PAGE.read_text(encoding="utf-8")
-    if arguments == ["--check"]:
-        return int(drifted)
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
-
+TABLE = Table(ROOT / "docs" / "json.md", "tools.json_table", table)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(TABLE.run())

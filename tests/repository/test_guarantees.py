@@ -1,4 +1,4 @@
-"""The guarantee table in docs/kafka.md says what `Capabilities` say: `python tests/repository/test_guarantees.py`."""
+"""The guarantee tables in docs say what `Capabilities` say: `python tests/repository/test_guarantees.py`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,23 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 from commons_events.kafka import KafkaTransport
 from commons_events.memory import MemoryTransport
-from commons_events.transport import Capabilities
+from commons_events.rabbitmq import RabbitMQTransport
+from commons_events.transport import Capabilities, Transport
 
-PAGE = Path(__file__).parents[2] / "docs" / "kafka.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES: dict[str, dict[str, Transport]] = {
+    "kafka.md": {"Kafka": KafkaTransport(), "in-process": MemoryTransport()},
+    "rabbitmq.md": {
+        "RabbitMQ": RabbitMQTransport(),
+        "single active consumer": RabbitMQTransport(single_active_consumer=True),
+        "retry queues": RabbitMQTransport(retry_queues=True),
+        "classic queues": RabbitMQTransport(queue_type="classic"),
+    },
+}
 BLOCK = re.compile(r"(<!-- guarantees -->\n).*?(<!-- /guarantees -->)", re.DOTALL)
 
 
@@ -32,26 +44,29 @@ def word(claim: object) -> str:
     return f"{claim:,}" if isinstance(claim, int) else str(claim)
 
 
-def table() -> str:
-    kafka, memory = KafkaTransport().capabilities, MemoryTransport().capabilities
-    lines = ["| capability | Kafka | in-process | what it says |", "| --- | --- | --- | --- |"]
+def table(columns: dict[str, Transport]) -> str:
+    claims = [transport.capabilities for transport in columns.values()]
+    lines = [f"| capability | {' | '.join(columns)} | what it says |", f"| --- {'| --- ' * len(columns)}| --- |"]
     text = meanings()
     for field in fields(Capabilities):
         if field.name != "contract":
-            claims = word(getattr(kafka, field.name)), word(getattr(memory, field.name))
-            lines.append(f"| `{field.name}` | {claims[0]} | {claims[1]} | {text[field.name]} |")
+            words = " | ".join(word(getattr(claim, field.name)) for claim in claims)
+            lines.append(f"| `{field.name}` | {words} | {text[field.name]} |")
     return "\n".join(lines) + "\n"
 
 
-def page() -> str:
-    return BLOCK.sub(lambda match: match[1] + table() + match[2], PAGE.read_text("utf-8"))
+def page(name: str) -> str:
+    text = (DOCS / name).read_text("utf-8")
+    return BLOCK.sub(lambda match: match[1] + table(PAGES[name]) + match[2], text)
 
 
-def test_the_table_says_what_the_transport_claims() -> None:
-    assert "<!-- guarantees -->" in page()
-    assert PAGE.read_text("utf-8") == page(), f"type: python {Path(__file__).name}"
+@pytest.mark.parametrize("name", PAGES)
+def test_the_table_says_what_the_transport_claims(name: str) -> None:
+    assert "<!-- guarantees -->" in page(name)
+    assert (DOCS / name).read_text("utf-8") == page(name), f"type: python {Path(__file__).name}"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for name in PAGES:
+        (DOCS / name).write_text(page(name), encoding="utf-8")
     sys.exit(0)

@@ -13,6 +13,7 @@ from time import perf_counter
 sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from tools.bench import (  # noqa: E402
+    aggregates,
     codecs,
     codecs_protobuf,
     events,
@@ -22,18 +23,37 @@ from tools.bench import (  # noqa: E402
     kafka_consuming,
     kafka_resources,
     memory,
+    rabbitmq,
     router,
+    router_kafka,
     stages,
+    store,
 )
 from tools.bench.measure import Effort, Table, versions  # noqa: E402
 
-MODULES = (events, codecs, codecs_protobuf, inprocess, router, kafka, kafka_consuming, kafka_resources, memory, imports)
+MODULES = (
+    events,
+    codecs,
+    codecs_protobuf,
+    inprocess,
+    router,
+    kafka,
+    kafka_consuming,
+    kafka_resources,
+    router_kafka,
+    rabbitmq,
+    store,
+    aggregates,
+    memory,
+    imports,
+)
 RUNS = {
     memory.table.key: 3,
     imports.table.key: 1,
     codecs.classes.key: 2,
-    **{table.key: 5 for table in (*kafka.TABLES, *kafka_consuming.TABLES)},
+    **{table.key: 5 for module in (kafka, kafka_consuming, router_kafka, rabbitmq, store) for table in module.TABLES},
     **{table.key: 2 for table in kafka_resources.TABLES},
+    **{table.key: 1 if "large" in table.key else 5 for table in aggregates.TABLES},
 }
 """Rounds of the tables that take long or repeat by themselves."""
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, SecretStr
 
-from commons_events import Event
-from commons_events.errors import CommonsEventsError, DeserializationError
+from commons_events import Event, Message
+from commons_events.binding import StructuredBinding, to_event
+from commons_events.compatibility import compatibility
+from commons_events.errors import CommonsEventsError, DeserializationError, InvalidSchemaError
 from commons_events.plugins import SERIALIZERS, names, serializer
 
 
@@ -26,6 +28,16 @@ class Color(Enum):
 class Branch(BaseModel):
     name: str
     under: list[Branch] = []
+
+
+class Circle(BaseModel):
+    kind: Literal["circle"] = "circle"
+    radius: float
+
+
+class Square(BaseModel):
+    kind: Literal["square"] = "square"
+    side: int = 1
 
 
 class Fuzzed(Event):
@@ -50,6 +62,13 @@ class Fuzzed(Event):
     pair: tuple[int, str] = (1, "x")
     tree: Branch | None = None
     anything: Any = None
+    wide: Annotated[int, Field(ge=0, lt=2**128)] = 2**100
+    word: Literal["a", "b", 3, None] = "a"
+    secret: SecretStr | None = SecretStr("hush")
+    shapes: list[Annotated[Circle | Square, Field(discriminator="kind")]] = []  # noqa: RUF012
+    several: list[int | None] | dict[str, bool] | None = None
+    money: Annotated[Decimal, Field(max_digits=10, decimal_places=2)] = Decimal("1.00")
+    unique: frozenset[UUID] = frozenset({UUID(int=1)})
 
 
 EVENT = Fuzzed(
@@ -58,6 +77,9 @@ EVENT = Fuzzed(
     metadata={"k": [1, 1.5, None, True, "x", 10**30]},
     tree=Branch(name="root", under=[Branch(name="leaf")]),
     anything={"deep": [[[{"a": -1}]]]},
+    shapes=[Circle(radius=1.5), Square()],
+    several={"k": True},
+    source="/fuzz",
 )
 
 
@@ -76,7 +98,7 @@ class Target:
         try:
             self.decode(data)
         except CommonsEventsError as error:
-            if not isinstance(error, DeserializationError):
+            if not isinstance(error, DeserializationError | InvalidSchemaError):
                 raise
 
 
@@ -89,10 +111,38 @@ def _format(name: str) -> Target:
         event = codec.decode(data, Fuzzed)
         codec.decode(data, Event)
         codec.identify(data)
-        if not isinstance(event, Fuzzed):
-            raise AssertionError(f"{event!r} is no Fuzzed")
+        _check(event)
+        again = codec.decode(codec.encode(event), Fuzzed)
+        if again != event and repr(again) != repr(event):  # NaN equals nothing, but looks like NaN
+            raise AssertionError(f"{event!r} was written, and read as {again!r}")
 
     return Target(name, seed, head, decode)
+
+
+def _check(event: object) -> None:
+    if not isinstance(event, Fuzzed):
+        raise AssertionError(f"{event!r} is no Fuzzed")
+
+
+def _structured() -> Target:
+    message = StructuredBinding().to_message(EVENT, "fuzz")
+
+    def decode(data: bytes) -> None:
+        damaged = Message("fuzz", data, headers=message.headers)
+        _check(to_event(damaged, Fuzzed))
+        to_event(damaged, Event)
+
+    return Target("structured", message.value or b"", 0, decode)
+
+
+def _schema(schema_type: str) -> Target:
+    """The texts of schemas, which come from registries and files."""
+    text = serializer("jsonschema" if schema_type == "json" else schema_type).schema(Fuzzed)
+
+    def decode(data: bytes) -> None:
+        compatibility(text, data.decode("utf-8", "replace"), "FULL", schema_type=schema_type)
+
+    return Target(f"schema-{schema_type}", text.encode(), 0, decode)
 
 
 def _avro_resolution() -> Target:
@@ -118,4 +168,6 @@ def targets() -> dict[str, Target]:
     found = {name: _format(name) for name in names(SERIALIZERS)}
     if "avro" in found:
         found["avro-resolution"] = _avro_resolution()
+    for target in (_structured(), *(_schema(name) for name in ("avro", "json", "protobuf") if name in found)):
+        found[target.name] = target
     return found

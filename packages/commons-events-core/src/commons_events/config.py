@@ -30,6 +30,9 @@ CONFIG_FILE = "COMMONS_EVENTS_CONFIG"
 """The environment variable that names a TOML file with settings."""
 
 
+_PREFIX = "COMMONS_EVENTS_"
+
+
 class ClientConfig(BaseSettings):
     """What producers and consumers have in common.
 
@@ -41,9 +44,7 @@ class ClientConfig(BaseSettings):
         ConfigurationError: (a ValueError) settings are unknown or wrong; the message names all of them.
     """
 
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, env_prefix="COMMONS_EVENTS_"
-    )
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, env_prefix=_PREFIX)
     role: ClassVar[str] = ""
 
     broker: str = "memory"
@@ -105,7 +106,9 @@ class ClientConfig(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, the role's environment variables, the common ones, the file."""
-        own = EnvSettingsSource(settings_cls, env_prefix=f"COMMONS_EVENTS_{cls.role.upper()}_")
+        if not any(name.upper().startswith(_PREFIX) for name in os.environ):
+            return (init_settings,)  # looking each setting up takes milliseconds, and a program may make many clients
+        own = EnvSettingsSource(settings_cls, env_prefix=f"{_PREFIX}{cls.role.upper()}_")
         sources = init_settings, own, env_settings, _FileSource(settings_cls, cls.role)
         return (_OneAddress(settings_cls, sources),)
 
@@ -199,6 +202,7 @@ def open_transport(config: ClientConfig) -> Transport:
             url=config.address,
             client_id=config.client_id,
             max_message_bytes=config.max_message_bytes,
+            close_timeout=config.close_timeout,
             options=config.options,
         )
     )

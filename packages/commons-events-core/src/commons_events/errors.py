@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from commons_events.message import PublishResult
 
 __all__ = [
+    "AggregateDefinitionError",
+    "AggregateNotFoundError",
     "AmbiguousMigrationError",
+    "AmbiguousStreamError",
     "AuthenticationError",
     "AuthorizationError",
     "BatchError",
     "BatchHandlerError",
     "CapabilityError",
+    "CheckpointError",
     "ClosedError",
     "CommonsEventsError",
     "ConfigurationError",
@@ -28,7 +32,12 @@ __all__ = [
     "DuplicateEventTypeError",
     "DuplicatePluginError",
     "EventDefinitionError",
+    "EventOrderError",
+    "EventStoreError",
+    "EventTooLargeError",
     "FencedError",
+    "ForeignAggregateError",
+    "ForeignEventError",
     "FrozenEventError",
     "HandlerCancelledError",
     "HandlerDefinitionError",
@@ -36,28 +45,47 @@ __all__ = [
     "HandlerFailedError",
     "HandlerResultError",
     "HandlerTimeoutError",
+    "InvalidAggregateIdError",
     "InvalidSchemaError",
+    "InvalidStreamError",
     "InvalidTopicError",
+    "InvalidVersionError",
+    "LeaseLostError",
     "MessageTooLargeError",
     "MigrationError",
     "MissingDistributionError",
+    "MissingHandlerError",
     "MissingMigrationError",
+    "NewerStoreError",
+    "OlderStoreError",
     "PluginError",
     "PluginLoadError",
+    "ProjectionDefinitionError",
+    "ProjectionVersionError",
     "PublishError",
     "PublishTimeoutError",
     "SerializationError",
+    "SnapshotError",
     "StaleDeliveryError",
+    "StoreSchemaError",
+    "StoreUnavailableError",
+    "StreamDeletedError",
+    "StreamNotFoundError",
     "TooManyDeliveriesError",
     "TopicFullError",
     "TransactionError",
     "TransportError",
+    "UnchangedAggregateError",
+    "UndecodableEventError",
     "UnhandledEventError",
     "UnknownBrokerError",
+    "UnknownDatabaseError",
     "UnknownEventTypeError",
     "UnknownPartitionError",
+    "UnknownProjectionError",
     "UnknownSchemaError",
     "UnknownTopicError",
+    "VersionConflictError",
     "WrongEventLoopError",
 ]
 
@@ -293,3 +321,142 @@ class BatchHandlerError(HandlerError):
 
     def __reduce__(self) -> tuple[type[BatchHandlerError], tuple[dict[int, Exception]]]:
         return BatchHandlerError, (self.failures,)
+
+
+# --- event stores ----------------------------------------------------------------------------------------------
+
+
+class EventStoreError(CommonsEventsError):
+    """An event store refused or failed; nothing of the call was stored."""
+
+
+class VersionConflictError(EventStoreError):
+    """A stream is not at the version that a writer expected: somebody else has written to it since.
+
+    Args:
+        stream: the stream, as it is shown.
+        expected: the version that the writer stated: a number, or ``any``, ``no stream`` or ``stream exists``.
+        actual: the version that the stream has; 0 where it does not exist.
+        detail: what else is to be said.
+    """
+
+    def __init__(self, stream: str, expected: int | str, actual: int, detail: str = "") -> None:
+        self.stream, self.expected, self.actual, self.detail = stream, expected, actual, detail
+        wanted = f"version {expected}" if isinstance(expected, int) else expected
+        super().__init__(
+            f"Stream {stream!r} was expected at {wanted} and is at version {actual}"
+            f"{' (it does not exist)' if actual == 0 else ''}{f': {detail}' if detail else ''}. "
+            "Nothing was stored: read it anew, decide again, and append what then holds."
+        )
+
+    def __reduce__(self) -> tuple[type[VersionConflictError], tuple[str, int | str, int, str]]:
+        return VersionConflictError, (self.stream, self.expected, self.actual, self.detail)
+
+
+class StreamNotFoundError(EventStoreError, LookupError):
+    """There is no stream of this name."""
+
+
+class StreamDeletedError(EventStoreError):
+    """The stream was deleted: it takes no events any more, whatever version is expected."""
+
+
+class AmbiguousStreamError(EventStoreError, LookupError):
+    """Streams of several categories have this id, and the category was not said."""
+
+
+class InvalidStreamError(EventStoreError, ValueError):
+    """A stream's id or category that no store takes: empty, too long, or of characters that cannot be stored."""
+
+
+class InvalidVersionError(EventStoreError, ValueError):
+    """A version or position that cannot be: negative, or no int."""
+
+
+class EventTooLargeError(EventStoreError, ValueError):
+    """An event has more bytes than the store takes."""
+
+
+class UndecodableEventError(EventStoreError, DeserializationError):
+    """A stored event's bytes do not decode as its class; the message says where it is stored, the cause is chained."""
+
+
+class CheckpointError(EventStoreError):
+    """A checkpoint would not move forward: what is at this position was handled before."""
+
+
+class LeaseLostError(EventStoreError):
+    """Another worker has taken over the part that this one was working on; what this one did since is rolled back."""
+
+
+class UnknownDatabaseError(EventStoreError, LookupError):
+    """The server has no database of this name, or the file's folder does not exist."""
+
+
+class StoreUnavailableError(EventStoreError):
+    """The database is out of reach, or the connection to it broke."""
+
+    retriable = True
+
+
+class StoreSchemaError(EventStoreError):
+    """The store's tables are not those that this version of the package needs."""
+
+
+class OlderStoreError(StoreSchemaError):
+    """The store's tables are those of an older version of the package; nothing alters them by itself."""
+
+
+class NewerStoreError(StoreSchemaError):
+    """The store's tables are those of a newer version of the package than this one."""
+
+
+# --- aggregates and projections --------------------------------------------------------------------------------
+
+
+class AggregateDefinitionError(CommonsEventsError, TypeError):
+    """An aggregate class cannot be made from its id and its events alone."""
+
+
+class MissingHandlerError(AggregateDefinitionError, LookupError):
+    """An aggregate has no handler for an event that it applies, or that lies in its stream."""
+
+
+class InvalidAggregateIdError(InvalidStreamError):
+    """An aggregate's id is empty, too long or no text."""
+
+
+class ForeignEventError(CommonsEventsError, ValueError):
+    """An event was applied that belongs to another aggregate, or is no `DomainEvent`."""
+
+
+class EventOrderError(CommonsEventsError, ValueError):
+    """An event was applied twice, or in another place of its stream than its own."""
+
+
+class AggregateNotFoundError(StreamNotFoundError):
+    """There is no event of this aggregate, or none of this version yet."""
+
+
+class UnchangedAggregateError(CommonsEventsError, ValueError):
+    """An aggregate was saved that has applied no event since it was loaded or saved."""
+
+
+class ForeignAggregateError(CommonsEventsError, ValueError):
+    """An aggregate belongs to another store or is another object of a unit of work, or it is no aggregate."""
+
+
+class SnapshotError(CommonsEventsError, ValueError):
+    """An aggregate's state holds what a snapshot cannot keep exactly; the message names the attribute."""
+
+
+class ProjectionDefinitionError(HandlerDefinitionError):
+    """A projection, or one of its handlers, cannot work; raised when it is defined or started."""
+
+
+class UnknownProjectionError(EventStoreError, LookupError):
+    """The store knows of no projection of this name."""
+
+
+class ProjectionVersionError(EventStoreError):
+    """A projection's tables are of an older or newer version than its code; only a rebuild replaces them."""

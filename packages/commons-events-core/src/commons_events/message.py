@@ -43,9 +43,10 @@ class Message(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of value, key and headers together: what a limit on the size of messages counts."""
-        size = len(self.value or b"") + len(self.key or b"")
-        for name, value in self.headers:
-            size += len(name) + len(value)
+        _, value, key, headers, _, _ = self
+        size = len(value or b"") + len(key or b"")
+        for name, text in headers:
+            size += len(name) + len(text)
         return size
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from commons_events.errors import (
     DuplicatePluginError,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS",
     "CONSUMERS",
+    "DEMOS",
     "PRODUCERS",
     "SERIALIZERS",
     "TRANSPORTS",
@@ -54,8 +55,11 @@ CONSUMERS = "commons_events.consumers"
 """Name: the class's own, as imported from ``commons_events.consumers``."""
 COMMANDS = "commons_events.commands"
 """Name: the sub-command of ``commons-events``. Loads a typer app or a function."""
+DEMOS = "commons_events.demos"
+"""Name: any. Loads a function that ``commons-events demo`` calls with the events that its handlers had, in order, and
+that returns lines of text: what the distribution made of them."""
 
-GROUPS = (TRANSPORTS, SERIALIZERS, PRODUCERS, CONSUMERS, COMMANDS)
+GROUPS = (TRANSPORTS, SERIALIZERS, PRODUCERS, CONSUMERS, COMMANDS, DEMOS)
 
 _KNOWN: dict[tuple[str, str], str] = {
     (TRANSPORTS, "memory"): "commons-events-core",
@@ -84,8 +88,33 @@ _KNOWN: dict[tuple[str, str], str] = {
 """Where our own plugins live, for the hint when one is missing."""
 
 _registered: dict[tuple[str, str], Any] = {}
+_changes = 0
+"""How often something was registered or taken back."""
+_remembered: list[Callable[[], object]] = []
+"""What clears each memory of answers."""
 _told: list[Callable[[], object]] = []
 """Who is told of changes."""
+
+Ask = TypeVar("Ask", bound=Callable[..., Any])
+
+
+def _until_changed(maxsize: int | None = None) -> Callable[[Ask], Ask]:
+    """As `functools.lru_cache`, but that no answer outlives a change of the plugins.
+
+    One that is being worked out in another thread during the change is kept under the number from before it.
+    """
+
+    def decorate(work_out: Ask) -> Ask:
+        answer = lru_cache(maxsize)(lambda changes, *question: work_out(*question))
+        _remembered.append(answer.cache_clear)
+
+        @wraps(work_out)
+        def ask(*question: Any) -> Any:
+            return answer(_changes, *question)
+
+        return cast(Ask, ask)
+
+    return decorate
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +156,9 @@ def when_changed(callback: Callable[[], object]) -> None:
 
 
 def _forget() -> None:
-    load.cache_clear()
-    serializer.cache_clear()
-    serializer_for.cache_clear()
-    _installed_serializers.cache_clear()
-    for callback in _told:
+    global _changes
+    _changes += 1
+    for callback in (*_remembered, *_told):
         callback()
 
 
@@ -140,7 +167,7 @@ def names(group: str) -> list[str]:
     return sorted({*_by_name(group), *(name for g, name in _registered if g == group)})
 
 
-@cache
+@_until_changed()
 def load(group: str, name: str) -> Any:
     """The plugin of this group and name, imported now.
 
@@ -192,7 +219,7 @@ def import_class(group: str, name: str, module: str) -> Any:
     return load(group, name)
 
 
-@cache
+@_until_changed()
 def serializer(name: str) -> Serializer:
     """The serializer of a ``schema_type``.
 
@@ -203,7 +230,7 @@ def serializer(name: str) -> Serializer:
     return made
 
 
-@lru_cache(maxsize=256)  # bounded: a content type is whatever a foreign header says
+@_until_changed(maxsize=256)  # bounded: a content type is whatever a foreign header says
 def serializer_for(content_type: str, preferred: str | None = None) -> Serializer | None:
     """The installed serializer of a content type, parameters aside; any kind of JSON is JSON's.
 
@@ -233,7 +260,7 @@ def _format(content_type: str) -> str:
     return "json" if is_json(content_type) else media_type(content_type)
 
 
-@cache
+@_until_changed()
 def _installed_serializers() -> list[Serializer]:
     found = []
     for name in names(SERIALIZERS):
@@ -261,9 +288,17 @@ def serializer_of(data: bytes) -> Serializer:
             unknown = error
     if unknown is not None:
         raise unknown
+    present = {codec.name for codec in formats}
+    missing = [
+        line
+        for group, name in _KNOWN
+        if group == SERIALIZERS and name not in present
+        for line in [f"{name}: {install_hint(group, name)}"]
+    ]
     raise UnknownEventTypeError(
         f"The bytes {data[:20]!r}{'…' if len(data) > 20 else ''} state no event type in any installed format "
-        f"({', '.join(codec.name for codec in formats)}). Read them with the event's own class, or install the format."
+        f"({', '.join(sorted(present))}). Read them with the event's own class"
+        + (f", or install their format. {'; '.join(missing)}" if missing else ".")
     )
 
 
@@ -280,7 +315,9 @@ def installed() -> list[PluginInfo]:
         for point in sorted(entry_points(group=group), key=lambda point: point.name):
             problem: str | None = None
             try:
-                point.load()
+                loaded = point.load()
+                if group == SERIALIZERS:
+                    loaded()  # says whether its extra is installed
             except Exception as error:  # noqa: BLE001  # a listing shows what is broken, whatever it raises
                 problem = f"{type(error).__name__}: {error}"
             dist = point.dist

@@ -10,8 +10,8 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -42,6 +42,21 @@ class Runtime:
     def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
         """Call ``callback()`` in the running event loop after ``seconds``, unless the handle is cancelled."""
         return asyncio.get_running_loop().call_later(seconds, callback)
+
+    @asynccontextmanager
+    async def timeout(self, seconds: float | None) -> AsyncGenerator[None]:
+        """Cancel the ``async with`` block after ``seconds`` of this runtime's time; None for never.
+
+        Raises:
+            TimeoutError: the time was over before the block was.
+        """
+        async with asyncio.timeout(None) as limit:
+            timer = None if seconds is None else self.call_later(seconds, lambda: limit.reschedule(float("-inf")))
+            try:
+                yield
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     def random(self) -> float:
         """A float in [0, 1), for jitter; not for secrets."""

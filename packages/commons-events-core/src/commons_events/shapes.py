@@ -16,9 +16,11 @@ from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, SchemaSerializer, SchemaValidator, core_schema
 
-from commons_events.errors import DeserializationError
+from commons_events.errors import DeserializationError, EventDefinitionError
 from commons_events.event import Event, describe
-from commons_events.event._exact import exact_part
+from commons_events.event._defaults import has_function, sound_default
+from commons_events.event._exact import MAX_DIGITS, exact_part
+from commons_events.event._secrets import IN_BYTES, holds_secret
 
 __all__ = [
     "NO_DEFAULT",
@@ -60,6 +62,21 @@ class Scalar:
 
     kind: Kind
     limits: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digits_past_64_bits(self) -> int | None:
+        """The digits of an int whose stated limits go past 64 bits, with its sign; None of all else."""
+        if self.kind != "int":
+            return None
+        low, high = self.limits.get("ge"), self.limits.get("le")
+        if low is None and "gt" in self.limits:
+            low = self.limits["gt"] + 1
+        if high is None and "lt" in self.limits:
+            high = self.limits["lt"] - 1
+        stated = [int(limit) for limit in (low, high) if limit is not None]
+        if all(-(2**63) <= limit < 2**63 for limit in stated):
+            return None
+        return max(len(str(abs(limit))) for limit in stated) if len(stated) == 2 else MAX_DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +312,8 @@ _KINDS: dict[str, Kind] = {
     "timedelta": "timedelta",
     "uuid": "uuid",
 }
+_CLASSES = frozenset({"model", "dataclass", "typed-dict"})
+_NO_SCHEMA = frozenset({"metadata", "config", "default", "serialization", "cls", "expected", "members"})
 _ARRAYS: dict[str, type[Any]] = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple}
 _CONSTRAINTS = frozenset(
     {
@@ -318,16 +337,23 @@ class _Reader:
             schema = schema["schema"]
         self._schema = schema
         self._records: dict[type[Any], Record] = {}
+        self._config: dict[str, Any] = {}
+        """Of the model whose fields are being read."""
         self._checks: list[bool] = [False]
         """Whether something is checked, of the field that is being read and of those around it."""
 
     def read(self) -> Record:
-        return cast(Record, self._shape(self._schema))
+        root = self._schema
+        if root["type"] == "definition-ref":
+            root = self._definitions[root["schema_ref"]]
+        return cast(Record, self._shape(_without_serializer(root)))  # which is for JSON alone
 
     def _shape(self, node: _Node) -> Shape:
         type_ = node["type"]
         if type_ == "definition-ref":
-            return self._shape(self._definitions[node["schema_ref"]])
+            return self._referred(node["schema_ref"])
+        if node.get("serialization", {}).get("is_field_serializer"):
+            return self._serialized(node)
         if type_ in ("function-after", "function-before", "function-wrap"):
             return self._validated(node)
         if "serialization" in node and type_ != "json-or-python":
@@ -337,6 +363,39 @@ class _Reader:
             return Scalar(_KINDS[type_], {name: node[name] for name in _CONSTRAINTS & node.keys()})
         read = _READERS.get(type_)
         return self._other(node) if read is None else read(self, node)
+
+    def _referred(self, ref: str) -> Shape:
+        """A type that stands in the event more than once, or inside itself; in that case it is a class, or JSON."""
+        node = self._definitions[ref]
+        if self._recurs(ref, node, set()):
+            return self._other({"type": "definition-ref", "schema_ref": ref})
+        return self._shape(node)
+
+    def _recurs(self, ref: str, node: Any, seen: set[str]) -> bool:
+        """Whether a type is inside itself without a class between, as an alias may be: `int | list[Numbers]`."""
+        if isinstance(node, list | tuple):
+            return any(self._recurs(ref, child, seen) for child in node)
+        if not isinstance(node, dict) or node.get("type") in _CLASSES:
+            return False
+        if node.get("type") == "definition-ref":
+            other = node["schema_ref"]
+            if other == ref:
+                return True
+            if other in seen:
+                return False
+            seen.add(other)
+            return self._recurs(ref, self._definitions[other], seen)
+        return any(self._recurs(ref, child, seen) for key, child in node.items() if key not in _NO_SCHEMA)
+
+    def _serialized(self, node: _Node) -> Shape:
+        """A field that a method of its class writes in JSON; formats with types of their own hold the value itself."""
+        shape = self._shape(_without_serializer(node))
+        if isinstance(shape, Other):
+            raise EventDefinitionError(
+                f"{self._event_class.__qualname__}: a field of the type {shape.name} has a field_serializer, which "
+                "writes it in JSON alone. Give the type itself a serializer: Annotated[…, PlainSerializer(…)]."
+            )
+        return shape
 
     def _validated(self, node: _Node) -> Shape:
         """A type with a validator of the user's, or one of pydantic's own for a type that has no shape here."""
@@ -357,7 +416,7 @@ class _Reader:
         validator, serializer = SchemaValidator(schema), SchemaSerializer(schema, _EXACT)
 
         def to_json(value: Any) -> bytes:
-            data = serializer.to_json(value, warnings="error")
+            data = serializer.to_json(value, warnings="error", context=IN_BYTES)
             if b"N" in data or b"I" in data:  # NaN, or just a word: what cannot be read must not be written
                 validator.validate_json(data)
             return data
@@ -440,7 +499,9 @@ class _Reader:
                 record.checked = True
                 inner = inner["schema"]
             infos = cls.__pydantic_fields__
+            outer, self._config = self._config, node.get("config") or {}
             fields = [self._field(name, inner["fields"][name]["schema"], infos[name]) for name in infos]
+            self._config = outer
             if kind == "event":
                 constants = {"event_type": cls.event_type, "version": cls.schema_info().version}
                 fields = [_constant(*item) for item in constants.items()] + [f for f in fields if f.name != "version"]
@@ -480,12 +541,29 @@ class _Reader:
             name,
             shape,
             required=node["type"] != "default",
-            default=_default_of(node),
+            default=self._default_of(node),
             doc=info.description if info else None,
             aliases=tuple(_aliases(name, info)) if info else (),
             number=number,
             checked=checked,
         )
+
+    def _exact(self, node: _Node) -> _Node:
+        return cast(_Node, exact_part(cast(core_schema.CoreSchema, node), self._event_class))
+
+    def _default_of(self, node: _Node) -> Any:
+        """As a value of the field's type; where a validator of the user's decides what that is, as it is stated."""
+        if node["type"] != "default":
+            return NO_DEFAULT
+        if "default" in node and node["default"] is not PydanticUndefined:
+            if holds_secret(node["schema"]):
+                return NO_DEFAULT  # schemas are shown to anybody
+            if self._definitions or has_function(node["schema"]):
+                return node["default"]
+            return sound_default(node, lambda: self._exact(node["schema"]), self._config)
+        factory = node.get("default_factory")
+        kind = get_origin(factory) or factory
+        return kind() if kind in _EMPTY else NO_DEFAULT
 
 
 _READERS: dict[str, Callable[[_Reader, _Node], Shape]] = {
@@ -507,19 +585,13 @@ _READERS: dict[str, Callable[[_Reader, _Node], Shape]] = {
 }
 
 
+def _without_serializer(node: _Node) -> _Node:
+    return {key: value for key, value in node.items() if key != "serialization"}
+
+
 def _constant(name: str, value: str) -> Field:
     """The event's type and version stand in its bytes, and are the class's own."""
     return Field(name, Literals((value,)), required=False, default=value)
-
-
-def _default_of(node: _Node) -> Any:
-    if node["type"] != "default":
-        return NO_DEFAULT
-    if "default" in node and node["default"] is not PydanticUndefined:
-        return node["default"]
-    factory = node.get("default_factory")
-    kind = get_origin(factory) or factory
-    return kind() if kind in _EMPTY else NO_DEFAULT
 
 
 _EMPTY = (dict, list, set, frozenset, tuple)

@@ -138,6 +138,28 @@ async def test_closing_a_producer_reports_what_was_never_confirmed_and_closes_al
 
 
 @pytest.mark.asyncio
+async def test_the_timeouts_of_clients_pass_on_the_runtime_s_clock(clock: Any) -> None:
+    with use_runtime(clock):
+        producer = EventProducer(transport=Silent(), close_timeout=3600, delivery_timeout=10_000)
+        sent = producer.send("t", Happened())
+        closing = asyncio.ensure_future(producer.close())
+        consumer = EventConsumer(transport=MemoryTransport(MemoryBroker("quiet")), topics=["t"])
+        receiving = asyncio.ensure_future(consumer.receive(1, timeout=3600))
+        await let_others_run()
+        clock.advance(3599)
+        await let_others_run()
+        assert not closing.done()
+        assert not receiving.done()
+        clock.advance(1)
+        with pytest.raises(PublishTimeoutError, match="within 3600 s"):
+            await asyncio.wait_for(closing, 60)
+        assert await asyncio.wait_for(receiving, 60) == []
+        with pytest.raises(PublishTimeoutError):
+            await sent
+        await consumer.close()
+
+
+@pytest.mark.asyncio
 async def test_a_send_that_nobody_awaits_any_more_does_not_disturb_the_others() -> None:
     transport = Silent()
     async with EventProducer(transport=transport) as producer:

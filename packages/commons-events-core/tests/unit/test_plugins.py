@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
-from commons_events import plugins
+from commons_events import Event, EventSchema, plugins
+from commons_events.binding import BinaryBinding, to_event
 from commons_events.errors import DuplicatePluginError, MissingDistributionError, PluginError
 from commons_events.plugins import CONSUMERS, PRODUCERS, SERIALIZERS, TRANSPORTS, register, unregister
+from commons_events.serialization import JsonSerializer
 
 Distribution = Callable[..., Path]
 Python = Callable[..., str]
@@ -333,3 +337,67 @@ print(plugins.names(plugins.TRANSPORTS), plugins.load(plugins.TRANSPORTS, "memor
     assert "'memory'" in text
     assert "'same'" in text
     assert text.endswith("memory\n")
+
+
+def replaced_while_it_is_made(name: str) -> tuple[type[JsonSerializer], type[JsonSerializer]]:
+    """A serializer that another one takes the place of, in another thread, while it is being made; and that one."""
+
+    class Second(JsonSerializer):
+        pass
+
+    class First(JsonSerializer):
+        def __init__(self) -> None:
+            def replace() -> None:
+                unregister(SERIALIZERS, name)
+                register(SERIALIZERS, name, Second)
+
+            thread = Thread(target=replace)
+            thread.start()
+            thread.join()
+
+    First.name = Second.name = name
+    First.content_type = Second.content_type = "application/x-mine"
+    return First, Second
+
+
+def test_an_answer_that_was_being_worked_out_during_a_change_is_not_kept(registered: None) -> None:
+    first, second = replaced_while_it_is_made("mine")
+    register(SERIALIZERS, "mine", first)
+    assert type(plugins.serializer("mine")) is first
+    assert plugins.load(SERIALIZERS, "mine") is second
+    assert type(plugins.serializer("mine")) is second
+    assert type(plugins.serializer_for("application/x-mine")) is second
+
+
+def test_neither_end_of_the_way_goes_on_with_a_serializer_that_was_replaced(
+    registered: None, own_registry: None
+) -> None:
+    first, second = replaced_while_it_is_made("mine")
+
+    @EventSchema(name="mine.happened", version="1.0.0", schema_type="mine")
+    class Happened(Event):
+        number: int
+
+    used: list[str] = []
+    for serializer in (first, second):
+        serializer.encode = _noting(serializer.encode, serializer.__name__, used)  # type: ignore[method-assign]
+        serializer.decode = _noting(serializer.decode, serializer.__name__, used)  # type: ignore[method-assign]
+    register(SERIALIZERS, "mine", first)
+    binding, event = BinaryBinding(), Happened(number=1, source="s")
+    messages = [binding.to_message(event, "t"), binding.to_message(event, "t")]
+    assert used == ["First", "Second"]
+
+    unregister(SERIALIZERS, "mine")
+    register(SERIALIZERS, "mine", first)
+    used.clear()
+    for message in messages:
+        assert to_event(message, Happened) == event
+    assert used[-1] == "Second"
+
+
+def _noting(method: Callable[..., Any], name: str, used: list[str]) -> Callable[..., Any]:
+    def noted(*arguments: Any) -> Any:
+        used.append(name)
+        return method(*arguments)
+
+    return noted

@@ -196,3 +196,16 @@ async def test_call_later_calls_unless_it_is_cancelled() -> None:
     runtime.call_later(0.001, lambda: called.set_result(None))
     await asyncio.wait_for(called, 5)
     assert dropped == []
+
+
+@pytest.mark.asyncio
+async def test_a_timeout_cancels_its_block_after_the_time_and_no_other() -> None:
+    runtime = Runtime()
+    with pytest.raises(TimeoutError):
+        async with runtime.timeout(0.001):
+            await asyncio.sleep(60)
+    async with runtime.timeout(60), runtime.timeout(None):
+        await asyncio.sleep(0)
+    with pytest.raises(KeyError):
+        async with runtime.timeout(60):
+            raise KeyError

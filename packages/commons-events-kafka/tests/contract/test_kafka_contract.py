@@ -14,7 +14,13 @@ from commons_events.errors import TransactionError, TransportError
 from commons_events.kafka import KafkaConsumer, KafkaProducer, KafkaSubscription, KafkaTransport
 from commons_events.message import Message, PublishResult
 from commons_events.producers import EventProducer
-from commons_events.testing.contracts import ConsumerContract, ProducerContract, Scale, TransportContract
+from commons_events.testing.contracts import (
+    ConsumerContract,
+    ProducerContract,
+    RouterContract,
+    Scale,
+    TransportContract,
+)
 from commons_events.testing.services import RunningKafka
 from commons_events.transport import Subscription, Transport, TransportSettings
 
@@ -141,3 +147,19 @@ class TestKafkaConsumer(ConsumerProtocol, ConsumerContract):
         if not isinstance(transport, KafkaTransport):
             return EventConsumer(transport=transport, topics=topics, **settings)
         return KafkaConsumer(transport=transport, topics=topics, **settings)
+
+
+class TestRouter(OnKafka, RouterContract):
+    """`EventRouter` on Kafka, in groups by the classic protocol."""
+
+    quiet: ClassVar[float] = 1.5
+
+
+@pytest.mark.skipif(
+    "COMMONS_EVENTS_CHAOS" not in os.environ,
+    reason="handlers once more, in groups of the other protocol: `make chaos` runs it",
+)
+class TestRouterInGroupsOfTheConsumerProtocol(ConsumerProtocol, RouterContract):
+    """`EventRouter` on Kafka, in groups by the protocol of KIP-848."""
+
+    quiet: ClassVar[float] = 1.5

@@ -48,16 +48,6 @@ def derive(event_class: type[Event]) -> SchemaNode:
     return _Deriver(event_class).derive()
 
 
-def _digits_past_64_bits(limits: Any) -> int | None:
-    """The digits of an int whose stated limits go past 64 bits; None where a ``long`` holds it."""
-    low = limits.get("ge", limits.get("gt"))
-    high = limits.get("le", limits.get("lt"))
-    stated = [abs(int(limit)) for limit in (low, high) if limit is not None]
-    if not stated or max(stated) <= 2**63:
-        return None
-    return len(str(max(stated))) if len(stated) == 2 else MAX_DIGITS
-
-
 @lru_cache(maxsize=1)
 def any_node() -> SchemaNode:
     """``commons_events.Value``: what ``Any`` is."""
@@ -183,7 +173,7 @@ class _Deriver:
         if shape.kind == "any":
             return any_node()
         if shape.kind == "int":
-            digits = _digits_past_64_bits(limits)
+            digits = shape.digits_past_64_bits
             if digits is None:
                 return SchemaNode("long", shape=shape)
             return SchemaNode("bytes", logical="decimal", precision=digits, shape=Scalar("int", {"big": True}))
@@ -215,6 +205,8 @@ class _Deriver:
         kinds: dict[str, tuple[Any, ...]] = {}
         for value in values:
             kind = _LITERALS.get(type(value)) or ("enum" if isinstance(value, Enum) else None)
+            if kind == "long" and not -(2**63) <= value < 2**63:
+                kind = None
             if kind is None:
                 raise self._refuse(path, f"has the literal {value!r}", "Use an Enum.")
             kinds[kind] = (*kinds.get(kind, ()), value)

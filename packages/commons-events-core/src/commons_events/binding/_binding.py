@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from pydantic_core import SchemaSerializer, core_schema, from_json, to_json
 
 from commons_events.errors import DeserializationError, SerializationError
-from commons_events.event import Event, SchemaInfo, registry
+from commons_events.event import Event, registry
 from commons_events.media_types import is_json
 from commons_events.message import Headers, Message
 from commons_events.plugins import serializer, serializer_for, serializer_of, when_changed
@@ -39,7 +39,8 @@ _ATTRIBUTES = {"event_type": "type", "event_id": "id", "source": "source", "time
 class _ClassPart(NamedTuple):
     """What is the same in every message of one class."""
 
-    info: SchemaInfo
+    changes: int
+    """As in `_Route`."""
     headers: Headers
     encode: Callable[[Event], bytes]
 
@@ -103,6 +104,8 @@ class BinaryBinding(Binding):
         self._classes: WeakKeyDictionary[type[Event], _ClassPart] = WeakKeyDictionary()
         self._latest: tuple[type[Event], _ClassPart] | None = None
         """The latest event's class and its part: events of one class mostly come together."""
+        self._latest_source: tuple[str, tuple[str, bytes]] = "", ("", b"")
+        """The latest event's source and the header that states it."""
         self._id, self._source, self._time = f"{prefix}id", f"{prefix}source", f"{prefix}time"
         self._correlation, self._causation = f"{prefix}correlationid", f"{prefix}causationid"
 
@@ -118,38 +121,38 @@ class BinaryBinding(Binding):
     ) -> Message:
         """See `Binding.to_message`."""
         latest = self._latest
-        if latest is None or latest[0] is not type(event) or latest[1].info is not event._schema_info:
+        if latest is None or latest[0] is not type(event) or latest[1].changes != registry.changes:
             latest = self._latest = type(event), self._part_of(type(event))
-        part = latest[1]
+        _, class_headers, encode = latest[1]
         fields = vars(event)  # a model's attributes cost three times as much, one by one
         id, source = fields["event_id"], fields["source"]
         if not id or not source:
             raise _incomplete(event)
+        latest_source = self._latest_source
+        if latest_source[0] is not source:
+            latest_source = self._latest_source = source, (self._source, source.encode())
         correlation, causation = fields["correlation_id"], fields["causation_id"]
         if causation is not None:
             headers = ((self._causation, causation.encode()), *headers)
         if correlation is not None:
             headers = ((self._correlation, correlation.encode()), *headers)
         all_headers: Headers = (
-            *part.headers,
+            *class_headers,
             (self._id, id.encode()),
-            (self._source, source.encode()),
+            latest_source[1],
             (self._time, _time_text(fields["timestamp"])),
             *headers,
         )
-        return _tuple(Message, (topic, part.encode(event), key, all_headers, timestamp, partition))
+        return _tuple(Message, (topic, encode(event), key, all_headers, timestamp, partition))
 
     def _part_of(self, event_class: type[Event]) -> _ClassPart:
-        info = event_class.schema_info()
+        changes = registry.changes  # before anything is asked: what changes meanwhile is found out next time
         part = self._classes.get(event_class)
-        if part is not None and part.info is info:
+        if part is not None and part.changes == changes:
             return part
-        codec = self._codec(event_class)
-        part = self._classes[event_class] = _ClassPart(
-            info,
-            _class_headers(self.prefix, codec.content_type, event_class.event_type, info.version),
-            codec.encode,
-        )
+        codec, version = self._codec(event_class), event_class.schema_info().version
+        headers = _class_headers(self.prefix, codec.content_type, event_class.event_type, version)
+        part = self._classes[event_class] = _ClassPart(changes, headers, codec.encode)
         return part
 
 
@@ -252,9 +255,10 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
         return _from_structured(message, value, event_class)
     found: type[E] = route.event_class
     codec = route.codec or _codec(found, route.content_type, value)
-    if route.fixed or value.find(b'"event_id"') >= 0:  # one of ours: the bytes have the envelope
+    whole = value.startswith(route.head)
+    if whole or b'"event_id"' in value:  # one of ours: the bytes have the envelope
         event: E = codec.decode(value, found)
-        if route.fixed or "event_id" in event.__pydantic_fields_set__:
+        if whole or "event_id" in event.__pydantic_fields_set__:
             return event
     headers = _headers(message, prefix)
     attributes = {name: _header(message, headers, f"{prefix}{name}") for name in _ATTRIBUTES.values()}
@@ -269,8 +273,8 @@ class _Route(NamedTuple):
     codec: Serializer | None
     """What reads them, or None where that depends on the bytes."""
     structured: bool
-    fixed: bool
-    """Whether the format leaves the envelope to nobody: what is not JSON has it in the bytes."""
+    head: bytes
+    """How bytes begin that have the envelope for certain; all do where the format is not JSON."""
     changes: int
     """The registry's, when it was asked for the class."""
 
@@ -280,7 +284,13 @@ _ROUTING = 4
 count then. They are the same for all messages of a class, so that the route is found by them at once."""
 _MOST_ROUTES = 256
 _routes: dict[tuple[type[Event], str, Headers], _Route] = {}
-when_changed(_routes.clear)  # a route names its serializer
+when_changed(registry.changed)  # a route names its serializer, and so does a class's part
+
+
+def _json_head(event_class: type[Event]) -> bytes:
+    """How the JSON begins that an event of this class writes."""
+    identity = {"event_type": getattr(event_class, "event_type", ""), "version": event_class.schema_info().version}
+    return to_json(identity)[:-1] + b',"event_id":'
 
 
 def _route(message: Message, event_class: type[Event], prefix: str) -> _Route:
@@ -292,10 +302,11 @@ def _route(message: Message, event_class: type[Event], prefix: str) -> _Route:
     found = event_class
     if event_type is not None and not _is_concrete(event_class):
         found = _found(event_class, event_type, _header(message, headers, f"{prefix}eventversion"))
-    fixed = content_type is not None and not is_json(content_type)
+    has_envelope = content_type is not None and not is_json(content_type)
+    head = b"" if has_envelope else _json_head(found)
     by_headers = content_type is not None and not structured and _is_concrete(found)
     codec = _codec(found, content_type, message.value or b"") if by_headers else None
-    route = _Route(found, content_type, codec, structured, fixed, changes)
+    route = _Route(found, content_type, codec, structured, head, changes)
     first = message.headers[:_ROUTING]
     if tuple(name for name, _ in first) == tuple(name for name, _ in _class_headers(prefix, "", "", "")):
         if len(_routes) >= _MOST_ROUTES:  # foreign headers can name anything

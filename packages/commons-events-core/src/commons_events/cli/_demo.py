@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -16,12 +17,15 @@ from commons_events.cli._scenario import CONSUMERS, Handlers, Result, Scenario, 
 from commons_events.cli._text import plain, printable
 from commons_events.errors import CommonsEventsError, ConfigurationError, InvalidTopicError
 from commons_events.event import Event
+from commons_events.plugins import DEMOS, load, names
 
 __all__ = ["run_demo"]
 
 _BROKER = "memory://commons-events-demo?retain=0"
 """Keeps nothing that is handled: a large file must not pile up."""
 _FAILED, _UNUSABLE, _INTERRUPTED = 1, 2, 130
+_EVENTS_KEPT = 1_000
+"""For what other distributions show: a large file's others are let go."""
 
 
 class _Desk(Handlers, Protocol):
@@ -47,6 +51,20 @@ class _TimeSpan:
         return plain(f"What the handlers computed: the events happened from {span}")
 
 
+class _Keeping:
+    """Handlers, and the first events that they had."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self.events: list[Event] = []
+        self._handlers = handlers
+
+    def handle(self, event: Event) -> None:
+        """Pass the event on, and keep it."""
+        self._handlers.handle(event)
+        if len(self.events) < _EVENTS_KEPT:
+            self.events.append(event)
+
+
 def run_demo(path: Path | None, *, event_name: str | None, broker: str | None, topic: str) -> int:
     """Run the scenario, and show it; returns the exit code, which the command's help explains."""
     console = Console()
@@ -56,7 +74,8 @@ def run_demo(path: Path | None, *, event_name: str | None, broker: str | None, t
             # Its scheme alone: a URL may hold a password.
             where = broker.partition("://")[0] if broker else "in-process broker"
             console.print(plain(f"{lines.name} → {topic} ({where}) → {CONSUMERS} consumers"))
-            scenario = Scenario(lines, event_class, desk, broker=broker or _BROKER, topic=topic)
+            kept = _Keeping(desk)
+            scenario = Scenario(lines, event_class, kept, broker=broker or _BROKER, topic=topic)
             try:
                 with _report.progress(console, lines) as moved:
                     result = asyncio.run(scenario.run(moved))
@@ -76,7 +95,22 @@ def run_demo(path: Path | None, *, event_name: str | None, broker: str | None, t
     console.print()
     for line in _report.closing_lines(result, lines.blank):
         console.print(plain(line))
-    return _verdict(console, result, lines, own_input=path is not None, event_name=event_name)
+    verdict = _verdict(console, result, lines, own_input=path is not None, event_name=event_name)
+    return verdict or (0 if event_name is not None else _show_others(console, kept.events))
+
+
+def _show_others(console: Console, events: Sequence[Event]) -> int:
+    """What the other distributions that are installed make of the same events."""
+    for name in names(DEMOS):
+        try:
+            shown: Sequence[str] = load(DEMOS, name)(events)
+        except Exception as error:  # noqa: BLE001  # another distribution's code, whatever it raises
+            return _complain(f"what {name!r} shows failed: {type(error).__name__}: {error}", _FAILED)
+        if shown:
+            console.print()
+        for line in shown:
+            console.print(plain(line))
+    return 0
 
 
 def _choose(event_name: str | None) -> tuple[type[Event], _Desk]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import inspect
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -35,14 +37,39 @@ All = Annotated[bool, typer.Option("--all", help="All letters: needed where no f
 
 
 def _filter(
-    ids: list[str] | None, topic: str | None, group: str | None, key: str | None, reason: str | None, error: str | None
+    ids: Ids = None,
+    origin: Origin = None,
+    group: Group = None,
+    key: Key = None,
+    reason: Reason = None,
+    error: Error = None,
 ) -> LetterFilter:
     from commons_events.dead_letters import LetterFilter
 
     return LetterFilter(
-        ids=frozenset(ids or ()), topic=topic, group=group, key=None if key is None else key.encode(), reason=reason,
+        ids=frozenset(ids or ()), topic=origin, group=group, key=None if key is None else key.encode(), reason=reason,
         error=error,
     )  # fmt: skip
+
+
+def _filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_filter` in the place of its parameter ``wanted``."""
+    names = {"LetterFilter": Any}
+    options = inspect.signature(_filter, eval_str=True, locals=names).parameters
+    own = inspect.signature(command, eval_str=True, locals=names)
+    parameters: list[inspect.Parameter] = []
+    for parameter in own.parameters.values():
+        parameters += options.values() if parameter.name == "wanted" else [parameter]
+
+    @wraps(command)
+    def called(**given: Any) -> None:
+        wanted = _filter(**{name: given.pop(name) for name in options})
+        command(wanted=wanted, **given)
+
+    keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    called.__signature__ = own.replace(parameters=keywords)  # type: ignore[attr-defined]  # what typer reads
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
+    return called
 
 
 def _run(broker: str | None, topic: str, work: Callable[[DeadLetterQueue], Awaitable[int]]) -> None:
@@ -101,15 +128,12 @@ def _as_json(letter: DeadLetter, *, whole: bool) -> dict[str, Any]:
 
 
 @dlq.command("list")
+@_filtered
 def list_letters(
     topic: Topic,
     broker: BrokerUrl = None,
-    ids: Ids = None,
-    origin: Origin = None,
-    group: Group = None,
-    key: Key = None,
-    reason: Reason = None,
-    error: Error = None,
+    *,
+    wanted: LetterFilter,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="The most letters that are shown.")] = 100,
 ) -> None:
@@ -118,7 +142,7 @@ def list_letters(
 
     async def work(queue: DeadLetterQueue) -> int:
         shown = 0
-        async for letter in queue.letters(_filter(ids, origin, group, key, reason, error)):
+        async for letter in queue.letters(wanted):
             if shown == limit:
                 typer.echo(f"There are more than {limit}; --limit shows more.", err=True)
                 break
@@ -144,7 +168,7 @@ def show(topic: Topic, id: Annotated[str, typer.Argument(help="The letter's id."
     """Show one letter whole, with its headers and bytes, as JSON. Exits with 1 if there is none of this id."""
 
     async def work(queue: DeadLetterQueue) -> int:
-        async for letter in queue.letters(_filter([id], None, None, None, None, None)):
+        async for letter in queue.letters(_filter([id])):
             typer.echo(json.dumps(_as_json(letter, whole=True), indent=2))
             return 0
         typer.echo(
@@ -156,22 +180,19 @@ def show(topic: Topic, id: Annotated[str, typer.Argument(help="The letter's id."
 
 
 @dlq.command()
+@_filtered
 def export(
     topic: Topic,
     to: Annotated[Path | None, typer.Option("--to", help="The file to write; by default the standard output.")] = None,
     broker: BrokerUrl = None,
-    ids: Ids = None,
-    origin: Origin = None,
-    group: Group = None,
-    key: Key = None,
-    reason: Reason = None,
-    error: Error = None,
+    *,
+    wanted: LetterFilter,
 ) -> None:
     """Write letters whole, one JSON object a line. They stay where they are."""
 
     async def write(queue: DeadLetterQueue, file: TextIO) -> int:
         count = 0
-        async for letter in queue.letters(_filter(ids, origin, group, key, reason, error)):
+        async for letter in queue.letters(wanted):
             file.write(json.dumps(_as_json(letter, whole=True)) + "\n")
             count += 1
         typer.echo(f"{count} letters written.", err=True)
@@ -187,40 +208,32 @@ def export(
 
 
 @dlq.command()
+@_filtered
 def redrive(
     topic: Topic,
     broker: BrokerUrl = None,
-    ids: Ids = None,
-    origin: Origin = None,
-    group: Group = None,
-    key: Key = None,
-    reason: Reason = None,
-    error: Error = None,
+    *,
+    wanted: LetterFilter,
     every: All = False,
     dry_run: DryRun = False,
     rate: Rate = None,
 ) -> None:
     """Publish letters to their original topics again, in order. Interrupted, the same command goes on."""
-    wanted = _filter(ids, origin, group, key, reason, error)
     _act(broker, topic, "redrive", wanted, every=every, dry_run=dry_run, rate=rate)
 
 
 @dlq.command()
+@_filtered
 def discard(
     topic: Topic,
     broker: BrokerUrl = None,
-    ids: Ids = None,
-    origin: Origin = None,
-    group: Group = None,
-    key: Key = None,
-    reason: Reason = None,
-    error: Error = None,
+    *,
+    wanted: LetterFilter,
     every: All = False,
     dry_run: DryRun = False,
     rate: Rate = None,
 ) -> None:
     """Drop letters for good."""
-    wanted = _filter(ids, origin, group, key, reason, error)
     _act(broker, topic, "discard", wanted, every=every, dry_run=dry_run, rate=rate)
 
 

@@ -6,9 +6,10 @@ import asyncio
 import importlib
 import json
 import signal
-import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -40,13 +41,15 @@ class RunOptions:
     health_host: str
     health_port: int | None
 
-    def command(self) -> list[str]:
-        """The command line of one worker."""
+    def command(self, *, health: bool = False) -> list[str]:
+        """The command line of one worker, which answers health itself if told so."""
         line = [sys.executable, "-m", "commons_events.cli", "run", self.router, "--grace", str(self.grace)]
         if self.broker is not None:
             line += ["--broker", self.broker]
         for named in self.brokers:
             line += ["--named-broker", named]
+        if health and self.health_port is not None:
+            line += ["--health-host", self.health_host, "--health-port", str(self.health_port)]
         return line
 
 
@@ -58,7 +61,7 @@ def run_router(options: RunOptions) -> int:
     """Run it; returns the exit code that the command's help explains."""
     try:
         if options.reload:
-            return _reload(options)
+            return asyncio.run(_reload(options))
         if options.workers > 1:
             load_router(options.router)
             return asyncio.run(_supervise(options))
@@ -130,43 +133,75 @@ def _status(running: RunningRouter) -> tuple[bool, dict[str, Any]]:
 # --- several processes -------------------------------------------------------------------------------------------
 
 
-class _Workers:
+class _Children:
+    """Processes that run routers, and are told of signals by this one alone."""
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self._processes: set[asyncio.subprocess.Process] = set()
+
+    def listen(self) -> None:
+        """Pass SIGTERM and SIGINT on from now on."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+    def stop(self) -> None:
+        """Ask all for their end; each knows what a second time means."""
+        self.stopping.set()
+        for process in self._processes:
+            _terminate(process)
+
+    async def start(self, command: Sequence[str]) -> asyncio.subprocess.Process:
+        """Start one, of a session of its own, so that Ctrl+C comes by way of this process alone."""
+        process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+        self._processes.add(process)
+        if self.stopping.is_set():
+            _terminate(process)
+        return process
+
+    async def ended(self, process: asyncio.subprocess.Process) -> int:
+        """Wait for its end; its exit code as a shell gives it."""
+        code = await process.wait()
+        self._processes.discard(process)
+        if code == -signal.SIGTERM and self.stopping.is_set():
+            return 0  # it was told before it could listen
+        return code if code >= 0 else 128 - code
+
+
+def _terminate(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.terminate()
+
+
+class _Workers(_Children):
     def __init__(self, options: RunOptions) -> None:
+        super().__init__()
         self.options = options
         self.alive = 0
-        self.stopping = asyncio.Event()
-        self.signals = 0
-        self.processes: set[asyncio.subprocess.Process] = set()
         self.code = 0
-
-    def on_signal(self) -> None:
-        self.stopping.set()
-        for process in self.processes:
-            process.send_signal(signal.SIGTERM)  # each worker knows what a second one means
 
     async def keep(self) -> None:
         """Keep one worker running."""
         delay = _RESTART_AFTER
         while not self.stopping.is_set():
             began = current_runtime().monotonic()
-            # Of a session of its own, so that Ctrl+C comes by way of this process alone.
-            process = await asyncio.create_subprocess_exec(*self.options.command(), start_new_session=True)
-            self.processes.add(process)
+            process = await self.start(self.options.command())
             self.alive += 1
-            code = await process.wait()
+            code = await self.ended(process)
             self.alive -= 1
-            self.processes.discard(process)
             if self.stopping.is_set():
                 self.code = self.code or code
                 return
             if code == _UNUSABLE:
                 self.code = code
-                self.on_signal()
+                self.stop()
                 return
             if current_runtime().monotonic() - began > 60:
                 delay = _RESTART_AFTER
             typer.echo(f"commons-events run: a worker ended with {code}; started again in {delay:g} s", err=True)
-            await asyncio.wait([asyncio.ensure_future(self.stopping.wait())], timeout=delay)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), delay)
             delay = min(delay * 2, 60.0)
 
     def status(self) -> tuple[bool, dict[str, Any]]:
@@ -177,36 +212,36 @@ class _Workers:
 
 async def _supervise(options: RunOptions) -> int:
     workers = _Workers(options)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, workers.on_signal)
+    workers.listen()
     server = await _health_server(options, workers.status)
     try:
         await asyncio.gather(*(workers.keep() for _ in range(options.workers)))
     finally:
         if server is not None:
             server.close()
-    return abs(workers.code)
+    return workers.code
 
 
-def _reload(options: RunOptions) -> int:
+async def _reload(options: RunOptions) -> int:
+    if options.workers > 1:
+        raise _UnusableError("--reload is for development, and runs one process: leave out --workers.")
     try:
-        from watchfiles import PythonFilter, watch
+        from watchfiles import PythonFilter, awatch
     except ImportError as error:
         raise _UnusableError(
             '--reload needs watchfiles, which is not installed. Type: pip install "commons-events-core[reload]"'
         ) from error
-    process = subprocess.Popen(options.command())
-    try:
-        for changes in watch(Path.cwd(), watch_filter=PythonFilter(), raise_interrupt=False):
-            typer.echo(f"commons-events run: {len(changes)} files changed, starting anew", err=True)
-            process.terminate()
-            process.wait()
-            process = subprocess.Popen(options.command())
-    finally:
-        process.terminate()
-        code = process.wait()
-    return abs(code)
+    children = _Children()
+    children.listen()
+    process = await children.start(options.command(health=True))
+    async for changes in awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=children.stopping):
+        typer.echo(f"commons-events run: {len(changes)} files changed, starting anew", err=True)
+        _terminate(process)
+        await children.ended(process)
+        if children.stopping.is_set():
+            break
+        process = await children.start(options.command(health=True))
+    return await children.ended(process)
 
 
 # --- health ------------------------------------------------------------------------------------------------------

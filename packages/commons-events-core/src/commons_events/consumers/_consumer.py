@@ -42,10 +42,10 @@ from commons_events.transport import (
 
 __all__ = ["ConsumerConfig", "EventConsumer"]
 
+_running_loop = asyncio._get_running_loop
 _NACK = Outcome.NACK  # see `Delivery.ack`
 _TOPIC = attrgetter("topic")
 _MOST_UNSIFTED = 64
-_running_loop = asyncio._get_running_loop
 
 
 class ConsumerConfig(ClientConfig):
@@ -175,7 +175,7 @@ class EventConsumer:
         if limit < 1:
             raise ValueError(f"receive: limit has to be 1 or more, not {limit}.")
         try:
-            async with asyncio.timeout(timeout):
+            async with self._runtime.timeout(timeout):
                 while not self._buffer and await self._fetch():
                     pass
         except TimeoutError:
@@ -259,7 +259,7 @@ class EventConsumer:
             if self._subscription is not None:
                 if buffered:
                     await self._settle_all(self._subscription, buffered, Outcome.RELEASE)
-                async with asyncio.timeout(self.config.close_timeout):
+                async with self._runtime.timeout(self.config.close_timeout):
                     await self._subscription.close()
         finally:
             if self._owned:
@@ -271,7 +271,7 @@ class EventConsumer:
         """See `Settler`; a nack without a delay backs off by the attempt, so that it is no hot loop."""
         subscription = self._subscription
         if subscription is None or self._closed or self._loop is not _running_loop():
-            subscription = self._subscribed()
+            subscription = self._subscribed()  # says which of the three it is
         if self._unsettled:
             self._unsettled.pop(delivery, None)
         if delay is None and outcome is _NACK:
@@ -390,7 +390,7 @@ class EventConsumer:
 
     def _subscribed(self) -> Subscription:
         subscription = self._subscription
-        if subscription is None or self._closed or self._loop is not asyncio._get_running_loop():
+        if subscription is None or self._closed or self._loop is not _running_loop():
             self._check_usable()  # says which of the three it is
             raise ClosedError("This EventConsumer has not started; use it in async with, or await start().")
         return subscription

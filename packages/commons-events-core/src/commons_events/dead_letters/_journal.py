@@ -6,6 +6,7 @@ was done with it. So every process that reads the topic knows the same, also aft
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -77,20 +78,25 @@ class Journal:
         Raises:
             TransportError: the broker failed.
         """
+        partitions = await self._partitions()
+        for error in await asyncio.gather(*map(self._read_on, partitions), return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _read_on(self, partition: int) -> None:
         transport = self.transport
         assert isinstance(transport, Browsable)
-        for partition in await self._partitions():
-            while True:
-                position = self._positions.get(partition, 0)
-                try:
-                    stored = await transport.browse(self.topic, partition=partition, offset=position, limit=_AT_ONCE)
-                except (UnknownTopicError, InvalidTopicError):
-                    break
-                if not stored:
-                    break
-                for message, _, offset in stored:
-                    self._read(message, partition, offset)
-                self._positions[partition] = stored[-1].offset + 1
+        while True:
+            position = self._positions.get(partition, 0)
+            try:
+                stored = await transport.browse(self.topic, partition=partition, offset=position, limit=_AT_ONCE)
+            except (UnknownTopicError, InvalidTopicError):
+                return
+            if not stored:
+                return
+            for message, _, offset in stored:
+                self._read(message, partition, offset)
+            self._positions[partition] = stored[-1].offset + 1
 
     async def _partitions(self) -> Sequence[int]:
         if isinstance(self.transport, Declaring) and self.transport.capabilities.declare:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from commons_events.dead_letters._journal import Journal, Mark
 from commons_events.dead_letters._letter import MARK, DeadLetter
@@ -17,8 +17,6 @@ from commons_events.transport import Browsable, Delivery, Outcome, Settlement, S
 
 __all__ = ["DeadLetterQueue", "DeadLetterReport", "LetterFilter"]
 
-GROUP = "commons-events-dlq"
-"""The group that takes letters where a broker cannot browse."""
 _QUIET = 2.0
 """Seconds of silence after which such a queue counts as read."""
 _AT_ONCE = 100
@@ -75,6 +73,9 @@ class DeadLetterQueue:
         transport: the broker; stays its maker's to close.
         topic: the dead-letter topic.
     """
+
+    group: ClassVar[str] = "commons-events-dlq"
+    """The group that takes letters where a broker cannot browse."""
 
     def __init__(self, transport: Transport, topic: str) -> None:
         transport.check_topic(topic)
@@ -194,7 +195,7 @@ class DeadLetterQueue:
     async def _taken(
         self,
     ) -> AsyncGenerator[tuple[DeadLetter, Delivery, Callable[[Delivery], asyncio.Future[None]]], None]:
-        subscription = await self._transport.subscribe(SubscribeRequest(topics=(self.topic,), group_id=GROUP))
+        subscription = await self._transport.subscribe(SubscribeRequest(topics=(self.topic,), group_id=self.group))
         runtime = current_runtime()
 
         def settle(delivery: Delivery) -> asyncio.Future[None]:

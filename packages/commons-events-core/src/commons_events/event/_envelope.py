@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from pydantic import AliasChoices, AliasPath
 
 from commons_events.errors import EventDefinitionError
+from commons_events.event._exact import INEXACT
 
 if TYPE_CHECKING:
     from commons_events.event._event import Event
 
-__all__ = ["ENVELOPE", "accepted_names", "check_envelope"]
+__all__ = ["ENVELOPE", "accepted_names", "check_envelope", "check_names"]
 
 ENVELOPE: dict[str, tuple[type, bool]] = {
     "version": (str, False),
@@ -43,6 +44,21 @@ def check_envelope(event_class: type[Event]) -> None:
             f"{event_class.__qualname__}.model_config: an event freezes after __post_init__ and refuses NaN by itself; "
             "leave frozen and ser_json_inf_nan out."
         )
+    inexact = sorted(name for name in INEXACT if config.get(name, "iso8601") != "iso8601")
+    if inexact:
+        raise EventDefinitionError(
+            f"{event_class.__qualname__}.model_config: numbers do not hold times exactly; leave {inexact[0]} out."
+        )
+
+
+def check_names(event_class: type[Event], names: Iterable[str], taken: Collection[str]) -> None:
+    """Raise `EventDefinitionError` where a field has the name of a method that every event has."""
+    for name in names:
+        if name in taken:
+            raise EventDefinitionError(
+                f"{event_class.__qualname__}.{name}: every event has a method of this name. Call the field "
+                f"otherwise; bytes may keep the name: Field(validation_alias={name!r})."
+            )
 
 
 def _members(annotation: Any, optional: bool) -> Iterator[Any]:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from inspect import get_annotations
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
 
 from commons_events.errors import (
@@ -20,11 +21,11 @@ from commons_events.errors import (
     UnknownSchemaError,
 )
 from commons_events.event import _json
-from commons_events.event._envelope import accepted_names, check_envelope
+from commons_events.event._envelope import accepted_names, check_envelope, check_names
 from commons_events.event._exact import exact_schema, unsealed
 from commons_events.event._metadata import MetadataField
 from commons_events.event._registry import registry
-from commons_events.event._scalars import aware_times, holds_scalars
+from commons_events.event._scalars import aware_times, holds_scalars, is_plain, is_repeatable
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
 from commons_events.plugins import serializer, serializer_of
 from commons_events.runtime import current_runtime
@@ -48,7 +49,7 @@ def _now() -> datetime:
 _TRUSTED_SCALARS = frozenset((_new_id, _now))
 _TRUSTED_FACTORIES = frozenset((_new_id, _now, dict, list))
 _BEING_MADE, _MADE, _MADE_OF_SCALARS = "being made", "made", "made of scalars"
-"""The last one: of validated values that cannot change, so that writing it needs no check; see `_json.write`."""
+"""The last one: of validated values that cannot change, so that writing it needs no check; see `_json.writer`."""
 
 
 def _finish(event: E) -> E:
@@ -56,6 +57,53 @@ def _finish(event: E) -> E:
     event.__post_init__()
     _set_life(event, _MADE)
     return event
+
+
+def _finisher(event_class: type[E]) -> Callable[[E], E]:
+    """As `Event.finished` for an event that is bare; without the call where ``__post_init__`` does nothing."""
+    made = event_class._made
+
+    def finish(event: E) -> E:
+        _set_life(event, _BEING_MADE)
+        try:
+            event.__post_init__()
+        except Exception as error:  # a user's code, and whatever it raises refuses these bytes
+            raise _refused(event, error) from error
+        _set_life(event, made)
+        return event
+
+    def finish_at_once(event: E) -> E:
+        _set_life(event, made)
+        return event
+
+    return finish_at_once if event_class.__post_init__ is Event.__post_init__ else finish
+
+
+def _refused(event: "Event", error: Exception) -> DeserializationError:
+    return DeserializationError(
+        f"{type(event).__qualname__} {event.event_type!r} {event.version}: __post_init__ refused the event "
+        f"{event.event_id!r} that was read: {type(error).__name__}: {error}"
+    )
+
+
+def _maker(event_class: type[E], *, plain: bool) -> Callable[[bytes], E]:
+    """What makes bare events from JSON by all the rules; of a ``plain`` class by itself, which is quicker."""
+    validate = event_class.filler.validate_json
+    if plain:
+        return validate
+    return lambda data: validate(data, self_instance=event_class.__new__(event_class).being_made())
+
+
+def _first_of(quick: Callable[[bytes], E], thorough: Callable[[bytes], E]) -> Callable[[bytes], E]:
+    """What makes events as ``thorough`` does, and most of them by ``quick``."""
+
+    def make(data: bytes) -> E:
+        try:
+            return quick(data)
+        except ValidationError:
+            return thorough(data)
+
+    return make
 
 
 def _seal(event: "Event") -> "Event":
@@ -161,6 +209,7 @@ class Event(BaseModel):
     filler: ClassVar[SchemaValidator]
     """Fills a bare event, for serializers; pydantic's own validator also finishes what it makes."""
     _read_json: ClassVar[Callable[[bytes | bytearray | str], Any]]
+    _write_json: ClassVar[Callable[[Any], bytes]]
     _schema_info: ClassVar[SchemaInfo] = SchemaInfo()
     _pydantic_schema: ClassVar[core_schema.CoreSchema]
     _names: ClassVar[frozenset[str]] = frozenset()
@@ -198,7 +247,7 @@ class Event(BaseModel):
         Raises:
             SerializationError: a value that JSON cannot hold, such as NaN; the message says where.
         """
-        return _json.write(self)
+        return self._write_json()
 
     def is_as_validated(self) -> bool:
         """Whether no value can have become another one since it was validated; serializers then need no check."""
@@ -264,10 +313,7 @@ class Event(BaseModel):
         try:
             self.__post_init__()
         except Exception as error:  # a user's code, and whatever it raises refuses these bytes
-            raise DeserializationError(
-                f"{type(self).__qualname__} {self.event_type!r} {self.version}: __post_init__ refused the event "
-                f"{self.event_id!r} that was read: {type(error).__name__}: {error}"
-            ) from error
+            raise _refused(self, error) from error
         _set_life(self, self._made)
         return self
 
@@ -374,9 +420,11 @@ class Event(BaseModel):
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # as for Event's own
-        cls.filler, cls._read_json = Event.__dict__["filler"], Event.__dict__["_read_json"]
+        for attribute in ("filler", "_read_json", "_write_json"):
+            setattr(cls, attribute, Event.__dict__[attribute])
         own_annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063  # itself, not a copy
         own_annotations.pop("event_type", None)  # annotated or not, it is the class's and no field
+        check_names(cls, own_annotations, _METHODS | {"filler"})
         cls._states_type = "event_type" in cls.__dict__
         if cls._states_type:
             check_event_type(cls.event_type, f"{cls.__qualname__}.event_type")
@@ -426,7 +474,7 @@ class Event(BaseModel):
     def _set_late(cls) -> None:
         for attribute in ("__pydantic_validator__", "__pydantic_serializer__", "filler"):
             setattr(cls, attribute, _Late(cls, attribute))
-        cls._read_json = Event.__dict__["_read_json"]
+        cls._read_json, cls._write_json = Event.__dict__["_read_json"], Event.__dict__["_write_json"]
 
     @classmethod
     def _build(cls) -> None:
@@ -441,8 +489,12 @@ class Event(BaseModel):
         cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
         cls.filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)
         cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
-        quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False) if scalars else None
-        cls._read_json = staticmethod(_json.reader(cls, quick and quick.validate_json))
+        make = _maker(cls, plain=is_plain(schema))
+        if is_repeatable(schema, _TRUSTED_FACTORIES):
+            quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False)
+            make = _first_of(quick.validate_json, make)
+        cls._read_json = staticmethod(_json.reader(cls, make, _finisher(cls)))
+        cls._write_json = _json.writer(cls, cls.is_as_validated if scalars else None)
         cls._names = accepted_names(cls)
 
     @classmethod
@@ -488,6 +540,7 @@ _set_life: Callable[[Event, str], None] = Event._life.__set__  # type: ignore[at
 _get_unread: Callable[[Event], tuple[str, bytes]] = Event._unread.__get__  # type: ignore[attr-defined]
 _set_unread: Callable[[Event, tuple[str, bytes]], None] = Event._unread.__set__  # type: ignore[attr-defined]
 type.__setattr__(Event, "metadata", MetadataField())
+_METHODS = frozenset(name for name, value in vars(Event).items() if isinstance(value, FunctionType) and name[0] != "_")
 Event.filler = _LateFiller()  # type: ignore[assignment]
 
 
@@ -498,4 +551,10 @@ def _read_late(cls: type[Event], data: bytes | bytearray | str) -> Event:
     return cls.from_json(data)
 
 
+def _write_late(event: Event) -> bytes:
+    type(event).complete()
+    return event._write_json()
+
+
 Event._read_json = classmethod(_read_late)  # type: ignore[assignment]
+Event._write_json = _write_late

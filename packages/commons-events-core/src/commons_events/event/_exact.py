@@ -6,9 +6,11 @@ Pydantic builds the core schema of an event class; `exact_schema` returns a copy
 - a naive datetime becomes aware, in UTC,
 - bytes are base64 (RFC 4648, section 4) in JSON,
 - the envelope's ``event_type`` and ``version`` have the class's values and no other,
+- a secret is masked everywhere but in the event's bytes,
+- a default is a value of its field's type, as its validators make it,
 - an event that was made, by whatever way, is sealed.
 
-Members of a union that JSON cannot tell apart are refused here.
+Members of a union that JSON cannot tell apart are refused here, and what would not come back from bytes.
 """
 
 from __future__ import annotations
@@ -16,17 +18,20 @@ from __future__ import annotations
 import base64
 import binascii
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta, timezone
 from enum import Enum
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from pydantic_core import PydanticCustomError, TzInfo, core_schema
 
 from commons_events.errors import EventDefinitionError
+from commons_events.event._defaults import has_function, sound_default
 from commons_events.event._readable import unreadable
+from commons_events.event._secrets import is_secret, unmasked
 
-__all__ = ["MAX_DEPTH", "MAX_DIGITS", "exact_part", "exact_schema", "exact_value", "unsealed"]
+__all__ = ["INEXACT", "MAX_DEPTH", "MAX_DIGITS", "exact_part", "exact_schema", "exact_value", "unsealed"]
 
 MAX_DEPTH = 100
 """Levels of lists and dicts inside ``Any``; JSON parsers stop at a few more."""
@@ -165,9 +170,11 @@ def whole_minutes(value: time) -> time:
 _MINUTE = timedelta(minutes=1)
 
 
-def _decode_base64(text: str) -> bytes:
+def _decode_base64(value: Any, text_of: Callable[[Any], str]) -> bytes:
+    if isinstance(value, bytes):  # a validator of the user's has read the text
+        return value
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text_of(value), validate=True)
     except binascii.Error as error:
         raise PydanticCustomError(
             "base64", "Bytes are base64 (RFC 4648, section 4) in JSON: {why}", {"why": str(error)}
@@ -237,6 +244,10 @@ class _Rewriter:
         self._envelope = {"event_type": event_type, "version": version}
         self._seal = seal
         self._trusted = trusted_factories
+        self._config: Schema = {}
+        """Of the model that is being rewritten."""
+        self._converted = 0
+        """How many validators around this node may make what JSON has into something else."""
 
     def rewrite(self, node: Schema, path: str) -> Schema:
         mark = (node.get("metadata") or {}).get(_MARK)
@@ -248,15 +259,22 @@ class _Rewriter:
         if model is not None and model["cls"] is self._class:
             return self._event(node, model)
         members = _as_enum(node)
-        problem = None if "serialization" in node and node["type"] != "enum" else unreadable(members or node)
+        problem = (
+            None if "serialization" in node and node["type"] not in _CHECKED_ANYHOW else unreadable(members or node)
+        )
         if problem is not None:
-            raise EventDefinitionError(f"{self._class.__qualname__}: field {path!r} {problem[0]}. {problem[1]}.")
+            self._refuse(path, *problem)
         if members is not None:
             return _either(members, node)
+        if is_secret(node):
+            node = {**node, "serialization": unmasked()}
         handler = _REWRITES.get(node["type"])
         if handler is not None:
             return handler(self, node, path)
         return self.children(node, path)
+
+    def _refuse(self, path: str, problem: str, advice: str) -> NoReturn:
+        raise EventDefinitionError(f"{self._class.__qualname__}: field {path!r} {problem}. {advice}.")
 
     def children(self, node: Schema, path: str) -> Schema:
         """The node with every schema below it rewritten."""
@@ -277,7 +295,9 @@ class _Rewriter:
         return value
 
     def _event(self, node: Schema, model: Schema) -> Schema:
+        outer, self._config = self._config, model.get("config") or {}
         sealed = self.children(node, "")
+        self._config = outer
         fields = _fields(_model(sealed))
         envelope = {
             name: core_schema.model_field(
@@ -301,8 +321,11 @@ class _Rewriter:
 
     def dict(self, node: Schema, path: str) -> Schema:
         if not _is_any(node.get("values_schema")):
-            if _is_any(node.get("keys_schema")):
+            keys = node.get("keys_schema")
+            if _is_any(keys):
                 node = {**node, "keys_schema": {"type": "str", "strict": True}}
+            elif keys is not None and keys["type"] == "float":  # JSON would have it as a text, and not read it
+                node = {**node, "keys_schema": {**keys, "allow_inf_nan": False}}
             return self.children(node, path)
         if _is_any(node.get("keys_schema")):
             return _either(node, _after(_exact_keys_and_values, node))
@@ -319,7 +342,9 @@ class _Rewriter:
 
         Of ``Sequence[Any]`` pydantic looks at nothing but the outside.
         """
-        exact = self.children(node, path)
+        exact = {**node, "json_schema": self.rewrite(node["json_schema"], path)}
+        with self._in_python():
+            exact["python_schema"] = self.rewrite(node["python_schema"], path)
         python = node["python_schema"]
         if node["json_schema"]["type"] != "list":
             return exact
@@ -340,7 +365,7 @@ class _Rewriter:
         return _after(whole_minutes, node)
 
     def bytes(self, node: Schema, path: str) -> Schema:
-        text = core_schema.no_info_after_validator_function(_decode_base64, core_schema.str_schema())
+        text = core_schema.no_info_wrap_validator_function(_decode_base64, core_schema.str_schema())
         plain = {key: value for key, value in node.items() if key != "ref"}
         return {
             **core_schema.json_or_python_schema(
@@ -355,24 +380,71 @@ class _Rewriter:
 
     def model(self, node: Schema, path: str) -> Schema:
         """A model inside an event, which is as exact: NaN must not become null, and instances are looked through."""
-        exact = self.children(node, path)
-        exact["config"] = {**(node.get("config") or {}), "ser_json_inf_nan": "constants"}
+        exact = self._with_config(node, path)
+        config = {key: value for key, value in (node.get("config") or {}).items() if key not in INEXACT}
+        exact["config"] = {**config, "ser_json_inf_nan": "constants"}
         exact["revalidate_instances"] = "always"
         return _by_name_too(exact)
 
     def dataclass(self, node: Schema, path: str) -> Schema:
-        return _by_name_too({**self.children(node, path), "revalidate_instances": "always"})
+        return _by_name_too({**self._with_config(node, path), "revalidate_instances": "always"})
+
+    def _with_config(self, node: Schema, path: str) -> Schema:
+        outer, self._config = self._config, node.get("config") or {}
+        exact = self.children(node, path)
+        self._config = outer
+        return exact
+
+    def field(self, node: Schema, path: str) -> Schema:
+        if node.get("serialization_exclude") or "serialization_exclude_if" in node:
+            self._refuse(
+                f"{path}.{node['name']}" if "name" in node else path,
+                "is excluded from the bytes, so that an event would not equal its own round trip",
+                "Make it a private attribute (pydantic's PrivateAttr), or leave exclude out",
+            )
+        return self.children(node, path)
+
+    def converter(self, node: Schema, path: str) -> Schema:
+        """A validator that may make what JSON has into what the type below it takes."""
+        with self._in_python():
+            return self.children(node, path)
+
+    @contextmanager
+    def _in_python(self) -> Generator[None]:
+        self._converted += 1
+        yield
+        self._converted -= 1
+
+    def instance(self, node: Schema, path: str) -> Schema:
+        if not self._converted:
+            self._refuse(
+                path,
+                f"is any {_word(node)}, which cannot be read from bytes",
+                "Use a type that pydantic knows, or give it a validator and a serializer (BeforeValidator and "
+                "PlainSerializer)",
+            )
+        return self.children(node, path)
 
     def default(self, node: Schema, path: str) -> Schema:
         """Values that come from a default are as exact as others: they are validated where that could change them."""
         exact = self.children(node, path)
         changed = exact["schema"] != node["schema"] or node["schema"]["type"] == "definition-ref"
-        if (
-            changed
-            and node.get("default_factory") not in self._trusted
-            and node.get("default", 0) not in ({}, [], None)
-        ):
+        if has_function(node["schema"]):
             exact["validate_default"] = True
+        elif "default" not in node:
+            if node.get("default_factory") not in self._trusted:
+                exact["validate_default"] = True
+        else:
+            try:
+                exact["default"] = sound_default(node, lambda: exact["schema"], self._config)
+            except ValueError as error:
+                self._refuse(
+                    path,
+                    f"has the default {node['default']!r}, which is none of its values: {error}",
+                    "Give it another default" + (", or let its type be … | None" if node["default"] is None else ""),
+                )
+            if changed and node["default"] not in ({}, [], None):
+                exact["validate_default"] = True
         return exact
 
     def union(self, node: Schema, path: str) -> Schema:
@@ -402,7 +474,17 @@ _REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
     "dataclass": _Rewriter.dataclass,
     "default": _Rewriter.default,
     "union": _Rewriter.union,
+    "model-field": _Rewriter.field,
+    "dataclass-field": _Rewriter.field,
+    "function-before": _Rewriter.converter,
+    "function-wrap": _Rewriter.converter,
+    "chain": _Rewriter.converter,
+    "is-instance": _Rewriter.instance,
 }
+_CHECKED_ANYHOW = frozenset({"enum", "function-after"})
+"""Types whose serializer is pydantic's own."""
+INEXACT = frozenset({"ser_json_temporal", "ser_json_timedelta"})
+"""Settings by which times are written as numbers, which lose digits."""
 
 
 def _model(node: Schema | None) -> Any:

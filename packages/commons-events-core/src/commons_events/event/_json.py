@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -14,11 +13,12 @@ from commons_events.errors import DeserializationError, SerializationError, Unkn
 from commons_events.event._exact import MAX_DIGITS
 from commons_events.event._reading import read_other
 from commons_events.event._registry import registry
+from commons_events.event._secrets import IN_BYTES
 
 if TYPE_CHECKING:
     from commons_events.event._event import Event
 
-__all__ = ["describe", "identify", "read_any", "reader", "write"]
+__all__ = ["describe", "identify", "read_any", "reader", "writer"]
 
 E = TypeVar("E", bound="Event")
 
@@ -31,20 +31,29 @@ _TOO_MANY_DIGITS = b"0" * (MAX_DIGITS + 1)
 # --- writing ---------------------------------------------------------------------------------------------------
 
 
-def write(event: Event) -> bytes:
-    """See `Event.to_json`."""
-    serializer = event.__pydantic_serializer__
-    try:
-        # a list may have been changed since, or model_construct given anything; asking costs half as much again
-        sound = event.is_as_validated()
-        data = serializer.to_json(event) if sound else serializer.to_json(event, warnings="error")
-    except PydanticSerializationError as error:
-        raise SerializationError(f"{_name(event)} cannot be written as JSON: {error}.") from error
-    if (_N in data or _I in data) and (b"NaN" in data or b"Infinity" in data):
-        _refuse_non_finite(event, data)
-    if len(data) > MAX_DIGITS and _TOO_MANY_DIGITS in data.translate(_DIGITS):
-        _refuse_long_ints(event, data)
-    return data
+def writer(event_class: type[E], is_sound: Callable[[E], bool] | None) -> Callable[[E], bytes]:
+    """What writes this class's events as JSON; made once a class, as `reader` is.
+
+    Args:
+        event_class: the class.
+        is_sound: whether no value of an event can have become another one since it was validated; None for never.
+    """
+    to_json = event_class.__pydantic_serializer__.to_json
+
+    def write(event: E) -> bytes:
+        try:
+            # a list may have been changed since, or model_construct given anything; asking costs a third more
+            sound = is_sound is not None and is_sound(event)
+            data = to_json(event) if sound else to_json(event, warnings="error", context=IN_BYTES)
+        except PydanticSerializationError as error:
+            raise SerializationError(f"{_name(event)} cannot be written as JSON: {error}.") from error
+        if (_N in data or _I in data) and (b"NaN" in data or b"Infinity" in data):
+            _refuse_non_finite(event, data)
+        if len(data) > MAX_DIGITS and _TOO_MANY_DIGITS in data.translate(_DIGITS):
+            _refuse_long_ints(event, data)
+        return data
+
+    return write
 
 
 def _refuse_non_finite(event: Event, data: bytes) -> None:
@@ -94,33 +103,27 @@ def _path(value: Any, kind: type[Any], path: str = "") -> tuple[str, Any] | None
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
-def reader(event_class: type[E], quick: Callable[[bytes], E] | None = None) -> Callable[[bytes | bytearray | str], E]:
+def reader(
+    event_class: type[E], make: Callable[[bytes], E], finish: Callable[[E], E]
+) -> Callable[[bytes | bytearray | str], E]:
     """What reads this class's events from JSON; made once a class, since looking things up costs as much as parsing.
 
     Args:
         event_class: the class.
-        quick: makes most of its events as the filler would, and raises a ValidationError for the others, which are
-            then read, or refused with the reason, as if there was no such way.
+        make: makes a bare event, or raises a ValidationError.
+        finish: makes a fact of it.
     """
-    validate = event_class.filler.validate_json
-    new = partial(event_class.__new__, event_class)
 
     def read(data: bytes | bytearray | str) -> E:
         if type(data) is not bytes:
             data = _as_bytes(data, event_class)
         if _N in data or _I in data:
             _refuse_constants(data, event_class)
-        if quick is not None:
-            try:
-                return quick(data).finished()
-            except ValidationError:
-                pass
-        event = new().being_made()
         try:
-            validate(data, self_instance=event)
+            event = make(data)
         except ValidationError as error:
             return _read_other(data, event_class, error)
-        return event.finished()
+        return finish(event)
 
     return read
 

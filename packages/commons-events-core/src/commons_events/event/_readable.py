@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from pydantic import EncodedBytes, EncodedStr
 from pydantic_core import PydanticSerializationError, SchemaSerializer, SchemaValidator, core_schema
 
 __all__ = ["unreadable"]
@@ -92,6 +93,22 @@ def _generator(node: Schema) -> tuple[str, str]:
     return "is an Iterable, which can be read only once and equals none", "Use list"
 
 
+def _encoded(node: Schema) -> tuple[str, str] | None:
+    encoder = getattr(node["function"].get("function"), "__self__", None)
+    if not isinstance(encoder, EncodedBytes | EncodedStr):
+        return None
+    type_, plain = ("EncodedStr", "str") if isinstance(encoder, EncodedStr) else ("EncodedBytes", "bytes")
+    return (
+        f"is pydantic's {type_} ({encoder.encoder.__name__}), which decodes its own values another time whenever it "
+        "validates them",
+        f"Use {plain}" + (", which is base64 in JSON" if plain == "bytes" else ""),
+    )
+
+
+def _code(node: Schema) -> tuple[str, str]:
+    return "is a class or a function, which bytes cannot hold", "Use a str that names it"
+
+
 _CHECKS: dict[str, Callable[[Schema], tuple[str, str] | None]] = {
     "enum": _constants,
     "literal": _constants,
@@ -99,4 +116,7 @@ _CHECKS: dict[str, Callable[[Schema], tuple[str, str] | None]] = {
     "datetime": _naive,
     "json": _json_text,
     "generator": _generator,
+    "function-after": _encoded,
+    "callable": _code,
+    "is-subclass": _code,
 }

@@ -28,7 +28,8 @@ class EventRegistry:
         self.migrations = Migrations(self)
         """From one version of an event to another."""
         self.changes = 0
-        """Counted up with every change: whoever remembers an answer of `find` knows by it whether that still holds."""
+        """Counted up with every change: whoever remembers an answer of `find`, or what
+        follows from it, knows by it whether that still holds."""
 
     def register(self, event_class: type[Event], *, provisional: bool = False) -> None:
         """Let ``event_class`` stand for its type and version.
@@ -44,7 +45,7 @@ class EventRegistry:
         """
         key = (event_class.event_type, event_class.schema_info().version)
         with self._lock:
-            self._changed()
+            self.changed()
             present = self._classes.get(key)
             if present is None or _identity(present) == _identity(event_class):
                 self._classes[key] = event_class
@@ -62,7 +63,7 @@ class EventRegistry:
     def end_contest(self) -> None:
         """As `refuse_contested`, after which the classes that came too late are forgotten."""
         with self._lock:
-            self._changed()
+            self.changed()
             try:
                 self.refuse_contested()
             finally:
@@ -72,14 +73,16 @@ class EventRegistry:
         """Take ``event_class`` out again."""
         key = (event_class.event_type, event_class.schema_info().version)
         with self._lock:
-            self._changed()
+            self.changed()
             for classes in (self._classes, self._contested):
                 if classes.get(key) is event_class:
                     del classes[key]
 
-    def _changed(self) -> None:
-        self.changes += 1
-        self.migrations.forget_routes()
+    def changed(self) -> None:
+        """Let nobody count on an answer from before: for changes outside of the registry that matter to it, too."""
+        with self._lock:
+            self.changes += 1
+            self.migrations.forget_routes()
 
     def get(self, event_type: str, version: str | None = None) -> type[Event] | None:
         """As `find`, but None where there is no class."""
@@ -142,7 +145,7 @@ class EventRegistry:
             yield
         finally:
             with self._lock:
-                self._changed()
+                self.changed()
                 self._classes, self._contested = before, {}
                 take_back_migrations()
 

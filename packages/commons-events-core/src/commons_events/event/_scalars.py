@@ -1,4 +1,4 @@
-"""Which event classes hold nothing but scalars, so that an event, once made, is written as it was validated."""
+"""Which event classes need less work: by what runs while their events are made, and by what these hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic_core import PydanticSerializationError, SchemaSerializer, core_sch
 
 from commons_events.event._exact import aware, exact_values, whole_minutes
 
-__all__ = ["aware_times", "holds_scalars"]
+__all__ = ["aware_times", "holds_scalars", "is_plain", "is_repeatable"]
 
 _SCALARS = frozenset(
     {
@@ -31,6 +31,46 @@ _OURS = (aware, whole_minutes)
 """Validators that return what their schema says, as a user's need not."""
 
 
+def is_plain(schema: core_schema.CoreSchema) -> bool:
+    """Whether nothing of the class's own sees a whole event while it is validated, when it is not one yet.
+
+    Args:
+        schema: as `exact_schema` returns it.
+    """
+    event = cast(dict[str, Any], schema)
+    if event["type"] != "function-after" or event["schema"]["type"] != "model":
+        return False  # a validator of the whole event may do anything
+    model = event["schema"]
+    return "post_init" not in model and model["schema"]["type"] == "model-fields"
+
+
+def is_repeatable(schema: core_schema.CoreSchema, trusted_factories: frozenset[object]) -> bool:
+    """Whether it makes no difference that an event is validated twice: no function of the class's own runs in it.
+
+    Args:
+        schema: as `exact_schema` returns it.
+        trusted_factories: default factories that may be called for nothing.
+    """
+    event = cast(dict[str, Any], schema)
+    return is_plain(schema) and _is_repeatable(event["schema"], trusted_factories)
+
+
+def _is_repeatable(node: Any, trusted: frozenset[object]) -> bool:
+    if isinstance(node, list | tuple):
+        return all(_is_repeatable(item, trusted) for item in node)
+    if not isinstance(node, dict):
+        return True
+    function = node.get("function")
+    if isinstance(function, dict) and getattr(function.get("function"), "__module__", "") != aware.__module__:
+        return False
+    if node.get("default_factory", dict) not in trusted:
+        return False
+    return all(_is_repeatable(item, trusted) for key, item in node.items() if key not in _NOT_VALIDATION)
+
+
+_NOT_VALIDATION = frozenset({"config", "metadata", "serialization", "function", "default"})
+
+
 def holds_scalars(schema: core_schema.CoreSchema, trusted_factories: frozenset[object]) -> bool:
     """Whether every field of an event class, by its exact schema, is validated and cannot be changed afterwards.
 
@@ -41,11 +81,11 @@ def holds_scalars(schema: core_schema.CoreSchema, trusted_factories: frozenset[o
         schema: as `exact_schema` returns it.
         trusted_factories: default factories whose values need no validation, and are scalars.
     """
+    if not is_plain(schema):
+        return False
     event = cast(dict[str, Any], schema)
-    if event["type"] != "function-after" or event["schema"]["type"] != "model":
-        return False  # a validator of the whole event may have done anything
     fields = event["schema"]["schema"]
-    if "serialization" in event["schema"] or fields["type"] != "model-fields" or fields.get("computed_fields"):
+    if "serialization" in event["schema"] or fields.get("computed_fields"):
         return False
     if event["schema"]["config"].get("extra_fields_behavior") == "allow":
         return False

@@ -295,10 +295,19 @@ class MemoryBroker:
         with self._lock:
             self._settle(delivery, outcome, delay)
 
+    def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
+        """Carry out one outcome of several deliveries, of those that are still out."""
+        with self._lock:
+            for delivery in deliveries:
+                self._settle(delivery, outcome, 0.0)
+
     def _settle(self, delivery: Delivery, outcome: Outcome, delay: float) -> None:
-        state, offset, owner = _out(delivery)
-        if owner is None:
-            return
+        if not isinstance(delivery, MemoryDelivery):
+            raise _foreign(delivery)
+        state, offset = delivery.state, delivery.offset or 0
+        owner = state.owner
+        if owner is None or state.in_flight.get(offset) != delivery.token:
+            return  # stale
         del state.in_flight[offset]
         if owner.unsettled >= owner.max_unsettled:
             owner.signal.set()
@@ -333,7 +342,7 @@ class MemoryBroker:
         """Publish and settle all of it, or raise a TransactionError and do nothing."""
         with self._lock:
             for delivery, _, _ in settlements:
-                if _out(delivery)[2] is None:
+                if not _is_out(delivery):
                     raise TransactionError(
                         f"{delivery!r} is no longer this consumer's (revoked, or settled before), so nothing was "
                         "committed. It is delivered again, or was finished already."
@@ -427,9 +436,12 @@ class MemoryBroker:
         return topic
 
 
-def _out(delivery: Delivery) -> tuple[PartitionState, int, Member | None]:
-    """A delivery's state and offset, and the member that has it out, or None where it is stale."""
+def _is_out(delivery: Delivery) -> bool:
     if not isinstance(delivery, MemoryDelivery):
-        raise TypeError(f"{delivery!r} does not come from an in-process broker; settle it where it was received.")
-    state, offset = delivery.state, delivery.offset or 0
-    return state, offset, state.owner if state.in_flight.get(offset) == delivery.token else None
+        raise _foreign(delivery)
+    state = delivery.state
+    return state.owner is not None and state.in_flight.get(delivery.offset or 0) == delivery.token
+
+
+def _foreign(delivery: Delivery) -> TypeError:
+    return TypeError(f"{delivery!r} does not come from an in-process broker; settle it where it was received.")

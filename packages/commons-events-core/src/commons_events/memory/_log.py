@@ -117,13 +117,14 @@ class Topic:
     def append(self, message: Message, runtime: Runtime) -> Receipt:
         """Store a message at the end of the partition that it asks for, else of its key's, else of the next in turn."""
         partitions = self.partitions
-        if message.partition is not None:
-            index = message.partition
-        elif message.key is not None:
-            index = crc32(message.key) % len(partitions)
+        _, value, key, _, timestamp, asked_for = message
+        if asked_for is not None:
+            index = asked_for
+        elif key is not None:
+            index = crc32(key) % len(partitions)
         else:
             self.round_robin = index = (self.round_robin + 1) % len(partitions)
-        if message.timestamp is None:
+        if timestamp is None:
             message = message._replace(timestamp=runtime.now())
         partition = partitions[index]
         stored = partition.messages
@@ -132,7 +133,7 @@ class Topic:
         self.sequence = sequence = self.sequence + 1
         partition.sequence.append(sequence)
         self.count += 1
-        self.bytes += payload_size(message)
+        self.bytes += len(value or b"") + len(key or b"")  # `payload_size`
         return _tuple(Receipt, (self.name, index, offset, None))
 
     def reclaim(self, keep: int) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["Signal", "call_in_loop", "complete"]
+__all__ = ["Signal", "call_in_loop", "complete", "in_running_loop"]
 
 T = TypeVar("T")
 
@@ -47,6 +47,16 @@ def complete(future: asyncio.Future[T], result: T | Exception) -> None:
         in_its_loop()
     else:
         call_in_loop(future.get_loop(), in_its_loop)
+
+
+def in_running_loop(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+    """A future of the running loop that is done once ``future``, of any loop, is done."""
+    here = asyncio.get_running_loop()
+    if future.get_loop() is here:
+        return future
+    done: asyncio.Future[None] = here.create_future()
+    call_in_loop(future.get_loop(), lambda: future.add_done_callback(lambda _: complete(done, None)))
+    return done
 
 
 def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

@@ -11,10 +11,16 @@ from datetime import datetime
 from typing import ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from commons_events.errors import ClosedError, ConfigurationError, TransactionError, UnknownTopicError
+from commons_events.errors import (
+    ClosedError,
+    ConfigurationError,
+    PublishTimeoutError,
+    TransactionError,
+    UnknownTopicError,
+)
 from commons_events.memory._broker import MemoryBroker, MemoryLimits
 from commons_events.memory._group import Member, PartitionState
-from commons_events.memory._loops import Signal
+from commons_events.memory._loops import Signal, complete, in_running_loop
 from commons_events.message import Message, PublishResult
 from commons_events.transport import (
     CONTRACT_VERSION,
@@ -40,9 +46,10 @@ class MemoryTransport(Transport):
 
     name: ClassVar[str] = "memory"
 
-    def __init__(self, broker: MemoryBroker | None = None) -> None:
-        """Use ``broker``, or the process's default one."""
+    def __init__(self, broker: MemoryBroker | None = None, *, close_timeout: float = 30.0) -> None:
+        """Use ``broker``, or the process's default one; see `TransportSettings` for the ``close_timeout``."""
         self.broker = broker or MemoryBroker.get()
+        self._close_timeout = close_timeout
         self._closed = False
         self._pending: set[asyncio.Future[Sequence[PublishResult]]] = set()
         self._subscriptions: weakref.WeakSet[MemorySubscription] = weakref.WeakSet()
@@ -55,7 +62,7 @@ class MemoryTransport(Transport):
             raise ConfigurationError("An in-process broker's URL is memory://NAME?OPTION=VALUE, without path or user.")
         name = parts.netloc or "default"
         stated = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **settings.options}
-        return cls(MemoryBroker.get(name, _limits(stated) if stated else None))
+        return cls(MemoryBroker.get(name, _limits(stated) if stated else None), close_timeout=settings.close_timeout)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -143,21 +150,39 @@ class MemoryTransport(Transport):
 
     async def flush(self) -> None:
         """See `Transport.flush`."""
-        own = [future for future in self._pending if future.get_loop() is asyncio.get_running_loop()]
-        if own:
-            await asyncio.wait(own)
+        waits = [(future, in_running_loop(future)) for future in list(self._pending)]
+        while pending := [done for future, done in waits if not _is_over(future)]:
+            await asyncio.wait(pending, timeout=_LOOK_AGAIN)
 
     async def close(self) -> None:
-        """See `Transport.close`."""
-        if not self._closed:
-            self._closed = True
-            await self.flush()
-            for subscription in list(self._subscriptions):
-                await subscription.close()
+        """See `Transport.close`; what finds no room within the ``close_timeout`` fails with a PublishTimeoutError."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            async with self.broker.runtime.timeout(self._close_timeout):
+                await self.flush()
+        except TimeoutError:
+            error = PublishTimeoutError(
+                f"The connection was closed before the topic had room, within {self._close_timeout:g} s "
+                "(close_timeout); what of these messages has no place is given up."
+            )
+            for future in list(self._pending):
+                complete(future, error)
+        for subscription in list(self._subscriptions):
+            await subscription.close()
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("This connection to the in-process broker is closed; make a new one.")
+
+
+_LOOK_AGAIN = 0.1
+"""Seconds until it is looked whether another event loop was closed, so that nobody waits any more for its futures."""
+
+
+def _is_over(future: asyncio.Future[Sequence[PublishResult]]) -> bool:
+    return future.done() or future.get_loop().is_closed()
 
 
 class MemorySubscription(Subscription):
@@ -202,6 +227,11 @@ class MemorySubscription(Subscription):
     def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
         """`settle` of one, without a list around it."""
         self._broker.settle_delivery(delivery, outcome, delay or 0.0)
+        return DONE
+
+    def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:
+        """`settle` of several alike, without a settlement around each."""
+        self._broker.settle_deliveries(deliveries, outcome)
         return DONE
 
     async def flush(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import chain
 from types import TracebackType
@@ -320,7 +321,11 @@ class EventProducer:
     async def _settle_in_flight(self, timeout: float | None) -> int:
         if not self._in_flight:
             return 0
-        _, missing = await asyncio.wait(list(self._in_flight), timeout=timeout)
+        in_flight = list(self._in_flight)
+        with suppress(TimeoutError):
+            async with self._runtime.timeout(timeout):
+                await asyncio.wait(in_flight)
+        missing = [future for future in in_flight if not future.done()]
         for future in missing:
             future.set_exception(
                 PublishTimeoutError(

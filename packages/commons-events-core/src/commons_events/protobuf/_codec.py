@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from google.protobuf.message import DecodeError
 
@@ -61,6 +62,8 @@ class ClassCodec:
         self.encode: Callable[[Any, int], bytes] = functions["E0"]
         self.fill: Callable[[Any, bytes, int, list[int]], Any] = functions["R0"]
         """The event of a parsed message, whoever it says it is."""
+        self.agrees: WeakSet[type[Event]] = WeakSet()
+        """Classes of other versions that mean the same by their numbers."""
         self.keeps = False
         """Whether there are events with fields of newer writers."""
 

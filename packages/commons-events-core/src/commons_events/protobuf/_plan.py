@@ -313,8 +313,9 @@ class _Planner:
     def _element(self, name: str, shape: Shape, parent: Message) -> str | Message | Enum:
         """The type of one value; where it needs a message of its own, that is made."""
         if isinstance(shape, Scalar):
-            self._uses.add(SCALARS[shape.kind])
-            return SCALARS[shape.kind]
+            form = "string" if shape.digits_past_64_bits else SCALARS[shape.kind]
+            self._uses.add(form)
+            return form
         if isinstance(shape, Other):
             return "string"
         if isinstance(shape, Enumeration):
@@ -380,6 +381,8 @@ class _Planner:
             kind = kinds.pop()
             if issubclass(kind, PyEnum):
                 return self._enum(kind)
+            if kind is int and not all(-(2**63) <= value < 2**63 for value in shape.values):
+                self._refuse(f"a Literal of {shape.values!r} has an int past 64 bits. Use an Enum.")
             if kind in _LITERALS:
                 return _LITERALS[kind]
         if not all(type(value) in (str, int, bool, type(None)) for value in shape.values):

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from commons_events.event._exact import MAX_DIGITS
 from commons_events.protobuf._wire import WireError
 from commons_events.shapes import Scalar
 
@@ -74,6 +75,13 @@ def _decimal(text: str) -> Decimal:
     return value
 
 
+def _whole(text: str) -> int:
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > MAX_DIGITS:
+        raise WireError(f"an int past 64 bits is up to {MAX_DIGITS:,} decimal digits, not {text[:40]!r}")
+    return int(text)
+
+
 _FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "date": date.fromisoformat,
     "decimal": _decimal,
@@ -90,11 +98,15 @@ _TO_TEXT: dict[str, Callable[[Any], str]] = {
 
 def to_text(shape: Scalar) -> Callable[[Any], str] | None:
     """What makes the text of such a value, or None where it is none or is its own."""
+    if shape.digits_past_64_bits:
+        return str
     return _TO_TEXT.get(shape.kind)
 
 
 def from_text(shape: Scalar) -> Callable[[str], Any] | None:
     """What makes such a value of its text, raising a ValueError; or None."""
+    if shape.digits_past_64_bits:
+        return _whole
     if shape.kind == "decimal" and shape.limits.get("allow_inf_nan"):
         return Decimal
     return _FROM_TEXT.get(shape.kind)

@@ -16,6 +16,7 @@ from commons_events.errors import (
 from commons_events.event import Event, read_other, registry
 from commons_events.log import logger
 from commons_events.plugins import SERIALIZERS, install_hint
+from commons_events.protobuf._agreement import disagreement
 from commons_events.protobuf._identity import identify
 from commons_events.protobuf._plan import plan_of
 from commons_events.protobuf._wire import WireError
@@ -89,9 +90,28 @@ class ProtobufSerializer(Serializer):
         # a version of the class's own and another one are read alike: by the numbers
 
         def read(cls: type[Event]) -> Event:
+            self._agree(event_type, version, cls)
             return self.resolve(data, cls)
 
         return cast(E, read_other(event_class, event_type, version, exact=read, resolve=read))
+
+    @staticmethod
+    def _agree(event_type: str, version: str, event_class: type[Event]) -> None:
+        """Raise where the class that has written the bytes is known, and means something else by a number."""
+        writer = registry.classes().get((event_type, version))
+        codec = _codec_of(event_class)
+        if writer is None or codec is None or writer is event_class or writer in codec.agrees:
+            return
+        if writer.schema_info().schema_type == "protobuf":
+            problem = disagreement(plan_of(writer), codec.file)
+            if problem is not None:
+                raise DeserializationError(
+                    f"{event_class.__qualname__} {codec.event_type!r} {codec.version} cannot be read from what "
+                    f"{writer.__qualname__} {version} wrote as Protobuf: {problem}. Write the lock file with "
+                    f"`commons-events schema lock {event_class.__module__}`, or state FieldNumber(…); where the field "
+                    "was renamed, give it its old name as an alias."
+                )
+        codec.agrees.add(writer)
 
     def resolve(self, data: bytes, event_class: type[E]) -> E:
         """The event in bytes of another version, by Protobuf's own rules: fields are known by their numbers.

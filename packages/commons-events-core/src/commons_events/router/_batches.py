@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from commons_events.errors import BatchHandlerError, DeserializationError, HandlerCancelledError, HandlerResultError
@@ -130,8 +131,7 @@ class Batches:
     ) -> None:
         alone = self._alone.get(delivery)
         if alone is None:
-            alone = Lane(lane.key)
-            alone.deliveries.append(delivery)
+            alone = Lane(lane.key, delivery)
             alone.first_try = self._runtime.monotonic()
         elif alone.last_step is not None:
             outcomes[delivery] = await self._failures.finish(alone)
@@ -168,7 +168,10 @@ class Batches:
             through = self._with_middleware
             call = self._call(events, deliveries) if through is None else through(events, deliveries, attempt)
             timeout = handler.registration.timeout
-            result = await (call if timeout is None else with_timeout(call, timeout, handler, self._runtime))
+            if timeout is not None:
+                call = with_timeout(call, timeout, handler, self._runtime)
+            with self._span(deliveries):
+                result = await call
             failures = handler.failures(result, len(items))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -190,6 +193,10 @@ class Batches:
         except Exception as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
             return [error] * len(items)
         return [failures.get(place) for place in range(len(items))]
+
+    def _span(self, deliveries: list[Delivery]) -> AbstractContextManager[None]:
+        consumer = self._lanes.consumer
+        return consumer.telemetry.process(deliveries, batch=True) if consumer.recorded else nullcontext()
 
     async def _settle(self, item: _Item, error: Exception | None) -> float | None:
         if error is None:

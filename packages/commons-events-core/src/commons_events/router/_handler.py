@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import Executor
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from commons_events.event import Event
 from commons_events.middleware import Flow, Middleware, Received, ReceiveNext
 from commons_events.router._options import Registration
 from commons_events.router._signature import Signature, function_name, looked_up, place, read_signature
+from commons_events.router._threads import HandlerThreads
 from commons_events.runtime import Runtime
 
 __all__ = ["Handler", "HandlerCall", "with_timeout"]
@@ -52,13 +52,13 @@ class Handler:
                 f"The handler {self.place} has dependencies that cannot be used: {type(error).__name__}: {error}"
             ) from error
 
-    def bind(self, executor: Callable[[], Executor]) -> HandlerCall:
+    def bind(self, executor: Callable[[], HandlerThreads]) -> HandlerCall:
         """How to call the function with an event and its delivery; ``executor`` gives the threads of sync ones."""
         function, signature = self._injected, self.signature
         message, kind = signature.message_parameter, signature.kind
         event = signature.event_parameter
         if kind == "async" and not signature.dependencies:
-            return _direct(function, event, message)
+            return _direct(function, event, message, signature.by_place)
 
         def arguments(value: Any, delivery: Any) -> dict[str, Any]:
             return {event: value} if message is None else {event: value, message: delivery}
@@ -80,7 +80,12 @@ class Handler:
 
         async def call_in_thread(value: Any, delivery: Any) -> Any:
             call = partial(copy_context().run, finished, **arguments(value, delivery))
-            return await asyncio.get_running_loop().run_in_executor(executor(), call)
+            threads = executor()
+            try:
+                return await asyncio.get_running_loop().run_in_executor(threads, call)
+            except asyncio.CancelledError:
+                threads.leave(call)
+                raise
 
         return call_in_thread
 
@@ -145,7 +150,9 @@ class Handler:
         return {index: outcome for index, outcome in enumerate(result) if outcome is not None}
 
 
-def _direct(function: Callable[..., Awaitable[Any]], event: str, message: str | None) -> HandlerCall:
+def _direct(function: Callable[..., Awaitable[Any]], event: str, message: str | None, by_place: bool) -> HandlerCall:
+    if by_place:
+        return function if message is not None else lambda value, delivery: function(value)
     if message is None:
         return lambda value, delivery: function(**{event: value})
     return lambda value, delivery: function(**{event: value, message: delivery})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from commons_events.consumers import EventConsumer
 from commons_events.router._settling import settle
 from commons_events.runtime import Runtime
+from commons_events.telemetry import Telemetry
 from commons_events.transport import DONE, Delivery, Outcome, TopicPartition
 
 __all__ = ["Lane", "LaneWorkers", "RouterConsumer", "release"]
@@ -17,28 +19,32 @@ __all__ = ["Lane", "LaneWorkers", "RouterConsumer", "release"]
 _LAST_WORD = 5.0
 """Seconds that the broker has at the end to be told what was given back."""
 
+_ACK = Outcome.ACK  # see `Delivery.ack`
+
 _TURN = 16
 """Messages of one key that are handled before another key gets its turn."""
 
 
 class Lane:
-    """The messages of one key that are in this process, in order; a message without a key has one for itself."""
+    """The messages of one key that are in this process, in order; a message without a key has one for itself.
 
-    __slots__ = ("deliveries", "first_try", "key", "last_step", "state", "timer", "tries", "troubles")
+    What a lane that has never failed says of its first message is the class's, so that making one costs little.
+    """
 
-    def __init__(self, key: bytes | None) -> None:
+    state: Literal["ready", "running", "waiting"] = "ready"
+    tries: int = 0
+    """Tries of the first message in this process that failed and count."""
+    first_try: float | None = None
+    """The runtime's clock at the first try of the first message."""
+    timer: asyncio.TimerHandle | None = None
+    last_step: Callable[[], Awaitable[None]] | None = None
+    """What is left to do for the first message, whose handler must not run again: keep it, or forward it."""
+    troubles: int = 0
+    """How often that has failed."""
+
+    def __init__(self, key: bytes | None, first: Delivery) -> None:
         self.key = key
-        self.deliveries: deque[Delivery] = deque()
-        self.state: Literal["ready", "running", "waiting"] = "ready"
-        self.tries = 0
-        """Tries of the first message in this process that failed and count."""
-        self.first_try: float | None = None
-        """The runtime's clock at the first try of the first message."""
-        self.timer: asyncio.TimerHandle | None = None
-        self.last_step: Callable[[], Awaitable[None]] | None = None
-        """What is left to do for the first message, whose handler must not run again: keep it, or forward it."""
-        self.troubles = 0
-        """How often that has failed."""
+        self.deliveries = deque((first,))
 
     def next_message(self) -> None:
         """The first message is done with."""
@@ -60,6 +66,37 @@ class RouterConsumer(EventConsumer):
     """An `EventConsumer` that also tells the lanes which partitions are about to go to another member."""
 
     on_revoked: Callable[[frozenset[TopicPartition]], None] = staticmethod(lambda revoked: None)
+
+    recorded: bool = False
+    """Whether spans or durations of handlers go anywhere, by the time of the last fetch."""
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """What records them."""
+        return self._telemetry
+
+    async def receive(self, limit: int, timeout: float | None = None) -> list[Delivery]:
+        """As `EventConsumer.receive`, but what is out is not kept here: the lanes have it, and their own bound."""
+        if timeout is not None:
+            taken = await super().receive(limit, timeout)
+            self._unsettled.clear()
+            return taken
+        while not self._buffer and await self._fetch():
+            pass
+        self.recorded = self._telemetry.processing
+        buffer = self._buffer
+        if len(buffer) <= limit:
+            taken = list(buffer)
+            buffer.clear()
+            return taken
+        return [buffer.popleft() for _ in range(limit)]
+
+    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
+        """See `Settler`."""
+        subscription = self._subscription
+        if outcome is not _ACK or subscription is None or self._closed or self._loop is not _get_running_loop():
+            return super().settle_delivery(delivery, outcome, delay)
+        return subscription.settle_delivery(delivery, _ACK, None)
 
     def _give_back(self, revoked: frozenset[TopicPartition]) -> None:
         super()._give_back(revoked)
@@ -107,10 +144,13 @@ class LaneWorkers:
         self._lanes: dict[bytes, Lane] = {}
         self._waiting: set[Lane] = set()
         self._ready: dict[int | None, deque[Lane]] = {}
-        """By partition, whose order is that of their turns."""
+        """By partition; one that has none ready is not among them."""
+        self._turns: deque[tuple[int | None, deque[Lane]]] = deque()
+        """The same, in the order of their turns."""
         self._ready_count = 0
         self._workers: set[asyncio.Task[None]] = set()
-        self._starting = 0
+        self._starting = False
+        """Whether a worker is about to take its first lane."""
         self._active = 0
         """Not how many tasks there are: one that has ended stays among them until the loop comes round to it."""
         self._room: asyncio.Future[None] | None = None
@@ -147,25 +187,22 @@ class LaneWorkers:
         for delivery in deliveries:
             key = delivery.message.key
             if key is None:
-                lane = Lane(None)
-                lane.deliveries.append(delivery)
-                self._put(lane)
+                self._put(Lane(None, delivery))
                 continue
             present = lanes.get(key)
             if present is not None:
                 present.deliveries.append(delivery)
                 continue
-            lane = lanes[key] = Lane(key)
-            lane.deliveries.append(delivery)
+            lanes[key] = lane = Lane(key, delivery)
             self._put(lane)
         self._start_workers()
 
     def _put(self, lane: Lane) -> None:
-        lane.state = "ready"
         partition = lane.deliveries[0].partition
         queue = self._ready.get(partition)
         if queue is None:
-            queue = self._ready[partition] = deque()
+            self._ready[partition] = queue = deque()
+            self._turns.append((partition, queue))
         queue.append(lane)
         self._ready_count += 1
 
@@ -177,14 +214,14 @@ class LaneWorkers:
             if not self._permits:
                 return None
             self._permits -= 1
-        ready = self._ready
-        partition = next(iter(ready))
-        queue = ready[partition]
+        turns = self._turns
+        partition, queue = turns[0]
         lane = queue.popleft()
         if not queue:
-            del ready[partition]
-        elif len(ready) > 1:
-            ready[partition] = ready.pop(partition)  # to the end of the turns
+            turns.popleft()
+            del self._ready[partition]
+        elif len(turns) > 1:
+            turns.rotate(-1)
         self._ready_count -= 1
         lane.state = "running"
         return lane
@@ -215,14 +252,13 @@ class LaneWorkers:
         if self.on_new is not None:
             self.on_new()
             return
+        if self._starting or not self._ready_count or self._active >= self.concurrency:
+            return
         if self.paused and not self._permits:
             return
-        count = min(self.concurrency - self._active, self._ready_count - self._starting)
-        if self.paused:
-            count = min(count, self._permits)
-        for _ in range(count):
-            self._starting += 1
-            self.spawn(self._work())
+        # One at a time: it starts the next one before it begins. Handlers that never wait need no second worker.
+        self._starting = True
+        self.spawn(self._work())
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as one of the workers."""
@@ -240,12 +276,25 @@ class LaneWorkers:
                 self._start_workers()
 
     async def _work(self) -> None:
-        self._starting -= 1
-        lane: Lane | None
-        while (lane := self.take()) is not None:
+        self._starting = False
+        step = self.step
+        lane = self.take()
+        if lane is not None:
+            self._start_workers()
+        while lane is not None:
             probing, pauses = self.paused, self._pauses
+            deliveries = lane.deliveries
+            wait: float | None = None
             try:
-                wait = await self._turn(lane)
+                for _ in range(_TURN):
+                    if deliveries[0].outcome is None:  # else it was given back meanwhile
+                        wait = await step(lane)
+                        if wait is not None:
+                            break
+                    lane.next_message()
+                    self.buffered -= 1
+                    if not deliveries or not self._open or self.paused:
+                        break
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # noqa: BLE001  # also SystemExit: the router ends, and raises it where it runs
@@ -254,19 +303,7 @@ class LaneWorkers:
             self.put_back(lane, wait)
             if probing and self.paused and pauses == self._pauses:
                 self.probe()  # the message said nothing of what is being probed
-
-    async def _turn(self, lane: Lane) -> float | None:
-        deliveries = lane.deliveries
-        for _ in range(_TURN):
-            if deliveries[0].outcome is None:  # else it was given back meanwhile
-                wait = await self.step(lane)
-                if wait is not None:
-                    return wait
-            lane.next_message()
-            self.buffered -= 1
-            if not deliveries or not self._open or self.paused:
-                break
-        return None
+            lane = self.take()
 
     def put_back(self, lane: Lane, wait: float | None) -> None:
         """A lane's turn is over: it is done with, has more, or has to wait ``wait`` seconds."""
@@ -275,6 +312,7 @@ class LaneWorkers:
             self._waiting.add(lane)
             lane.timer = self._runtime.call_later(wait, lambda: self._wake(lane))
         elif lane.deliveries:
+            lane.state = "ready"
             self._put(lane)  # whoever puts it back looks for the next one, and finds it
             if self.on_new is not None:
                 self.on_new()
@@ -287,6 +325,7 @@ class LaneWorkers:
         self._waiting.discard(lane)
         lane.timer = None
         if self._open:
+            lane.state = "ready"
             self._put(lane)
             self._start_workers()
 
@@ -346,6 +385,7 @@ class LaneWorkers:
                 self._ready_count -= 1
                 if not queue:
                     del self._ready[partition]
+                    self._turns.remove((partition, queue))
 
     # --- the tap (see Flow) ------------------------------------------------------------------------------------
 

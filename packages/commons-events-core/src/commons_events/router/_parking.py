@@ -32,12 +32,14 @@ class Parking:
         self._check_every = check_every
         self._runtime = runtime
         self._known: set[TopicPartition] = set()
+        self._revocations = 0
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
 
     def forget(self, revoked: frozenset[TopicPartition]) -> None:
         """Partitions go to another member: what happens to them there has to be read when they come back."""
         self._known -= revoked
+        self._revocations += 1
 
     def _sequence(self, delivery: Delivery) -> LetterSequence:
         return LetterSequence(self._origin, self._group, delivery.key)
@@ -52,8 +54,10 @@ class Parking:
             return []
         place = TopicPartition(delivery.topic, delivery.partition or 0)
         if place not in self._known:
+            revocations = self._revocations
             await self._look()
-            self._known.add(place)
+            if revocations == self._revocations:  # else it may be another member's by now, and is read again
+                self._known.add(place)
         standing = self.journal.standing(self._sequence(delivery))
         if standing and self._runtime.monotonic() - self._looked_at >= self._check_every:
             await self._look()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from commons_events.binding import to_event
 from commons_events.dead_letters import REDRIVEN_GROUP
 from commons_events.errors import (
     DeserializationError,
@@ -18,13 +19,13 @@ from commons_events.event import Event
 from commons_events.log import logger
 from commons_events.router._failures import Failures
 from commons_events.router._handler import Handler, HandlerCall, with_timeout
-from commons_events.router._lanes import Lane
+from commons_events.router._lanes import Lane, RouterConsumer
 from commons_events.router._parked import ParkedKeys, Turn
 from commons_events.router._plan import Plan
 from commons_events.router._results import ResultPublisher
 from commons_events.router._settling import acknowledge
 from commons_events.runtime import Runtime
-from commons_events.transport import Delivery
+from commons_events.transport import DONE, Delivery
 
 __all__ = ["Bound", "Processor"]
 
@@ -46,6 +47,7 @@ class Processor:
 
     Args:
         plan: the subscription.
+        consumer: whose messages they are.
         bound: its handlers by event type; ``""`` for the one that takes all other events.
         prefix: what stands before a CloudEvents attribute's name in a header.
         failures: retries and keeps.
@@ -57,6 +59,7 @@ class Processor:
     def __init__(
         self,
         plan: Plan,
+        consumer: RouterConsumer,
         bound: dict[str, Bound],
         *,
         prefix: str,
@@ -66,10 +69,12 @@ class Processor:
         runtime: Runtime,
     ) -> None:
         self._plan = plan
+        self._consumer = consumer
         self._bound = bound
         self._by_header = {name.encode(): one for name, one in bound.items() if name}
         self._rest = bound.get("")
         self._only = next(iter(bound.values())) if len(bound) == 1 else None
+        self._prefix = prefix
         self._type = f"{prefix}type"
         self._failures = failures
         self._results = results
@@ -101,12 +106,17 @@ class Processor:
         if one is None:
             return await self.unhandled(lane, headers, turn)
         try:
-            if one.plain:
-                result = await one.call(event, delivery)
+            if self._consumer.recorded:
+                with self._consumer.telemetry.process((delivery,)):
+                    result = await self._call(one, event, delivery, lane, headers)
+                    if result is not None:
+                        await self._results.publish(one.handler, result, event, delivery)
             else:
-                result = await self._call(one, event, delivery, lane, headers)
-            if result is not None:
-                await self._results.publish(one.handler, result, event, delivery)
+                result = await (
+                    one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
+                )
+                if result is not None:
+                    await self._results.publish(one.handler, result, event, delivery)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -116,7 +126,9 @@ class Processor:
             return await self._failures.failed(lane, one.handler, error, headers, turn)
         if turn is not None and turn.head is not None:
             return await self._failures.resolve(lane, turn)
-        await acknowledge(delivery)
+        told = acknowledge(delivery)
+        if told is not DONE:
+            await told
         return None
 
     async def _may_begin(self, lane: Lane, delivery: Delivery, headers: dict[str, bytes]) -> Turn | float | None:
@@ -141,7 +153,9 @@ class Processor:
         name = headers.get(self._type)
         if name is not None:
             one = self._by_header.get(name) or self._rest
-            return (None, None) if one is None else (one, delivery.event(one.event_class))
+            if one is None:
+                return None, None
+            return one, to_event(delivery.message, one.event_class, prefix=self._prefix)
         # Without a header the bytes say it, or the only class there is has to do.
         try:
             event = delivery.event()

@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import AsyncGenerator as AbstractAsyncGenerator
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Generator as AbstractGenerator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +37,8 @@ class Signature:
     dependencies: tuple[Callable[..., Any], ...]
     """What fills the others, and what that depends on."""
     kind: typing.Literal["async", "sync", "async generator", "generator"]
+    by_place: bool
+    """Whether the event is the first parameter, and the delivery, if it is wanted, the second."""
     returns: Any
     """The annotation of what it returns, a stream's its members'; `inspect.Signature.empty` where there is none."""
 
@@ -111,9 +113,17 @@ def read_signature(function: Callable[..., Any]) -> Signature:
     dependencies = _all_dependencies(where, dependencies)
     kind = _kind(function)
     return Signature(
-        classes, event_name, message, batch, tuple(others), tuple(dependencies), kind,
+        classes, event_name, message, batch, tuple(others), tuple(dependencies), kind, _by_place(
+            parameters, event_name, message
+        ),
         _members(hints.get("return", inspect.Signature.empty), streams="generator" in kind),
     )  # fmt: skip
+
+
+def _by_place(parameters: Mapping[str, inspect.Parameter], event: str, message: str | None) -> bool:
+    wanted = [event] if message is None else [event, message]
+    first = list(parameters.values())[: len(wanted)]
+    return [p.name for p in first if p.kind is p.POSITIONAL_OR_KEYWORD] == wanted
 
 
 def _unknown_parameter(where: str, name: str, annotation: Any) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from commons_events.dead_letters import Journal
+from commons_events.errors import HandlerTimeoutError
 from commons_events.event import Event
 from commons_events.producers import EventProducer
 from commons_events.router._batches import Batches
@@ -21,12 +21,15 @@ from commons_events.router._plan import Plan
 from commons_events.router._processor import Bound, Processor
 from commons_events.router._results import ResultPublisher
 from commons_events.router._settling import acknowledge
+from commons_events.router._threads import HandlerThreads
 from commons_events.runtime import Runtime
 from commons_events.transport import Transport
 
 __all__ = ["RunningSubscription"]
 
 _BATCH = 500
+_LEFT = 100
+"""Threads that hang in handlers, at which the router gives up."""
 
 
 class RunningSubscription:
@@ -52,7 +55,7 @@ class RunningSubscription:
     ) -> None:
         self.plan = plan
         self._fail = fail
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: HandlerThreads | None = None
         self._fetching: asyncio.Task[None] | None = None
         transport = brokers[plan.broker]
         self.consumer = RouterConsumer(
@@ -87,6 +90,7 @@ class RunningSubscription:
             self.lanes.also_revoked = self._parking.forget
         processor = Processor(
             plan,
+            self.consumer,
             {("" if cls is Event else cls.event_type): self._bind(handler, cls) for handler, cls in _classes(plan)},
             prefix=transport.header_prefix,
             failures=failures,
@@ -135,9 +139,16 @@ class RunningSubscription:
         )
         return Bound(handler, cls, call, through, plain)
 
-    def _threads(self) -> Executor:
+    def _threads(self) -> HandlerThreads:
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(self.plan.concurrency, thread_name_prefix=f"{self.plan.group}-handler")
+            self._executor = HandlerThreads(self.plan.concurrency, f"{self.plan.group}-handler")
+        if self._executor.left >= _LEFT:
+            self._fail(
+                HandlerTimeoutError(
+                    f"{self._executor.left} calls of handlers on {self.plan.name} hang in threads, which nobody can "
+                    "stop; the router ends, so that a new process can go on."
+                )
+            )
         return self._executor
 
     async def start(self) -> None:

@@ -23,7 +23,7 @@ class JsonSerializer(Serializer):
 
     def encode(self, event: Event) -> bytes:
         """See `Event.to_json`."""
-        return _json.write(event)
+        return event._write_json()
 
     def decode(self, data: bytes, event_class: type[E]) -> E:
         """See `Event.from_json`. On a base class, by the format of the class that is found, if that is JSON, too."""

@@ -6,8 +6,11 @@ import enum
 import json
 from typing import TYPE_CHECKING, Any
 
+from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema, to_json
+
+from commons_events.errors import EventDefinitionError
 
 if TYPE_CHECKING:
     from commons_events.event import Event
@@ -19,8 +22,17 @@ def published_schema(event_class: type[Event]) -> dict[str, Any]:
     """The schema of what a class's events are written as; a reader's schema asks for no more than that.
 
     The version is no constant of it: by the rules of registries, which compare constants, none could follow another.
+
+    Raises:
+        EventDefinitionError: a field is of a type whose JSON is not known.
     """
-    schema = event_class.model_json_schema(mode="serialization", schema_generator=_Generator)
+    try:
+        schema = event_class.model_json_schema(mode="serialization", schema_generator=_Generator)
+    except PydanticInvalidForJsonSchema as error:
+        raise EventDefinitionError(
+            f"{event_class.__qualname__} has no JSON Schema: {error.message}. Say what the type's serializer returns "
+            "(PlainSerializer(…, return_type=str)), or give it WithJsonSchema."
+        ) from error
     for node in (schema, *schema.get("$defs", {}).values()):
         version = node.get("properties", {}).get("version", {})
         if "event_type" in node.get("properties", {}):  # an event, which itself refuses another version
@@ -42,6 +54,20 @@ class _Generator(GenerateJsonSchema):
         if issubclass(schema["cls"], enum.Flag):
             made = {key: value for key, value in made.items() if key not in ("enum", "const")}
         return made
+
+    # Text (ISO 8601), whatever a model's own configuration says: numbers would lose digits.
+
+    def date_schema(self, schema: core_schema.DateSchema) -> JsonSchemaValue:
+        return {"type": "string", "format": "date"}
+
+    def time_schema(self, schema: core_schema.TimeSchema) -> JsonSchemaValue:
+        return {"type": "string", "format": "time"}
+
+    def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
+        return {"type": "string", "format": "date-time"}
+
+    def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonSchemaValue:
+        return {"type": "string", "format": "duration"}
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         """Members have the fields' names, unless the model's own configuration writes aliases."""

@@ -55,6 +55,8 @@ class TransportSettings:
     """How this client names itself to the broker."""
     max_message_bytes: int | None = None
     """A limit below the broker's own, or None."""
+    close_timeout: float = 30.0
+    """Seconds that closing waits for the broker."""
     options: Mapping[str, object] = field(default_factory=dict, repr=False)
     """Settings in the broker's own words, passed on as they are."""
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +25,7 @@ from commons_events.cli._scenario import Result, Scenario
 from commons_events.event import Event
 from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.message import Message
+from commons_events.plugins import DEMOS, names, register, unregister
 from commons_events.transport import Outcome, Settlement
 
 ORDERS = files("commons_events.cli").joinpath("data", "orders.jsonl").read_text("utf-8").splitlines()
@@ -82,6 +83,27 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "my_pages", raising=False)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def only_core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what other distributions show, but for tests of that."""
+    if "other" not in request.fixturenames:
+        monkeypatch.setattr("commons_events.cli._demo.names", lambda group: [])
+
+
+@pytest.fixture
+def other() -> Iterator[Callable[[Callable[[Sequence[Event]], Sequence[str]]], None]]:
+    """Offers what another distribution shows, alone."""
+    added: list[str] = []
+
+    def offer(show: Callable[[Sequence[Event]], Sequence[str]]) -> None:
+        added.append("a-test")
+        register(DEMOS, "a-test", show)
+
+    yield offer
+    for name in added:
+        unregister(DEMOS, name)
 
 
 # --- the file that ships with it -------------------------------------------------------------------------------
@@ -454,3 +476,37 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert result.handled.total() == lines
     assert 0 < most < 2_500
     assert peak < path.stat().st_size / 2
+
+
+# --- other distributions ---------------------------------------------------------------------------------------
+
+
+def test_other_distributions_show_what_they_make_of_the_same_events(
+    other: Callable[[Callable[[Sequence[Event]], Sequence[str]]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commons_events.cli._demo.names", lambda group: [n for n in names(group) if n == "a-test"])
+    given: list[Event] = []
+
+    def show(events: Sequence[Event]) -> list[str]:
+        given.extend(events)
+        return ["it [b]has[/b] been seen"]
+
+    other(show)
+    code, output = invoke()
+    assert code == 0
+    assert "it [b]has[/b] been seen" in output
+    assert Counter(event.event_type for event in given) == Counter(event["event_type"] for event in VALID)
+
+
+def test_another_distribution_that_fails_is_named(
+    other: Callable[[Callable[[Sequence[Event]], Sequence[str]]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commons_events.cli._demo.names", lambda group: [n for n in names(group) if n == "a-test"])
+
+    def show(events: Sequence[Event]) -> list[str]:
+        raise LookupError("no database")
+
+    other(show)
+    code, output = invoke()
+    assert code == 1
+    assert "what 'a-test' shows failed: LookupError: no database" in output

@@ -39,7 +39,7 @@ class Scalars:
 
 
 def both_ways() -> tuple[type[Event], type[Event]]:
-    """The same event twice, the second time with a ``__post_init__`` of its own, which bars the short way."""
+    """The same event twice, the second time with functions of its own, which bar the short ways."""
     annotations = get_type_hints(Scalars)
     fields: dict[str, Any] = {"__annotations__": annotations, "__module__": __name__, "event_type": "scalars"}
     fields |= {name: value for name, value in vars(Scalars).items() if name in annotations}
@@ -50,7 +50,8 @@ def both_ways() -> tuple[type[Event], type[Event]]:
     with registry.isolated():
         short = type("Short", (Event,), dict(fields))
     with registry.isolated():
-        long = type("Short", (Event,), {**fields, "__post_init__": of_its_own})
+        own = {"__post_init__": of_its_own, "model_post_init": lambda self, context: None}
+        long = type("Short", (Event,), {**fields, **own})
     return short, long
 
 
@@ -105,6 +106,43 @@ def test_both_ways_read_and_refuse_alike(changes: dict[str, Any]) -> None:
     assert outcome(SHORT, data) == outcome(LONG, data)
 
 
+def test_what_a_class_does_after_validation_may_assign_and_runs_once() -> None:
+    class Doubled(Event):
+        number: int
+        double: int = 0
+
+        def model_post_init(self, context: Any, /) -> None:
+            self.double += 2 * self.number
+
+    event = Doubled(number=3)
+    assert event.double == 6
+    assert Doubled.from_json(b'{"event_id": "1", "timestamp": "2024-05-06T07:08:09", "number": 4}').double == 8
+
+
+def test_functions_of_a_class_run_once_for_an_event_whose_time_is_naive() -> None:
+    calls: list[int] = []
+
+    def noted(value: int) -> int:
+        calls.append(value)
+        return value
+
+    def zero() -> int:
+        calls.append(0)
+        return 0
+
+    class Noted(Event):
+        number: Annotated[int, AfterValidator(noted)]
+        made: int = Field(default_factory=zero)
+
+    class Made(Event):
+        made: int = Field(default_factory=zero)
+
+    Noted.from_json(b'{"timestamp": "2024-05-06T07:08:09", "number": 4}')
+    assert calls == [4, 0]
+    Made.from_json(b'{"timestamp": "2024-05-06T07:08:09"}')
+    assert calls == [4, 0, 0]
+
+
 @pytest.mark.parametrize("values", [{"count": [1]}, {"name": 5}, {"at": "today"}])
 def test_what_model_construct_was_given_is_still_checked_when_it_is_written(values: dict[str, Any]) -> None:
     sound = SHORT.from_json(json.dumps(GIVEN))
@@ -135,8 +173,6 @@ def not_alone() -> dict[str, dict[str, Any]]:
         "a computed field": {"shown": computed_field(property(shows))},
         "a model validator": {"checked": model_validator(mode="after")(lambda self: self)},
         "extra fields": {"model_config": ConfigDict(extra="allow")},
-        "a wrong default": {"__annotations__": {"count": int}, "count": "x"},
-        "an unchecked factory": {"__annotations__": {"count": int}, "count": Field(default_factory=list)},
         "a metadata of its own": {"__annotations__": {"metadata": dict[str, list[int]]}, "metadata": {}},
         "a __post_init__": {"__annotations__": {"count": int}, "count": 1, "__post_init__": go_past},
     }  # fmt: skip

@@ -14,6 +14,7 @@ from commons_events.errors import (
     ConfigurationError,
     InvalidTopicError,
     MessageTooLargeError,
+    PublishTimeoutError,
     TransactionError,
     UnknownTopicError,
 )
@@ -169,6 +170,42 @@ async def test_a_publisher_that_gives_up_waiting_leaves_no_gap(bench: Callable[.
     acknowledge(await b.take(subscription))
     assert (await kept)[0].offset == 1
     assert await b.values(subscription) == [b"3"]
+
+
+@pytest.mark.asyncio
+async def test_closing_waits_for_room_within_its_timeout_on_the_runtime_s_clock(
+    bench: Callable[..., Any], acknowledge: Any
+) -> None:
+    b = bench(max_messages=1)
+    subscription = await b.subscribe()
+    await b.publish(b"1")
+    client = MemoryTransport(b.broker, close_timeout=60)
+    given_up = client.publish([Message("t", b"2", partition=0)])
+    closing = asyncio.ensure_future(client.close())
+    await asyncio.sleep(0.05)
+    b.clock.advance(59.9)
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    b.clock.advance(0.2)
+    await asyncio.wait_for(closing, 60)
+    with pytest.raises(PublishTimeoutError, match=r"within 60 s \(close_timeout\)"):
+        await given_up
+    acknowledge(await b.take(subscription))
+    await b.publish(b"3")
+    assert await b.values(subscription) == [b"3"], "what was given up takes nobody's place"
+
+
+@pytest.mark.asyncio
+async def test_closing_returns_once_there_is_room(bench: Callable[..., Any], acknowledge: Any) -> None:
+    b = bench(max_messages=1)
+    subscription = await b.subscribe()
+    await b.publish(b"1")
+    client = MemoryTransport(b.broker)
+    sent = client.publish([Message("t", b"2", partition=0)])
+    closing = asyncio.ensure_future(client.close())
+    acknowledge(await b.take(subscription))
+    await asyncio.wait_for(closing, 60)
+    assert (await sent)[0].offset == 1
 
 
 @pytest.mark.asyncio

@@ -178,3 +178,53 @@ def test_making_clients_needs_no_loop_and_connects_nothing() -> None:
     EventProducer(broker="memory://elsewhere")
     EventConsumer(broker="memory://elsewhere", topics=["t"])
     assert MemoryBroker.get("elsewhere").topics() == []
+
+
+def full_broker() -> tuple[MemoryBroker, MemoryTransport]:
+    """A broker whose topic has one message and no room, and a client of it."""
+    broker = MemoryBroker("full", MemoryLimits(max_messages=1, partitions=1))
+    transport = MemoryTransport(broker)
+
+    async def fill() -> None:
+        await transport.publish([Message("t", b"first")])
+
+    asyncio.run(fill())
+    return broker, transport
+
+
+def test_flush_waits_for_what_another_event_loop_handed_over() -> None:
+    broker, transport = full_broker()
+    handed_over, order = threading.Event(), list[str]()
+
+    async def publish() -> None:
+        published = transport.publish([Message("t", b"second")])
+        handed_over.set()
+        await published
+        order.append("published")
+
+    async def flush() -> None:
+        flushing = asyncio.ensure_future(transport.flush())
+        await asyncio.sleep(0.02)
+        assert not flushing.done()
+        subscription = await MemoryTransport(broker).subscribe(SubscribeRequest(topics=("t",), group_id="g"))
+        (delivery,) = await subscription.receive(1)
+        await delivery.ack()
+        await asyncio.wait_for(flushing, 60)
+        await subscription.close()
+
+    thread = in_thread(publish)
+    assert handed_over.wait(60)
+    asyncio.run(flush())
+    thread.join(60)
+    assert order == ["published"]
+
+
+def test_flush_waits_for_nobody_whose_event_loop_is_closed() -> None:
+    _, transport = full_broker()
+
+    async def publish() -> None:
+        transport.publish([Message("t", b"second")])
+
+    asyncio.run(publish())
+    asyncio.run(asyncio.wait_for(transport.flush(), 60))
+    asyncio.run(asyncio.wait_for(transport.close(), 60))

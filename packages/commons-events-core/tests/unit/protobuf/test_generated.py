@@ -78,10 +78,13 @@ trees = st.recursive(
     max_leaves=4,
 )
 
+zoned = st.datetimes(datetime(2, 1, 1), datetime(9998, 12, 31), timezones=st.timezones())
+"""Those that are in range in UTC, too."""
+
 Typed = tuple[Any, st.SearchStrategy[Any]]
 SIMPLE: list[Typed] = [
     (str, text), (int, whole), (float, real), (bool, st.booleans()), (bytes, st.binary(max_size=5)), (date, st.dates()),
-    (datetime, st.datetimes(timezones=st.timezones() | st.none())), (time, st.times()), (timedelta, st.timedeltas()),
+    (datetime, st.datetimes() | zoned), (time, st.times()), (timedelta, st.timedeltas()),
     (Decimal, st.decimals(allow_nan=False, allow_infinity=False)), (UUID, st.uuids()), (Level, st.sampled_from(Level)),
     (Word, st.sampled_from(Word)), (Literal["a", "b"], st.sampled_from(["a", "b"])),
     (Literal[1, 2], st.sampled_from([1, 2])), (Literal["a", 1, None], st.sampled_from(["a", 1, None])),

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from commons_events import Event, EventSchema
 from commons_events.binding import BinaryBinding, Binding, StructuredBinding, from_http, to_event, to_http
-from commons_events.plugins import serializer, serializer_for
+from commons_events.plugins import SERIALIZERS, serializer, serializer_for, unregister
 from commons_events.protobuf import FieldNumber, ProtobufSerializer
 
 Python = Callable[..., str]
@@ -29,18 +29,31 @@ class Sent(Event):
     word: str
 event = Sent(word="x")
 print(event.to_json()[:10])
-for work in (event.serialize, lambda: Sent.deserialize(b""), lambda: Sent.schema):
+from commons_events.protobuf import file_descriptor, message_class
+for work in (
+    event.serialize, lambda: Sent.deserialize(b""), lambda: Sent.schema, lambda: file_descriptor(Sent),
+    lambda: message_class(Sent),
+):
     try:
         work()
     except ImportError as error:
         print(type(error).__name__, error)
+try:
+    Event.deserialize(b"\\n\\x04sent")
+except ValueError as error:
+    print(type(error).__name__, error)
+from commons_events.plugins import installed
+print([info.problem for info in installed() if info.name == "protobuf"])
 """
 
 
 def test_without_the_extra_events_can_be_made_and_the_line_to_type_is_said(python: Python) -> None:
-    first, *lines = python(WITHOUT).splitlines()
+    first, *lines, unknown, listed = python(WITHOUT).splitlines()
     assert first == "b'{\"event_ty'"
-    assert len(lines) == 3
+    assert len(lines) == 5
+    assert unknown.startswith("UnknownEventTypeError ")
+    assert 'protobuf: Type: pip install "commons-events-core[protobuf]"' in unknown
+    assert "MissingDistributionError" in listed
     for line in lines:
         assert line.startswith("MissingDistributionError ")
         assert line.endswith('Type: pip install "commons-events-core[protobuf]"')
@@ -81,14 +94,14 @@ def test_it_goes_through_the_bindings(binding: Binding, own_registry: None) -> N
 @pytest.fixture
 def warnings() -> Iterator[list[structlog.typing.EventDict]]:
     """What is logged by a program that has configured structlog; each test has a serializer that warned of nothing."""
-    serializer.cache_clear()
+    unregister(SERIALIZERS, "none")
     structlog.configure()
     try:
         with capture_logs() as logs:
             yield logs
     finally:
         structlog.reset_defaults()
-        serializer.cache_clear()
+        unregister(SERIALIZERS, "none")
 
 
 def test_numbers_by_order_are_warned_of_once_they_leave_the_process(

@@ -68,6 +68,36 @@ def test_what_an_older_writer_did_not_know_is_the_default() -> None:
     assert codec.decode(codec.encode(Old(name="n")), New).added == ["by default"]
 
 
+def test_a_number_that_another_version_has_for_something_else_is_no_field_of_this_one() -> None:
+    @EventSchema("reordered", version="1.0.0", schema_type="protobuf")
+    class First(Event):
+        kept: str
+        gone: str = "g"
+
+    @EventSchema("reordered", version="1.1.0", schema_type="protobuf")
+    class Second(Event):
+        kept: str
+        new: list[str] = ["n"]
+
+    @EventSchema("reordered", version="1.2.0", schema_type="protobuf")
+    class Third(Event):
+        first: int = 0
+        kept: Annotated[str, FieldNumber(7)]
+
+    @EventSchema("reordered", version="1.3.0", schema_type="protobuf")
+    class Fourth(Event):
+        called: Annotated[str, FieldNumber(1)] = Field(alias="kept")
+        gone: Annotated[str, FieldNumber(2)] = "g"
+
+    data = First(kept="k").serialize()
+    with pytest.raises(DeserializationError, match=r"the number 2 of Reordered is 'gone' there, and 'new' here.*lock"):
+        Second.deserialize(data)
+    with pytest.raises(DeserializationError, match=r"'kept' of Reordered has the number 1 there, and 7 here|is 'kept'"):
+        Third.deserialize(data)
+    assert Fourth.deserialize(data).called == "k"
+    assert Event.deserialize(data) == First.deserialize(data)
+
+
 def test_none_and_empty_are_not_the_default() -> None:
     event = new(added=[], more={}, note=None, nothing="")
     assert codec.decode(codec.encode(event), New) == event

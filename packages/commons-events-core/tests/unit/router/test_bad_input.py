@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
@@ -10,20 +11,20 @@ from typing import Annotated, Any
 import pytest
 from fast_depends import Depends
 
-from commons_events import Delivery, Event, EventSchema
+from commons_events import Delivery, Event, EventConsumer, EventProducer, EventSchema
+from commons_events.dead_letters import DeadLetter
 from commons_events.errors import (
     CapabilityError,
     ConfigurationError,
     HandlerDefinitionError,
+    HandlerTimeoutError,
     MissingMigrationError,
 )
 from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.retries import Retry
 from commons_events.router import DeadLetters, EventRouter
-from commons_events.testing import EventTestHarness
+from commons_events.testing import EventTestHarness, eventually
 from commons_events.transport import Capabilities
-
-pytestmark = pytest.mark.asyncio
 
 
 class Known(Event):
@@ -32,6 +33,11 @@ class Known(Event):
 
 class Other(Event):
     event_type = "router.other"
+
+
+class Counted(Event):
+    event_type = "router.counted"
+    n: int
 
 
 async def start(router: EventRouter, transport: MemoryTransport | None = None) -> None:
@@ -88,6 +94,7 @@ async def positional_only(event: Known, /) -> None: ...
         (positional_only, "positional-only"),
     ],
 )
+@pytest.mark.asyncio
 async def test_a_handler_s_annotations(handler: Callable[..., Any], complaint: str) -> None:
     router = EventRouter()
     router.subscribe("topic", group="g")(handler)
@@ -143,16 +150,19 @@ def declare(*arguments: tuple[Callable[..., Any], dict[str, Any]]) -> EventRoute
         (declare((handle, {"broker": "elsewhere"})), r"broker 'elsewhere'.*handle|handle.*broker 'elsewhere'"),
     ],
 )
+@pytest.mark.asyncio
 async def test_handlers_that_contradict_each_other_or_themselves(router: EventRouter, complaint: str) -> None:
     with pytest.raises(HandlerDefinitionError, match=complaint):
         await start(router)
 
 
+@pytest.mark.asyncio
 async def test_a_router_without_handlers() -> None:
     with pytest.raises(ConfigurationError, match="no handlers"):
         await start(EventRouter())
 
 
+@pytest.mark.asyncio
 async def test_a_bridge_to_itself_and_one_that_shares_a_group() -> None:
     router = EventRouter()
     router.bridge("topic", group="g")
@@ -164,6 +174,7 @@ async def test_a_bridge_to_itself_and_one_that_shares_a_group() -> None:
         await start(shared)
 
 
+@pytest.mark.asyncio
 async def test_a_router_that_includes_itself() -> None:
     one, two = EventRouter(), EventRouter()
     one.include(two)
@@ -178,6 +189,7 @@ async def test_a_router_that_includes_itself() -> None:
         {"group": ""}, {"batch_wait": -1},
     ],
 )  # fmt: skip
+@pytest.mark.asyncio
 async def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         EventRouter().subscribe("topic", **{"group": "g", **options})
@@ -194,11 +206,13 @@ def second_dependency(first_: "Annotated[int, Depends(first)]") -> int:  # noqa:
 async def in_a_circle(event: Known, number: Annotated[int, Depends(first)]) -> None: ...
 
 
+@pytest.mark.asyncio
 async def test_dependencies_in_a_circle() -> None:
     with pytest.raises(HandlerDefinitionError, match=r"themselves: \S+first → \S+second_dependency → \S+first"):
         await start(declare((in_a_circle, {})))
 
 
+@pytest.mark.asyncio
 async def test_an_older_version_without_a_migration() -> None:
     @EventSchema(name="router.versioned", version="1.0.0")
     class V1(Event):
@@ -238,6 +252,7 @@ class Limited(MemoryTransport):
         ({"browse": False}, {"dead_letter": DeadLetters("x", order="key")}, "browse"),
     ],
 )
+@pytest.mark.asyncio
 async def test_a_broker_that_lacks_what_is_asked_for(
     claims: dict[str, Any], options: dict[str, Any], named: str
 ) -> None:
@@ -250,6 +265,7 @@ async def test_a_broker_that_lacks_what_is_asked_for(
 # --- handlers that misbehave while they run ------------------------------------------------------------------------
 
 
+@pytest.mark.asyncio
 async def test_a_handler_that_never_returns_is_cancelled_and_tried_again(harness: EventTestHarness) -> None:
     router = EventRouter()
     cancelled = 0
@@ -272,6 +288,7 @@ async def test_a_handler_that_never_returns_is_cancelled_and_tried_again(harness
     assert "within 5 s" in (letter.error_message or "")
 
 
+@pytest.mark.asyncio
 async def test_a_time_out_that_a_handler_swallows_lets_its_result_count(harness: EventTestHarness) -> None:
     router = EventRouter()
 
@@ -287,6 +304,7 @@ async def test_a_time_out_that_a_handler_swallows_lets_its_result_count(harness:
         await t.handled(swallows, 2)
 
 
+@pytest.mark.asyncio
 async def test_a_handler_that_cancels_itself_has_failed(harness: EventTestHarness) -> None:
     router = EventRouter()
 
@@ -301,23 +319,132 @@ async def test_a_handler_that_cancels_itself_has_failed(harness: EventTestHarnes
     assert (letter.attempts, letter.error_type) == (2, "commons_events.errors.HandlerCancelledError")
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
-async def test_a_base_exception_stops_the_router_and_leaves_the_message(
-    harness: EventTestHarness, error: BaseException
-) -> None:
+@pytest.mark.asyncio
+async def test_a_thread_that_never_returns_is_left_and_its_message_is_a_dead_letter() -> None:
+    """Nobody can stop a thread: another takes its place, and its message is not tried beside it."""
+    transport = MemoryTransport(MemoryBroker())
+    may_end = threading.Event()
+    handled: list[int] = []
+    calls = 0
     router = EventRouter()
 
-    @router.subscribe("topic", group="g", dead_letter="letters")
-    async def ends_it_all(event: Known) -> None:
+    @router.subscribe("topic", group="g", timeout=0.1, retry=Retry(attempts=5), dead_letter="letters", concurrency=1)
+    def hangs(event: Counted) -> None:
+        nonlocal calls
+        calls += 1
+        if event.n < 3:
+            may_end.wait()
+        handled.append(event.n)
+
+    try:
+        async with (
+            EventConsumer(transport=transport, topics=["letters"], group_id="look") as consumer,
+            EventProducer(transport=transport) as producer,
+            router.running(broker=transport, grace=60),
+        ):
+            for n in range(5):
+                await producer.send("topic", Counted(n=n), key="k")
+            letters = [DeadLetter.read((await anext(consumer)).message) for _ in range(3)]
+            await eventually(lambda: handled == [3, 4], timeout=60)
+    finally:
+        may_end.set()
+    assert {letter.error_type for letter in letters} == {"commons_events.errors.HandlerTimeoutError"}
+    assert calls == 5
+
+
+def test_a_thread_that_never_returns_does_not_hold_up_the_end_of_the_program(python: Callable[..., str]) -> None:
+    code = """
+import asyncio, threading
+from commons_events import Event, EventProducer, EventRouter
+class Happened(Event):
+    event_type = "happened"
+router = EventRouter()
+begun = threading.Event()
+@router.subscribe("t", group="g")
+def hangs(event: Happened) -> None:
+    begun.set()
+    threading.Event().wait()
+async def main():
+    async with EventProducer(broker="memory") as producer, router.running(broker="memory", grace=0):
+        await producer.send("t", Happened())
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+asyncio.run(main())
+print("end")
+"""
+    assert python(code) == "end\n"
+
+
+@pytest.mark.asyncio
+async def test_too_many_threads_that_hang_stop_the_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("commons_events.router._subscription._LEFT", 3)
+    transport = MemoryTransport(MemoryBroker())
+    may_end = threading.Event()
+    router = EventRouter()
+
+    @router.subscribe("topic", group="g", timeout=0.02, dead_letter="letters", concurrency=1)
+    def hangs(event: Counted) -> None:
+        may_end.wait()
+
+    try:
+        with pytest.raises(HandlerTimeoutError, match="3 calls of handlers on topic 'topic', group 'g' hang"):
+            async with EventProducer(transport=transport) as producer, router.running(broker=transport) as running:
+                for n in range(10):
+                    await producer.send("topic", Counted(n=n))
+                await running.wait()
+    finally:
+        may_end.set()
+
+
+@pytest.mark.parametrize("outcome", [["not an exception"], [None, None], "all well", 1])
+@pytest.mark.asyncio
+async def test_a_batch_handler_that_returns_something_else_has_failed(harness: EventTestHarness, outcome: Any) -> None:
+    router = EventRouter()
+    calls = 0
+
+    @router.subscribe("topic", group="g", dead_letter="letters", batch_size=1)
+    async def returns(events: list[Known]):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        return outcome
+
+    async with harness.run(router) as t:
+        await t.send("topic", Known())
+        await t.idle()
+        [letter] = t.dead_letters("letters")
+    assert (calls, letter.error_type) == (1, "commons_events.errors.HandlerResultError")
+
+
+def raising(kind: str, error: BaseException) -> Callable[..., Any]:
+    """A handler of some kind that raises ``error``."""
+
+    async def in_the_loop(event: Known) -> None:
         raise error
 
+    def in_a_thread(event: Known) -> None:
+        raise error
+
+    async def by_the_batch(events: list[Known]) -> None:
+        raise error
+
+    return {"async": in_the_loop, "thread": in_a_thread, "batch": by_the_batch}[kind]
+
+
+@pytest.mark.parametrize("kind", ["async", "thread", "batch"])
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+@pytest.mark.asyncio
+async def test_a_base_exception_stops_the_router_and_leaves_the_message(
+    harness: EventTestHarness, kind: str, error: BaseException
+) -> None:
+    router = EventRouter()
+    router.subscribe("topic", group="g", dead_letter="letters")(raising(kind, error))
     try:
         async with harness.run(router) as t:
             await t.send("topic", Known())
             await t.running.wait()
             letters = t.dead_letters("letters")
     except BaseException as caught:  # noqa: BLE001
-        assert caught is error
+        assert type(caught) is type(error)
     else:
         pytest.fail("it did not come out")
     assert letters == []

@@ -24,7 +24,7 @@ from commons_events.message import Headers, Message, PublishResult, Receipt, Rec
 if TYPE_CHECKING:
     from commons_events.kafka._publisher import Publisher
 
-__all__ = ["Batch", "Confirmation", "MessageBatch", "ReportCallback", "ValueBatch"]
+__all__ = ["Batch", "Confirmation", "MessageBatch", "ValueBatch"]
 
 Confirmation = asyncio.Future[Sequence[PublishResult]]
 ReportCallback = Callable[[KafkaError | None, Report], None]
@@ -186,7 +186,7 @@ class ValueBatch(Batch):
     everything may stand for each other.
     """
 
-    __slots__ = ("given", "headers", "in_order", "key", "refused", "reports", "topic", "values")
+    __slots__ = ("headers", "in_order", "key", "refused", "reports", "topic", "values")
 
     def __init__(
         self, publisher: Publisher, topic: str, values: Sequence[bytes], key: bytes | None, headers: Headers
@@ -195,7 +195,6 @@ class ValueBatch(Batch):
         self.topic = topic
         self.values = values
         self.key = key
-        self.given = headers
         self.in_order = publisher.idempotent
         """Whether reports of a partition come in the order of the batch."""
         self.headers: Any = list(headers) if headers else None
@@ -209,9 +208,8 @@ class ValueBatch(Batch):
             if error is not None:
                 if publisher.moving:
                     batch.in_order = False
-                    publisher.move(
-                        Message(batch.topic, batch.value_of(message), batch.key, batch.given), report, message
-                    )
+                    taken_back = Message(batch.topic, batch.value_of(message), batch.key, batch.headers or ())
+                    publisher.move(taken_back, report, message)
                     return
                 batch.failed = True
             note(message)

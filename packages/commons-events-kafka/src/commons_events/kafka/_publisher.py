@@ -28,7 +28,7 @@ from commons_events.errors import (
     TopicFullError,
     TransportError,
 )
-from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ReportCallback, ValueBatch
+from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ValueBatch
 from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, has_a_broker
 from commons_events.kafka._errors import is_fenced, publish_error, transport_error
 from commons_events.kafka._settings import LOGGER, KafkaSettings
@@ -108,12 +108,6 @@ class Publisher:
         except KafkaException as error:
             raise transport_error(error, "Making a Kafka producer") from error
         self.produce = self.client.produce
-        self.moving = False
-        """Whether messages are being taken back from a client, to be handed to another."""
-        self._look_at_brokers = monotonic() + LOOK_FOR_BROKERS
-        self._looks = 0
-        self.cut_off = False
-        """Whether the client has no broker left, see `has_a_broker`; the thread sees to it then."""
         self.idempotent = str(config.get("enable.idempotence", True)).lower() == "true"
         """Whether messages of a partition are stored and reported in the order in which they were handed over."""
         self.suspicious = settings.max_message_bytes - 65_536
@@ -122,6 +116,12 @@ class Publisher:
         """Those whose names were found to be right."""
         self.polled_elsewhere = True
         """Whether reports may come in another thread than the event loop's. False only while the loop itself polls."""
+        self.moving = False
+        """Whether messages are being taken back from a client, to be handed to another."""
+        self._look_at_brokers = monotonic() + LOOK_FOR_BROKERS
+        self._looks = 0
+        self.cut_off = False
+        """Whether the client has no broker left, see `has_a_broker`; the thread sees to it then."""
         self._room = int(str(config["queue.buffering.max.messages"]))
         self._pools: dict[int, list[MessageBatch]] = {}
         self._under_way: set[Batch] = set()
@@ -190,7 +190,7 @@ class Publisher:
     def _begin(self, batch: Batch, topic: str) -> None:
         self._under_way.add(batch)
         if not self._connected:
-            self._find_broker(topic)
+            self._ensure_connected(topic)
         if self._waiting:
             self._line_up(batch, 0)
             return
@@ -205,7 +205,7 @@ class Publisher:
         if large or self._waiting or self._closed or topic not in self.topics:
             return self._one_by_publish(message, check_topic)
         if not self._connected:
-            self._find_broker(topic)
+            self._ensure_connected(topic)
         future: asyncio.Future[Receipt] = self._loop.create_future()
         one = _NEW_ONE(_One)  # what an __init__ would do, without the call
         one.publisher, one.message, one.future = self, message, future
@@ -373,10 +373,6 @@ class Publisher:
 
     # --- when nothing goes any more ----------------------------------------------------------------------------
 
-    def _find_broker(self, topic: str) -> None:
-        if self._connecting is None:
-            self._connecting = self._loop.create_task(self._connect(topic))
-
     def _look_for_brokers(self) -> None:
         """In the thread, as nothing was reported for a while."""
         if not self._connected or self._is_transactional or not (self._under_way or self.singles):
@@ -406,13 +402,17 @@ class Publisher:
         threading.Thread(target=before.close, name="commons-events-kafka-close", daemon=True).start()
         self._take_reports()
 
-    def move(self, message: Message, callback: ReportCallback, report: Report) -> None:
+    def move(self, message: Message, callback: Callable[[KafkaError | None, Report], None], report: Report) -> None:
         """Hand a message that one client gave back to the present one, for the partition that was chosen for it."""
         topic, value, key, headers, timestamp, _ = message
         milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
         partition = report.partition()
         assert partition is not None
         self.produce(topic, value, key, partition, callback, None, milliseconds, list(headers) if headers else None)
+
+    def _ensure_connected(self, topic: str) -> None:
+        if self._connecting is None:
+            self._connecting = self._loop.create_task(self._connect(topic))
 
     async def _connect(self, topic: str) -> None:
         """Find a broker within connect.timeout.ms, or fail what is under way: librdkafka itself tries for ever."""

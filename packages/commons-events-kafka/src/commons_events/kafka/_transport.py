@@ -219,8 +219,13 @@ class KafkaTransport(Transport):
         stored: list[StoredMessage] = []
         deadline = current_runtime().monotonic() + 30.0
         try:
-            consumer.assign([TopicPartition(topic, partition, offset or OFFSET_BEGINNING)])
-            while len(stored) < limit and current_runtime().monotonic() < deadline:
+            # A broker that has nothing more says so only after a while, so it is asked where the end is.
+            place = TopicPartition(topic, partition, offset or OFFSET_BEGINNING)
+            first, end = consumer.get_watermark_offsets(place, timeout=30)
+            following = max(first, offset)
+            if following < end:
+                consumer.assign([place])
+            while len(stored) < limit and following < end and current_runtime().monotonic() < deadline:
                 raw = consumer.poll(0.1)
                 if raw is None:
                     continue
@@ -228,6 +233,7 @@ class KafkaTransport(Transport):
                 if error is None:
                     message = cast("RawMessage", raw)
                     stored.append(StoredMessage(to_message(message), partition, message.offset()))
+                    following = message.offset() + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
                     break
                 elif not error.retriable():

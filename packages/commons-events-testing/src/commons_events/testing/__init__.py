@@ -6,6 +6,7 @@ The contract suite is `commons_events.testing.contracts`; it alone needs the ext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from commons_events.testing._given_when_then import Decided, Given, given
     from commons_events.testing._harness import EventTestHarness
     from commons_events.testing._mock_consumer import MockConsumer, MockDelivery
     from commons_events.testing._mock_producer import MockProducer, SentEvent
@@ -13,23 +14,29 @@ if TYPE_CHECKING:
     from commons_events.testing._wait import eventually
 
 __all__ = [
+    "Decided",
     "EventTestHarness",
+    "Given",
     "MockConsumer",
     "MockDelivery",
     "MockProducer",
     "RouterRun",
     "SentEvent",
     "eventually",
+    "given",
 ]
 
 _HOMES = {
+    "Decided": "_given_when_then",
     "EventTestHarness": "_harness",
+    "Given": "_given_when_then",
     "MockConsumer": "_mock_consumer",
     "MockDelivery": "_mock_consumer",
     "MockProducer": "_mock_producer",
     "RouterRun": "_router_run",
     "SentEvent": "_mock_producer",
     "eventually": "_wait",
+    "given": "_given_when_then",
 }
 
 

@@ -33,19 +33,26 @@ class RuntimeAhead(Runtime):
 
 
 class VirtualTime(Runtime):
-    """The runtime of an event loop whose time is virtual. `virtual_time` makes it."""
+    """The runtime of an event loop whose time is virtual: `virtual_time` makes it so, and a simulation's is.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ahead: float) -> None:
+    Args:
+        loop: the event loop, whose time is the only clock there is.
+        begun_at: what the clock shows at the beginning.
+        ahead: seconds by which `monotonic` is ahead of the loop's time.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, begun_at: datetime, ahead: float = 0.0) -> None:
         super().__init__()
         self._loop = loop
         self._begun = loop.time()
-        self._begun_at = datetime.now(UTC) + timedelta(seconds=ahead)
+        self._begun_at = begun_at
         self._ahead = ahead
 
     @property
     def passed(self) -> float:
-        """Seconds that have passed virtually."""
-        return self._loop.time() - self._begun
+        """Seconds that have passed virtually, to the nanosecond."""
+        # What the loop's clock showed at the beginning would else decide whether 4 s are 3.999999999996 s.
+        return round(self._loop.time() - self._begun, 9)
 
     def now(self) -> datetime:
         """See `Runtime.now`."""
@@ -104,7 +111,7 @@ def virtual_time(ahead: float = 0.0) -> Iterator[VirtualTime]:
 
     loop.time, loop.run_in_executor, selector.select = (lambda: passed), counted, select_at_once
     try:
-        runtime = VirtualTime(loop, ahead)
+        runtime = VirtualTime(loop, datetime.now(UTC) + timedelta(seconds=ahead), ahead)
         with use_runtime(runtime):
             yield runtime
     finally:

@@ -25,7 +25,7 @@ except ImportError as error:
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
-        for module in ("_broker", "_consumer", "_consuming", "_producer", "_router", "_serializer")
+        for module in ("_broker", "_consumer", "_consuming", "_event_store", "_producer", "_router", "_serializer")
     ),
     *(
         f"{__name__}._transport_{part}"
@@ -37,6 +37,7 @@ del pytest, pytest_asyncio
 from commons_events.testing.contracts._broker import FULL, SHORT, BrokerContract, Scale  # noqa: E402
 from commons_events.testing.contracts._consumer import ConsumerContract  # noqa: E402
 from commons_events.testing.contracts._contract import Contract, ContractError, requires  # noqa: E402
+from commons_events.testing.contracts._event_store import EventStoreContract  # noqa: E402
 from commons_events.testing.contracts._producer import ProducerContract  # noqa: E402
 from commons_events.testing.contracts._router import RouterContract  # noqa: E402
 from commons_events.testing.contracts._serializer import SerializerContract  # noqa: E402
@@ -49,6 +50,7 @@ __all__ = [
     "ConsumerContract",
     "Contract",
     "ContractError",
+    "EventStoreContract",
     "ProducerContract",
     "RouterContract",
     "Scale",

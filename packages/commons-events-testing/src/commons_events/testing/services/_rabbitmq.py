@@ -7,10 +7,12 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -20,11 +22,22 @@ from commons_events.testing.services._process import ServerProcess, accepts, fre
 from commons_events.testing.services._restartable import Restartable
 from commons_events.testing.services._service import ENVIRONMENT, Place, RunningService
 
-__all__ = ["CAPABILITIES", "PLUGINS", "LocalRabbitMQ", "RunningRabbitMQ", "given", "serves"]
+__all__ = [
+    "CAPABILITIES",
+    "PLUGINS",
+    "LocalRabbitMQ",
+    "RabbitMQOptions",
+    "RabbitMQSecurity",
+    "RunningRabbitMQ",
+    "given",
+    "serves",
+]
 
 CAPABILITIES = {
+    "alarms": "the alarm that blocks who publishes, raised and cleared",
     "consistent-hash": "exchanges of the type x-consistent-hash",
     "durability": "confirmed persistent messages outlive a kill -9 of the node",
+    "security": "a listener for TLS, and signing in by a certificate",
     "management": "the management API, and with it virtual hosts of a test's own",
     "signals": "the node killed, paused and started again",
     "streams": "queues of the type stream",
@@ -32,17 +45,56 @@ CAPABILITIES = {
 PLUGINS = ("rabbitmq_management", "rabbitmq_stream", "rabbitmq_consistent_hash_exchange")
 
 
+@dataclass(frozen=True)
+class RabbitMQOptions:
+    """What a node is asked for.
+
+    Args:
+        secured: with a listener for TLS, see `RunningRabbitMQ.security`.
+    """
+
+    secured: bool = False
+
+
+@dataclass(frozen=True)
+class RabbitMQSecurity:
+    """A listener for TLS, which signs in by password, or by the certificate (EXTERNAL)."""
+
+    url: str
+    """``amqps://user:password@host:port/vhost``."""
+    ca: Path
+    """The authority's certificate, which clients trust; PEM, as the others."""
+    certificate: Path
+    """A client's, whose common name is a user."""
+    key: Path
+
+
 class RunningRabbitMQ(RunningService):
     """A RabbitMQ node; tests keep apart by virtual host.
 
     Args:
         management_url: ``http://user:password@host:port`` of the management API.
+        control: runs ``rabbitmqctl`` with these arguments, where the node is ours.
+        security: its listener for TLS, if it was asked for.
         stated: as `RunningService`.
     """
 
-    def __init__(self, *, management_url: str, **stated: Any) -> None:
+    def __init__(
+        self,
+        *,
+        management_url: str,
+        control: Callable[[Sequence[str]], None] | None = None,
+        security: RabbitMQSecurity | None = None,
+        **stated: Any,
+    ) -> None:
         super().__init__(service="rabbitmq", **stated)
         self.management_url = management_url
+        self.security = security
+        self._control = control
+        if control is None:
+            self.lacks.setdefault("alarms", "its rabbitmqctl isn't ours to call")
+        if security is None:
+            self.lacks.setdefault("security", "it was not asked for a listener for TLS")
 
     @property
     def url(self) -> str:
@@ -74,6 +126,36 @@ class RunningRabbitMQ(RunningService):
             yield self.url_of(unique)
         finally:
             self.manage("DELETE", f"/api/vhosts/{unique}")
+
+    @contextmanager
+    def alarm(self) -> Iterator[None]:
+        """The memory alarm, for a block: the node takes no messages meanwhile.
+
+        Raises:
+            ServiceError: rabbitmqctl isn't ours to call, or refuses.
+        """
+        if self._control is None:
+            raise ServiceError("RabbitMQ: an alarm is raised by rabbitmqctl, which isn't ours to call")
+        self._control(["set_vm_memory_high_watermark", "0.00001"])
+        try:
+            yield
+        finally:
+            self._control(["set_vm_memory_high_watermark", "0.8"])
+
+    def close_connections(self, name: str = "") -> int:
+        """Force connections closed whose client names itself like this; returns how many there were.
+
+        Raises:
+            ServiceError: the management API doesn't answer.
+        """
+        closed = 0
+        for connection in self.manage("GET", "/api/connections"):
+            given = connection.get("client_properties", {}).get("connection_name", "")
+            if given.startswith(name):
+                with suppress(ServiceError):  # it is gone already
+                    self.manage("DELETE", f"/api/connections/{quote(connection['name'], safe='')}")
+                    closed += 1
+        return closed
 
     def manage(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call the management API: ``manage("GET", "/api/connections")``.
@@ -186,14 +268,19 @@ class LocalRabbitMQ:
         return f"RabbitMQ {match[1] if match else 'of no known version'}, {script}"
 
     def start(self, place: Place, options: object = None) -> RunningRabbitMQ:
-        """Start the port mapper and a node, and return once AMQP and the management API answer."""
-        del options
+        """Start the port mapper and a node, and return once AMQP and the management API answer.
+
+        Args:
+            place: where its files go.
+            options: a `RabbitMQOptions`, or None.
+        """
+        secured = isinstance(options, RabbitMQOptions) and options.secured
         script, mapper = _server(), _epmd()
         amqp, management, stream, distribution, mapping = (free_port() for _ in range(5))
         log = place.log("rabbitmq")
         for name in ("home", "data", "log"):
             (place.folder / name).mkdir()
-        configuration = {
+        configuration: dict[str, object] = {
             "listeners.tcp.1": f"127.0.0.1:{amqp}",
             "management.tcp.ip": "127.0.0.1",
             "management.tcp.port": management,
@@ -201,9 +288,15 @@ class LocalRabbitMQ:
             # So that a test sees its queues and connections soon.
             "collect_statistics_interval": 1000,
         }
+        plugins: tuple[str, ...] = PLUGINS
+        security = None
+        if secured:
+            security = _certificates(place.folder, f"amqps://guest:guest@127.0.0.1:{free_port()}/%2F")
+            configuration |= _secured(place.folder, urlsplit(security.url).port or 5671)
+            plugins = (*PLUGINS, "rabbitmq_auth_mechanism_ssl")
         lines = [f"{name} = {value}" for name, value in configuration.items()]
         (place.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (place.folder / "enabled_plugins").write_text(f"[{','.join(PLUGINS)}].\n", encoding="utf-8")
+        (place.folder / "enabled_plugins").write_text(f"[{','.join(plugins)}].\n", encoding="utf-8")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RABBITMQ_")} | {
             "HOME": str(place.folder / "home"),
             "ERL_EPMD_PORT": str(mapping),
@@ -224,6 +317,12 @@ class LocalRabbitMQ:
         )
         management_url = f"http://guest:guest@127.0.0.1:{management}"
 
+        def control(arguments: Sequence[str]) -> None:
+            command: list[str] = [str(script.with_name("rabbitmqctl")), "-q", *arguments]
+            run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+            if run.returncode:
+                raise ServiceError(f"rabbitmqctl {' '.join(arguments)}: {run.stdout}{run.stderr}")
+
         def launch() -> ServerProcess:
             wait_until(lambda: accepts(mapping), what="epmd", process=epmd)
             return ServerProcess([script], log=log, folder=place.folder, environment=environment)
@@ -236,9 +335,59 @@ class LocalRabbitMQ:
             description=self.find().partition(",")[0],
             address=f"amqp://guest:guest@127.0.0.1:{amqp}/%2F",
             management_url=management_url,
+            control=control,
+            security=security,
             log=log,
             servers={1: Restartable("RabbitMQ", launch, ready)},
             place=place,
             stop=epmd.stop,
         )
-        return running.started()
+        running.started()
+        if secured:
+            # Whom a certificate names; it has no password, so that it signs in by that alone.
+            running.manage("PUT", f"/api/users/{_CLIENT}", {"password_hash": "", "tags": ""})
+            everything = {"configure": ".*", "write": ".*", "read": ".*"}
+            running.manage("PUT", f"/api/permissions/%2F/{_CLIENT}", everything)
+        return running
+
+
+_CLIENT = "client.commons-events.test"
+
+
+def _certificates(folder: Path, url: str) -> RabbitMQSecurity:
+    """Write an authority's certificate, and one each for the node and a client, into the folder.
+
+    Raises:
+        WayUnavailableError: trustme, which makes them, isn't installed.
+    """
+    try:
+        import trustme
+    except ImportError:
+        raise WayUnavailableError(
+            'trustme is not installed, which makes certificates: pip install "commons-events-testing[tls]"'
+        ) from None
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    for name, leaf in (
+        ("node", authority.issue_cert("127.0.0.1", "localhost")),
+        ("client", authority.issue_cert(_CLIENT, common_name=_CLIENT)),
+    ):
+        leaf.private_key_pem.write_to_path(folder / f"{name}.key")
+        (folder / f"{name}.crt").write_bytes(b"".join(part.bytes() for part in leaf.cert_chain_pems))
+    return RabbitMQSecurity(url, folder / "ca.crt", folder / "client.crt", folder / "client.key")
+
+
+def _secured(folder: Path, port: int) -> dict[str, object]:
+    """The lines of rabbitmq.conf of a listener for TLS that asks for a certificate, and takes clients without one."""
+    return {
+        "listeners.ssl.1": f"127.0.0.1:{port}",
+        "ssl_options.cacertfile": folder / "ca.crt",
+        "ssl_options.certfile": folder / "node.crt",
+        "ssl_options.keyfile": folder / "node.key",
+        "ssl_options.verify": "verify_peer",
+        "ssl_options.fail_if_no_peer_cert": "false",
+        "ssl_cert_login_from": "common_name",
+        "auth_mechanisms.1": "PLAIN",
+        "auth_mechanisms.2": "AMQPLAIN",
+        "auth_mechanisms.3": "EXTERNAL",
+    }

@@ -8,14 +8,15 @@ import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 
 from commons_events.errors import DeserializationError
 from commons_events.event import Event
 from commons_events.memory import MemoryBroker, MemoryLimits
 from commons_events.producers import EventProducer, ProducerConfig
-from commons_events.runtime import Runtime, use_runtime
+from commons_events.runtime import use_runtime
+from commons_events.testing._virtual_time import VirtualTime
 from commons_events.testing.simulation._faults import Fault, FaultKind
 from commons_events.testing.simulation._history import Handled, History, Sent
 from commons_events.testing.simulation._loop import PROCESS, HangError, Process, SimulatedLoop
@@ -80,20 +81,13 @@ def _sender() -> ProducerConfig:
     return ProducerConfig(source="urn:simulation")
 
 
-class _VirtualRuntime(Runtime):
-    """The loop's time, and randomness from a seed."""
+class _SimulatedRuntime(VirtualTime):
+    """The loop's time, and randomness and ids from a seed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seed: int) -> None:
-        super().__init__()
-        self._loop = loop
+        super().__init__(loop, _EPOCH)
         self._seeded = random.Random(seed)
         self._ids = 0
-
-    def now(self) -> datetime:
-        return _EPOCH + timedelta(seconds=self._loop.time())
-
-    def monotonic(self) -> float:
-        return self._loop.time()
 
     def random(self) -> float:
         return self._seeded.random()
@@ -128,7 +122,7 @@ class _Run:
         self.steps = 0
         self.deliveries = 0
         self.loop = SimulatedLoop(self.before_step, scenario.max_steps)
-        self.runtime = _VirtualRuntime(self.loop, seed)
+        self.runtime = _SimulatedRuntime(self.loop, seed)
         self.lives: dict[str, _Life] = {}
         self.buried: list[asyncio.Task[object]] = []
         self.armed: dict[str, list[FaultKind]] = {}

@@ -1,0 +1,55 @@
+"""RabbitMQ: confirmed and never lost, at the raw client's speed, with asyncio's comfort.
+
+``broker="amqp://host"`` in `EventProducer` and `EventConsumer`; `RabbitMQProducer` and `RabbitMQConsumer` speak
+RabbitMQ's own words. The client is pika, in a thread of its own.
+"""
+
+from commons_events.rabbitmq._admin import (
+    Binding,
+    Difference,
+    Exchange,
+    Policy,
+    Queue,
+    QueueInfo,
+    RabbitMQAdmin,
+    Topology,
+)
+from commons_events.rabbitmq._consumer import RabbitMQConsumer
+from commons_events.rabbitmq._errors import (
+    ExclusiveQueueError,
+    InvalidHeaderError,
+    RoutingKeyError,
+    TopologyMismatchError,
+    UnknownExchangeError,
+    UnknownQueueError,
+    UnknownVirtualHostError,
+    UnroutableError,
+)
+from commons_events.rabbitmq._producer import RabbitMQProducer
+from commons_events.rabbitmq._queue import RabbitMQDelivery
+from commons_events.rabbitmq._subscription import RabbitMQSubscription
+from commons_events.rabbitmq._transport import RabbitMQTransport
+
+__all__ = [
+    "Binding",
+    "Difference",
+    "Exchange",
+    "ExclusiveQueueError",
+    "InvalidHeaderError",
+    "Policy",
+    "Queue",
+    "QueueInfo",
+    "RabbitMQAdmin",
+    "RabbitMQConsumer",
+    "RabbitMQDelivery",
+    "RabbitMQProducer",
+    "RabbitMQSubscription",
+    "RabbitMQTransport",
+    "RoutingKeyError",
+    "Topology",
+    "TopologyMismatchError",
+    "UnknownExchangeError",
+    "UnknownQueueError",
+    "UnknownVirtualHostError",
+    "UnroutableError",
+]

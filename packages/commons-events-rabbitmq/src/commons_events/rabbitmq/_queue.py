@@ -1,0 +1,266 @@
+"""Where one subscription stands in one queue: what is out, and what comes again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from heapq import heappop, heappush
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from pika.spec import BasicProperties
+
+from commons_events.errors import ConfigurationError
+from commons_events.message import Headers, Message
+from commons_events.rabbitmq._frames import KEY, read_attempts, to_message
+from commons_events.transport import DONE, Delivery, Outcome, Settler
+
+if TYPE_CHECKING:
+    from commons_events.rabbitmq._subscription import RabbitMQSubscription
+
+__all__ = ["Arrived", "QueueState", "RabbitMQDelivery", "first_attempt"]
+
+
+class Arrived(NamedTuple):
+    """A message as pika has read it."""
+
+    source: int
+    """The place of its queue in the subscription."""
+    tag: int
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    properties: BasicProperties
+    body: bytes
+
+
+class RabbitMQDelivery(Delivery):
+    """A delivery whose `Message` is made when somebody asks for it."""
+
+    __slots__ = ("_message", "arrived", "epoch", "state")
+
+    def __init__(self, arrived: Arrived, state: QueueState, epoch: int, attempt: int = 1) -> None:
+        self.arrived = arrived
+        self.state = state
+        self.epoch = epoch
+        """Which channel it came over: delivery tags count anew in each."""
+        self.settler: Settler = state.subscription
+        self.attempt = attempt
+        self.outcome: Outcome | None = None
+
+    partition = None
+
+    @property
+    def offset(self) -> int | None:  # type: ignore[override]  # read where it lies
+        """The message's place in a stream; None for a queue, which has none."""
+        table = self.arrived.properties.headers
+        found = table.get("x-stream-offset") if table else None
+        return found if isinstance(found, int) else None
+
+    @property
+    def message(self) -> Message:  # type: ignore[override]  # made late
+        """The message, with its headers; RabbitMQ's own are left out."""
+        try:
+            return self._message
+        except AttributeError:
+            arrived = self.arrived
+            self._message: Message = to_message(self.state.topic, arrived.properties, arrived.body)
+            return self._message
+
+    topic = property(attrgetter("state.topic"), doc="The topic, or the queue that was asked for.")
+
+    @property
+    def key(self) -> bytes | None:
+        """See `Delivery`."""
+        table = self.arrived.properties.headers
+        if not table or KEY not in table:
+            return None
+        return self.message.key
+
+    @property
+    def headers(self) -> Headers:
+        """See `Delivery`."""
+        return self.message.headers
+
+    @property
+    def value(self) -> bytes:
+        """See `Delivery`."""
+        return self.arrived.body
+
+    data = value
+    body = value
+
+    @property
+    def exchange(self) -> str:
+        """The exchange that it was published to."""
+        return self.arrived.exchange
+
+    @property
+    def routing_key(self) -> str:
+        """The routing key that it was published with."""
+        return self.arrived.routing_key
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether RabbitMQ has delivered it before, to whomever: it may have been handled then."""
+        return self.arrived.redelivered
+
+    @property
+    def properties(self) -> BasicProperties:
+        """AMQP's properties as pika has read them, RabbitMQ's own headers (``x-death`` …) included."""
+        return self.arrived.properties
+
+    def nack(self, delay: float | None = None, *, requeue: bool | None = None) -> Awaitable[None]:
+        """Failed: the message comes again.
+
+        Args:
+            delay: seconds until then, at least; None lets the consumer back off by the attempt.
+            requeue: None keeps the message here until then, before the others of its key. True gives it back to its
+                queue at once, for whichever consumer comes first; False takes it out of the queue, as
+                ``reject(requeue=False)`` does.
+        """
+        if requeue is None:
+            return super().nack(delay)
+        if delay is not None:
+            raise ValueError("nack: RabbitMQ's requeue knows no delay; give a delay or requeue, not both.")
+        return self._give_back(requeue)
+
+    def reject(
+        self, reason: str | None = None, error: BaseException | None = None, *, requeue: bool | None = None
+    ) -> Awaitable[None]:
+        """Never to be handled.
+
+        Args:
+            reason: why, for the dead letters of the consumer's ``dead_letter_topic``; see `Delivery.reject`.
+            error: the exception behind it.
+            requeue: in place of a reason, RabbitMQ's own words: False hands the message to the queue's dead-letter
+                exchange, which without one drops it; True gives it back to the queue.
+
+        Raises:
+            ConfigurationError: neither a reason nor requeue was given, or there is no dead-letter topic for the reason.
+        """
+        if requeue is not None:
+            if reason is not None:
+                raise ConfigurationError("reject: give a reason, for the dead-letter topic, or requeue; not both.")
+            return self._give_back(requeue)
+        if reason is None:
+            raise ConfigurationError(
+                "reject: give a reason, which goes to the consumer's dead_letter_topic; or requeue=False for the "
+                "queue's dead-letter exchange."
+            )
+        return super().reject(reason, error)
+
+    def _give_back(self, requeue: bool) -> Awaitable[None]:
+        if self.outcome is not None:
+            return DONE
+        self.outcome = Outcome.NACK if requeue else Outcome.ACK
+        return self.state.subscription.give_back(self, requeue)
+
+
+class QueueState:
+    """Where one subscription stands in one queue. Belongs to the event loop.
+
+    ``unfinished`` holds what was received and is not finished, by delivery tags, which follow the queue's order.
+    """
+
+    __slots__ = (
+        "due",
+        "held",
+        "name",
+        "out",
+        "parked",
+        "resume",
+        "schedule",
+        "subscription",
+        "topic",
+        "unfinished",
+    )
+
+    def __init__(self, topic: str, name: str, subscription: RabbitMQSubscription, resume: list[int]) -> None:
+        self.topic = topic
+        self.resume = resume
+        """See `Source`."""
+        self.name = name
+        """The queue's."""
+        self.subscription = subscription
+        self.forget()
+
+    def forget(self) -> None:
+        """The channel is gone: what is out is stale, and all of it comes again by itself."""
+        self.unfinished: dict[int, RabbitMQDelivery] = {}
+        """The delivery of each tag that counts: one that is not in here is stale."""
+        self.out = 0
+        """How many of them are with the user."""
+        self.schedule: list[tuple[float, int]] = []
+        """Heap of (time, tag) of what comes again."""
+        self.held: dict[bytes, list[int]] = {}
+        """For each key with something to come again: a heap of its tags, which are delivered in that order."""
+        self.due: dict[int, float] = {}
+        self.parked = 0
+        """How many were never handed out, since an earlier one of their key comes again first."""
+
+    def finish(self, delivery: RabbitMQDelivery) -> bool:
+        """Count a delivery as finished; False where it is stale, and counts no more."""
+        tag = delivery.arrived.tag
+        if self.unfinished.get(tag) is not delivery:
+            return False
+        del self.unfinished[tag]
+        self.out -= 1
+        if self.resume:
+            self._move_on(delivery)
+        return True
+
+    def _move_on(self, delivery: RabbitMQDelivery) -> None:
+        """Of a stream: let it go on behind what is finished."""
+        first = next(iter(self.unfinished.values()), None)
+        offset = first.offset if first is not None else (delivery.offset or 0) + 1
+        if offset is not None:
+            self.resume[0] = max(self.resume[0], offset)
+
+    def put_back(self, delivery: RabbitMQDelivery, due: float, attempt: int) -> bool:
+        """Let a delivery come again at ``due``, before anything of its key that was not delivered yet."""
+        tag = delivery.arrived.tag
+        if self.unfinished.get(tag) is not delivery:
+            return False
+        self.unfinished[tag] = RabbitMQDelivery(delivery.arrived, self, delivery.epoch, attempt)
+        self.out -= 1
+        key = delivery.key
+        if key is not None:
+            heappush(self.held.setdefault(key, []), tag)
+            self.due[tag] = due
+        heappush(self.schedule, (due, tag))
+        return True
+
+    def park(self, delivery: RabbitMQDelivery, key: bytes) -> None:
+        """Keep a delivery behind what comes again of its key."""
+        tag = delivery.arrived.tag
+        self.unfinished[tag] = delivery
+        heappush(self.held[key], tag)
+        self.parked += 1
+
+    def pop_due(self, now: float) -> RabbitMQDelivery | None:
+        """The next delivery that comes again by now, or None."""
+        while self.schedule and self.schedule[0][0] <= now:
+            tag = heappop(self.schedule)[1]
+            delivery = self.unfinished.get(tag)
+            if delivery is None:
+                continue
+            key = delivery.key
+            if key is None:
+                return delivery
+            queue = self.held.get(key)
+            if queue is None or queue[0] != tag or self.due.get(tag, 0.0) > now:
+                continue  # an earlier one of its key goes first, or it has an entry for a later time
+            heappop(queue)
+            if self.due.pop(tag, None) is None:
+                self.parked -= 1
+            if queue:
+                heappush(self.schedule, (self.due.get(queue[0], 0.0), queue[0]))
+            else:
+                del self.held[key]
+            return delivery
+        return None
+
+
+def first_attempt(arrived: Arrived) -> int:
+    """The attempt that a delivery is, as far as its headers tell."""
+    return 1 + read_attempts(arrived.properties)

@@ -1,0 +1,328 @@
+"""`RabbitMQSubscription`: deliveries to the event loop, and their outcomes back to RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING
+
+from commons_events.errors import TransportError
+from commons_events.message import Receipt
+from commons_events.rabbitmq._connection import IO, Link
+from commons_events.rabbitmq._queue import Arrived, QueueState, RabbitMQDelivery, first_attempt
+from commons_events.rabbitmq._receiver import Lost, Receiver, Source, Told
+from commons_events.rabbitmq._settings import LOGGER
+from commons_events.runtime import current_runtime
+from commons_events.transport import DONE, Delivery, Outcome, Settlement, Subscription
+
+if TYPE_CHECKING:
+    from commons_events.rabbitmq._transport import RabbitMQTransport
+
+__all__ = ["RabbitMQSubscription"]
+
+_ACK = Outcome.ACK
+_CLOSING = 10.0
+"""Seconds for which closing waits for RabbitMQ to have every acknowledgement."""
+
+
+class RabbitMQSubscription(Subscription):
+    """Consumers of one or several queues, on a channel of their own. Belongs to its event loop."""
+
+    header_prefix = "cloudEvents_"
+
+    def __init__(
+        self,
+        transport: RabbitMQTransport,
+        io: IO,
+        link: Link,
+        sources: Sequence[Source],
+        *,
+        prefetch: int,
+        max_unsettled: int,
+        temporary: bool = False,
+    ) -> None:
+        self._transport = transport
+        self._runtime = current_runtime()
+        self._max_unsettled = max_unsettled
+        self._temporary = temporary
+        """Whether the queues go with this subscription."""
+        self._sources = sources
+        self._states = [QueueState(source.topic, source.queue, self, source.resume) for source in sources]
+        self._scheduled: dict[QueueState, None] = {}
+        """The queues in which something comes again."""
+        self._epoch = 1
+        self._out = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        self._retrying: set[asyncio.Future[Receipt]] = set()
+        self._receiver = Receiver(io, link, sources, prefetch, self)
+
+    async def start(self) -> None:
+        """Consume; called once, by the transport."""
+        try:
+            await self._receiver.start()
+        except BaseException:
+            self._closed = True
+            raise
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues that are consumed."""
+        return tuple(source.queue for source in self._sources)
+
+    # --- receiving -----------------------------------------------------------------------------------------------
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """See `Subscription.receive`."""
+        await self._runtime.sleep(0)
+        while not self._closed:
+            batch = self._take(limit)
+            if batch:
+                return batch
+            self._waiter = waiter = asyncio.get_running_loop().create_future()
+            due = min((state.schedule[0][0] for state in self._scheduled if state.schedule), default=None)
+            if due is None or self._paused:
+                await waiter
+                continue
+            timer = self._runtime.call_later(max(0.0, due - self._runtime.monotonic()), self._wake)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        return ()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def on_arrival(self) -> None:
+        """See `Owner`."""
+        self._receiver.take()
+        self._wake()
+
+    def _take(self, limit: int) -> list[RabbitMQDelivery]:
+        """Up to ``limit`` deliveries: first what comes again, then new messages in the order of the queue."""
+        arrived = self._receiver.arrived
+        room = self._max_unsettled - self._out
+        if room < limit:
+            # What is out may be stale: then there is room all the same.
+            if room <= 0 and not any(isinstance(what, Lost) for what in list(arrived)):
+                return []
+            limit = max(room, 0)
+        if self._paused:
+            return []
+        taken: list[RabbitMQDelivery] = []
+        if self._scheduled:
+            self._take_again(taken, limit)
+        states, epoch, new = self._states, self._epoch, RabbitMQDelivery.__new__
+        count = len(taken)
+        while True:
+            try:
+                what = arrived[0]
+            except IndexError:
+                break
+            if isinstance(what, Arrived):
+                if count >= limit:
+                    break
+                try:
+                    popped = arrived.popleft()
+                except IndexError:  # the channel was lost between the two
+                    break
+                if popped is not what:
+                    arrived.appendleft(popped)
+                    continue
+                state = states[what.source]
+                properties = what.properties
+                attempt = first_attempt(what) if properties.headers else 1
+                if state.held:
+                    delivery = RabbitMQDelivery(what, state, epoch, attempt)
+                    key = delivery.key
+                    if key is not None and key in state.held:
+                        state.park(delivery, key)
+                        continue
+                delivery = new(RabbitMQDelivery)  # its __init__, spelled out: the call takes longer than all it does
+                delivery.arrived, delivery.state, delivery.epoch = what, state, epoch
+                delivery.settler, delivery.attempt, delivery.outcome = self, attempt, None
+                state.unfinished[what.tag] = delivery
+                state.out += 1
+                offset = delivery.offset if attempt == 1 else None
+                if offset is not None and not state.resume:
+                    state.resume.append(offset)  # the first of a stream
+                taken.append(delivery)
+                count += 1
+            elif isinstance(what, Lost):
+                arrived.popleft()
+                self._forget(what.epoch)
+                taken.clear()
+                count, epoch, limit = 0, self._epoch, max(limit, 1)
+            else:
+                if taken:
+                    break
+                arrived.popleft()
+                if what.retriable:
+                    self._receiver.again()
+                raise what
+        self._out += count
+        return taken
+
+    def _take_again(self, taken: list[RabbitMQDelivery], limit: int) -> None:
+        now = self._runtime.monotonic()
+        for state in list(self._scheduled):
+            while len(taken) < limit and (again := state.pop_due(now)) is not None:
+                state.out += 1
+                taken.append(again)
+            if not state.schedule:
+                del self._scheduled[state]
+
+    def _forget(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._out = 0
+        self._scheduled.clear()
+        for state in self._states:
+            state.forget()
+
+    # --- settling --------------------------------------------------------------------------------------------------
+
+    def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
+        """See `Subscription.settle`; acknowledgements go out at once, many in one."""
+        if self._closed:
+            return DONE
+        settled = 0
+        for delivery, outcome, delay in settlements:
+            if not isinstance(delivery, RabbitMQDelivery) or delivery.state.subscription is not self:
+                continue
+            state = delivery.state
+            if outcome is _ACK:
+                if state.finish(delivery):
+                    settled += 1
+                    self._receiver.settle(Told(delivery.epoch, delivery.arrived.tag))
+            elif outcome is Outcome.NACK and self._transport.settings.retry_queues:
+                if state.finish(delivery):
+                    settled += 1
+                    self._retry(delivery, delay)
+            else:
+                attempt = delivery.attempt + (outcome is Outcome.NACK)
+                if state.put_back(delivery, self._runtime.monotonic() + delay, attempt):
+                    settled += 1
+                    self._scheduled[state] = None
+        self._settled(settled)
+        return DONE
+
+    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
+        """See `Subscription.settle_delivery`."""
+        if outcome is not _ACK or not isinstance(delivery, RabbitMQDelivery):
+            return super().settle_delivery(delivery, outcome, delay)
+        if not self._closed and delivery.state.subscription is self and delivery.state.finish(delivery):
+            self._receiver.settle(Told(delivery.epoch, delivery.arrived.tag))
+            self._settled(1)
+        return DONE
+
+    def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:
+        """See `Subscription.settle_deliveries`."""
+        if outcome is not _ACK:
+            return super().settle_deliveries(deliveries, outcome)
+        if not self._closed:
+            settled, settle = 0, self._receiver.settle
+            for delivery in deliveries:
+                if (
+                    isinstance(delivery, RabbitMQDelivery)
+                    and delivery.state.subscription is self
+                    and delivery.state.finish(delivery)
+                ):
+                    settled += 1
+                    settle(Told(delivery.epoch, delivery.arrived.tag))
+            self._settled(settled)
+        return DONE
+
+    def give_back(self, delivery: RabbitMQDelivery, requeue: bool) -> Awaitable[None]:
+        """``basic.reject``: to the queue, or to its dead-letter exchange."""
+        if not self._closed and delivery.state.finish(delivery):
+            self._receiver.settle(Told(delivery.epoch, delivery.arrived.tag, requeue))
+            self._settled(1)
+        return DONE
+
+    def _settled(self, settled: int) -> None:
+        if settled:
+            full = self._out >= self._max_unsettled
+            self._out -= settled
+            if full or self._scheduled:
+                self._wake()
+
+    def _retry(self, delivery: RabbitMQDelivery, delay: float) -> None:
+        """Send the message to a queue that hands it back after ``delay``, and then acknowledge it here."""
+        sent = self._transport.retry(delivery, delay)
+        self._retrying.add(sent)
+
+        def done(future: asyncio.Future[Receipt]) -> None:
+            self._retrying.discard(sent)
+            error = None if future.cancelled() else future.exception()
+            if future.cancelled() or error is not None:
+                LOGGER.warning("a message could not be sent to its retry queue, so it is kept here: %s", error)
+                if not self._closed and delivery.epoch == self._epoch:
+                    state, tag = delivery.state, delivery.arrived.tag
+                    state.unfinished[tag] = delivery
+                    state.out += 1
+                    self._out += 1
+                    state.put_back(delivery, self._runtime.monotonic() + delay, delivery.attempt + 1)
+                    self._out -= 1
+                    self._scheduled[state] = None
+                    self._wake()
+            else:
+                self._receiver.settle(Told(delivery.epoch, delivery.arrived.tag))
+
+        sent.add_done_callback(done)
+
+    async def flush(self) -> None:
+        """See `Subscription.flush`."""
+        if self._retrying:
+            await asyncio.wait(list(self._retrying))
+            await asyncio.sleep(0)
+        if not self._closed:
+            await self._receiver.flush()
+
+    # --- what only some brokers can ------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """See `Pausable`; RabbitMQ goes on to send until the prefetch is reached."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """See `Pausable`."""
+        self._paused = False
+        self._wake()
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """See `Subscription.close`."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._closed:
+            return
+        try:
+            async with asyncio.timeout(_CLOSING):
+                await self.flush()
+        except TimeoutError:
+            LOGGER.warning("closing a RabbitMQ subscription: RabbitMQ did not answer within %g s", _CLOSING)
+        except TransportError as error:
+            LOGGER.warning("closing a RabbitMQ subscription: %s", error)
+        self._end()
+        await self._receiver.close()
+        if self._temporary:
+            await self._transport.delete_queues(self.queues)
+
+    def _end(self) -> None:
+        self._closed = True
+        self._wake()
+        self._transport.forget(self)
+
+    async def abandon(self) -> None:
+        """End as if the process had died: nothing more is acknowledged. For tests of redelivery."""
+        self._end()
+        await self._receiver.close(settle=False)

@@ -1,0 +1,322 @@
+"""`RabbitMQTransport`: the contract's words for RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+from commons_events.errors import (
+    ClosedError,
+    ConfigurationError,
+    InvalidTopicError,
+    TransportError,
+    WrongEventLoopError,
+)
+from commons_events.message import Message, PublishResult, Receipt
+from commons_events.rabbitmq._connection import IO, Link
+from commons_events.rabbitmq._frames import Properties
+from commons_events.rabbitmq._publisher import Publisher, Route
+from commons_events.rabbitmq._queue import RabbitMQDelivery
+from commons_events.rabbitmq._receiver import Source
+from commons_events.rabbitmq._settings import LOGGER, RabbitMQSettings
+from commons_events.rabbitmq._subscription import RabbitMQSubscription
+from commons_events.rabbitmq._topology import Step, Steps, group_queue, group_steps, retry_queue, retry_steps
+from commons_events.runtime import current_runtime
+from commons_events.transport import (
+    CONTRACT_VERSION,
+    Capabilities,
+    SubscribeRequest,
+    Transport,
+    TransportSettings,
+    check_topic_name,
+)
+
+__all__ = ["RabbitMQTransport"]
+
+_TEMPORARY = 600_000
+"""Milliseconds that the queue of a subscription without a group outlives a lost connection."""
+
+
+class RabbitMQTransport(Transport):
+    """Connections to RabbitMQ: ``amqp://user:password@host:5672,other:5672/vhost?option=value``.
+
+    A topic is an exchange of the type ``topic``, and a group's place in it a queue, ``TOPIC.GROUP``, that is bound to
+    it. Both are durable, made on first use, and stay. Belongs to the event loop of its first use; pika runs in a thread
+    of its own, with one connection for publishing and one for consuming.
+
+    Args:
+        url: the address; ``amqps://`` for TLS.
+        options: settings, in the words of RabbitMQ's URIs and of AMQP.
+
+    Raises:
+        ConfigurationError: a setting is unknown or wrong; the message names the nearest right one.
+    """
+
+    name: ClassVar[str] = "rabbitmq"
+    header_prefix: ClassVar[str] = "cloudEvents_"
+
+    def __init__(self, url: str = "amqp://localhost", **options: object) -> None:
+        self._open(TransportSettings(url=url, options=options))
+
+    @classmethod
+    def from_settings(cls, settings: TransportSettings) -> Self:
+        """See `Transport.from_settings`."""
+        made = cls.__new__(cls)
+        made._open(settings)
+        return made
+
+    def _open(self, settings: TransportSettings) -> None:
+        self.settings = RabbitMQSettings.of(settings)
+        """What the connections are made from."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._io: IO | None = None
+        self._publishing: Link | None = None
+        self._consuming: Link | None = None
+        self._publisher: Publisher | None = None
+        self._subscriptions: set[RabbitMQSubscription] = set()
+        self._closing: asyncio.Future[None] | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What holds on RabbitMQ with these settings."""
+        settings = self.settings
+        in_order = settings.single_active_consumer and not settings.retry_queues
+        counted = settings.retry_queues and settings.queue_type == "quorum"
+        return Capabilities(
+            contract=CONTRACT_VERSION,
+            # Consumers that compete for a queue get a key's messages side by side; one that is alone, in order.
+            ordering="key" if in_order else "none",
+            durability="broker" if settings.persistent else "process",
+            consumer_groups=True,
+            # A group's queue has what was published since it was made.
+            new_group_start="latest",
+            redelivery=True,
+            redelivery_delay=True,
+            # A classic queue keeps no count; of a quorum queue's, a member that nacks leaves the losses alone.
+            attempts=True if counted else "member",
+            settles_each=True,
+            publish_delay=False,
+            pause=True,
+            seek=False,
+            browse=False,
+            # AMQP can make exchanges and queues, and list none: see `RabbitMQAdmin`.
+            declare=False,
+            transactions=False,
+            binary_headers=True,
+            repeated_headers=False,
+            binary_keys=True,
+            tombstones=True,
+            # A queue with a limit drops or refuses, and never makes wait.
+            back_pressure=False,
+            max_message_bytes=settings.max_message_bytes,
+        )
+
+    def check_topic(self, topic: str) -> None:
+        """RabbitMQ's rule: a name of at most 255 bytes of UTF-8 that does not start with ``amq.``."""
+        check_topic_name(topic)
+        size = len(topic.encode())
+        if size > 255:
+            raise InvalidTopicError(f"The topic name {topic[:40]!r}… has {size} bytes of UTF-8; RabbitMQ takes 255.")
+        if topic.startswith("amq."):
+            raise InvalidTopicError(f"RabbitMQ keeps names that start with 'amq.' for itself: {topic!r}. Take another.")
+
+    # --- publishing ------------------------------------------------------------------------------------------------
+
+    def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
+        """See `Transport.publish`. What no group would get is an `UnroutableError`, unless ``mandatory`` is off.
+
+        A message's routing key is its CloudEvents type, so that other queues can be bound to some types alone.
+        """
+        if any(message.timestamp is None for message in messages):
+            now = current_runtime().now()  # RabbitMQ itself stamps nothing
+            messages = [m if m.timestamp is not None else m._replace(timestamp=now) for m in messages]
+        return self._usable_publisher().publish(messages, self.check_topic)
+
+    def publish_one(
+        self, message: Message, route: Route | None = None, timeout: float | None = None
+    ) -> asyncio.Future[Receipt]:
+        """As `publish`, for one message at the least cost; what is wrong with it raises.
+
+        Args:
+            message: what to publish.
+            route: the exchange, routing key and properties; None for the topic's.
+            timeout: seconds until it counts as failed, at least; None waits.
+        """
+        publisher = self._usable_publisher()
+        return publisher.publish_one(message, route or publisher.topic_route(message), timeout)
+
+    def _usable_publisher(self) -> Publisher:
+        publisher = self._publisher
+        if publisher is None or self._closing is not None or asyncio._get_running_loop() is not self._loop:
+            io = self._check_usable()
+            if self._publishing is None:
+                self._publishing = Link(io, self.settings, "publishing")
+            publisher = self._publisher = Publisher(io, self._publishing, self.settings)
+        return publisher
+
+    async def give_up(self, seconds: float | None) -> int:
+        """Wait for what was published; returns how many were not confirmed within ``seconds``."""
+        return 0 if self._publisher is None else await self._publisher.give_up(seconds)
+
+    def retry(self, delivery: RabbitMQDelivery, delay: float) -> asyncio.Future[Receipt]:
+        """Send a delivery to the queue that hands it back to its own after ``delay``, with the attempt counted."""
+        name, milliseconds = retry_queue(delivery.state.name, delay)
+        publisher = self._usable_publisher()
+        return publisher.publish_again(
+            delivery.message,
+            Route("", name, True, Properties(True)),
+            delivery.attempt,
+            lambda: retry_steps(self.settings, name, delivery.state.name, milliseconds),
+        )
+
+    # --- receiving -------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, request: SubscribeRequest) -> RabbitMQSubscription:
+        """See `Transport.subscribe`. Without a group the queue is one of its own, and goes with it.
+
+        Raises:
+            TopologyMismatchError: the topic or queue is there with other arguments.
+            UnknownQueueError: with ``passive``, it is not there.
+            ExclusiveQueueError: somebody has it for himself.
+            ConnectionLostError: nobody answered within ``connection_timeout``.
+            AuthorizationError: the user may not consume or declare it.
+        """
+        self._check_usable()
+        if not request.topics:
+            raise ConfigurationError("A subscription needs at least one topic.")
+        for topic in request.topics:
+            self.check_topic(topic)
+        group = request.group_id
+        expires = None if group is not None else _TEMPORARY
+        name = group if group is not None else f"temporary-{current_runtime().new_id()}"
+        sources = []
+        for topic in request.topics:
+            queue = group_queue(topic, name)
+            if len(queue.encode()) > 255:
+                raise ConfigurationError(
+                    f"The queue {queue[:60]!r}… of topic and group has over the 255 bytes that RabbitMQ takes. "
+                    "Shorten the topic or the group_id."
+                )
+            sources.append(self._source(topic, queue, group_steps, (topic, queue, expires)))
+        return await self._start(sources, request.max_unsettled, temporary=group is None)
+
+    async def consume(self, queues: Sequence[str], *, max_unsettled: int) -> RabbitMQSubscription:
+        """Consume queues that are there, whatever is bound to them; their names stand for the topic.
+
+        Raises:
+            UnknownQueueError: one is not there.
+            ExclusiveQueueError: somebody has it for himself.
+            ConnectionLostError: nobody answered within ``connection_timeout``.
+            AuthorizationError: the user may not read it.
+        """
+        self._check_usable()
+        sources = [self._source(queue, queue, queue_is_there, (queue,)) for queue in queues]
+        return await self._start(sources, max_unsettled, temporary=False)
+
+    def _source(self, topic: str, queue: str, steps: Any, arguments: tuple[Any, ...]) -> Source:
+        settings = self.settings
+
+        def made() -> Iterator[Step]:
+            found: Iterator[Step] = steps(settings, *arguments)
+            return found
+
+        given: dict[str, Any] = {}
+        if settings.stream_offset is not None:
+            given["x-stream-offset"] = settings.stream_offset
+        if settings.consumer_priority is not None:
+            given["x-priority"] = settings.consumer_priority
+        return Source(topic, queue, made, settings.exclusive, given)
+
+    async def _start(self, sources: Sequence[Source], max_unsettled: int, *, temporary: bool) -> RabbitMQSubscription:
+        io = self._check_usable()
+        if self._consuming is None:
+            self._consuming = Link(io, self.settings, "consuming")
+        subscription = RabbitMQSubscription(
+            self,
+            io,
+            self._consuming,
+            sources,
+            prefetch=min(self.settings.prefetch_count, max_unsettled, 65_535),
+            max_unsettled=max_unsettled,
+            temporary=temporary,
+        )
+        self._subscriptions.add(subscription)
+        try:
+            await subscription.start()
+        except BaseException:
+            self._subscriptions.discard(subscription)
+            raise
+        return subscription
+
+    def forget(self, subscription: RabbitMQSubscription) -> None:
+        """A subscription has ended."""
+        self._subscriptions.discard(subscription)
+
+    async def delete_queues(self, queues: Sequence[str]) -> None:
+        """Delete what a subscription without a group had; what cannot be deleted goes by itself later."""
+
+        def steps() -> Iterator[Step]:
+            for queue in queues:
+                yield f"Deleting queue {queue!r}", lambda channel, done: channel.queue_delete(queue, callback=done)  # noqa: B023  # it runs before the next
+
+        io, link = self._io, self._consuming
+        if io is None or link is None:
+            return
+
+        def delete(future: asyncio.Future[Any]) -> None:
+            if link.connection is None:
+                io.answer(future)
+            else:
+                Steps(link.connection, steps(), lambda error, _: done(error, future))
+
+        def done(error: TransportError | None, future: asyncio.Future[Any]) -> None:
+            if error is not None:
+                LOGGER.info("a temporary queue is left to expire: %s", error)
+            io.answer(future)
+
+        await io.ask(delete)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """See `Transport.flush`."""
+        if self._publisher is not None:
+            await self._publisher.flush()
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(subscription.close() for subscription in list(self._subscriptions)))
+        if self._publisher is not None:
+            await self._publisher.close()
+        if self._io is not None:
+            for link in (self._publishing, self._consuming):
+                if link is not None:
+                    await self._io.ask(link.close)
+            await self._io.stop()
+
+    def _check_usable(self) -> IO:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise WrongEventLoopError("This RabbitMQTransport belongs to another event loop, that of its first use.")
+        if self._closing is not None:
+            raise ClosedError("This RabbitMQ transport is closed; make a new one.")
+        if self._io is None:
+            self._io = IO(loop)
+        return self._io
+
+
+def queue_is_there(settings: RabbitMQSettings, queue: str) -> Iterator[Step]:
+    """Look for a queue, so that one that is not there is an error of its own."""
+    del settings
+    yield (
+        f"Consuming queue {queue!r}",
+        lambda channel, done: channel.queue_declare(queue, passive=True, callback=done),
+    )

@@ -1,0 +1,522 @@
+"""What `RabbitMQProducer` and `RabbitMQConsumer` add to the contracts, and what each bad input is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pika
+import pytest
+
+from commons_events.consumers import EventConsumer
+from commons_events.errors import (
+    AuthenticationError,
+    AuthorizationError,
+    ConfigurationError,
+    ConnectionLostError,
+    MessageTooLargeError,
+    PublishTimeoutError,
+    TopicFullError,
+)
+from commons_events.event import Event, registry
+from commons_events.message import Message, Receipt
+from commons_events.producers import EventProducer
+from commons_events.rabbitmq import (
+    Binding,
+    Exchange,
+    ExclusiveQueueError,
+    Queue,
+    RabbitMQAdmin,
+    RabbitMQConsumer,
+    RabbitMQDelivery,
+    RabbitMQProducer,
+    RabbitMQTransport,
+    Topology,
+    TopologyMismatchError,
+    UnknownExchangeError,
+    UnknownQueueError,
+    UnknownVirtualHostError,
+    UnroutableError,
+)
+from commons_events.testing.services import RunningRabbitMQ
+from commons_events.transport import SubscribeRequest
+
+pytestmark = pytest.mark.asyncio
+
+
+async def declare(url: str, *queues: Queue, exchange: str | None = None) -> None:
+    """Queues, each bound to the exchange by its own name."""
+    bindings = [Binding(exchange=exchange, queue=queue.name, routing_key=queue.name) for queue in queues if exchange]
+    async with RabbitMQAdmin(url) as admin:
+        exchanges = [Exchange(name=exchange, type="direct")] if exchange else []
+        await admin.declare(Topology(exchanges=exchanges, queues=queues, bindings=bindings))
+
+
+async def messages_in(url: str, queue: str, count: int) -> None:
+    """Wait until a queue has so many messages ready."""
+    async with RabbitMQAdmin(url) as admin, asyncio.timeout(60):
+        while (await admin.queue(queue)).messages != count:  # noqa: ASYNC110  # it is about another process
+            await asyncio.sleep(0.05)
+
+
+async def take(consumer: EventConsumer, count: int = 1) -> list[RabbitMQDelivery]:
+    taken: list[RabbitMQDelivery] = []
+    async with asyncio.timeout(60):
+        while len(taken) < count:
+            for delivery in await consumer.receive(count - len(taken)):
+                assert isinstance(delivery, RabbitMQDelivery)
+                taken.append(delivery)
+    return taken
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_a_message_arrives_with_all_that_amqp_says_of_it(rabbitmq_vhost: str, kind: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q", type=kind), exchange="events")  # type: ignore[arg-type]
+    async with (
+        RabbitMQProducer(rabbitmq_vhost) as producer,
+        RabbitMQConsumer(rabbitmq_vhost, queue="q", prefetch_count=5) as consumer,
+    ):
+        receipt = await producer.publish(
+            "events", "q", b"raw", key="k", headers={"h": "v"}, priority=3, expiration=500, persistent=False
+        )
+        assert receipt.topic == "events"
+        (message,) = await take(consumer)
+        assert (message.body, message.key, message.headers) == (b"raw", b"k", (("h", b"v"),))
+        assert (message.exchange, message.routing_key, message.topic) == ("events", "q", "q")
+        assert (message.redelivered, message.attempt) == (False, 1)
+        properties = message.properties
+        assert properties.message_id == receipt.message_id
+        assert (properties.priority, properties.expiration, properties.delivery_mode) == (3, "500000", 1)
+        await message.ack()
+
+
+async def test_events_follow_the_amqp_binding_of_cloudevents(rabbitmq_vhost: str) -> None:
+    """Seen by pika alone: a property for the content type, cloudEvents_… for the rest; and the colon is read too."""
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    with registry.isolated():
+
+        class Happened(Event):
+            event_type = "rabbitmq-tests.cloud"
+            number: int
+
+        event = Happened(number=1)
+        async with RabbitMQProducer(rabbitmq_vhost, source="urn:tests") as producer:
+            await producer.publish("", "q", event)
+        connection = await asyncio.to_thread(pika.BlockingConnection, pika.URLParameters(rabbitmq_vhost))
+        channel = connection.channel()
+        while True:
+            method, properties, _ = channel.basic_get("q", auto_ack=True)
+            if method is not None:
+                break
+        assert properties is not None
+        assert properties.content_type == "application/json"
+        assert properties.headers is not None
+        assert properties.headers["cloudEvents_type"] == "rabbitmq-tests.cloud"
+        assert properties.headers["cloudEvents_specversion"] == "1.0"
+        assert properties.headers["cloudEvents_id"] == event.event_id
+        assert properties.headers["cloudEvents_source"] == "urn:tests"
+        assert isinstance(properties.headers["cloudEvents_time"], str)
+        colon = {
+            name.replace("cloudEvents_", "cloudEvents:"): value
+            for name, value in properties.headers.items()
+            if name.startswith("cloudEvents_")
+        }
+        channel.basic_publish(
+            "",
+            "q",
+            b'{"number": 2}',
+            pika.BasicProperties(content_type="application/json", headers=colon),  # type: ignore[no-untyped-call]
+        )
+        connection.close()
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+            (message,) = await take(consumer)
+            found = message.event()
+            assert isinstance(found, Happened)
+            assert (found.number, found.event_id, found.source) == (2, event.event_id, "urn:tests")
+            await message.ack()
+
+
+async def test_requeued_messages_come_again_to_whoever_is_first(rabbitmq_vhost: str) -> None:
+    await declare(
+        rabbitmq_vhost, Queue(name="q", type="quorum", dead_letter_exchange="", dead_letter_routing_key="dead")
+    )
+    await declare(rabbitmq_vhost, Queue(name="dead"))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        await producer.publish("", "q", b"value")
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+        (message,) = await take(consumer)
+        await message.nack(requeue=True)
+        (message,) = await take(consumer)
+        assert message.redelivered
+        assert message.attempt == 2
+        with pytest.raises(ValueError, match="not both"):
+            await message.nack(1.0, requeue=True)
+        with pytest.raises(ConfigurationError, match="dead_letter_topic"):
+            await message.reject("bad")
+        with pytest.raises(ConfigurationError, match="requeue=False"):
+            await message.reject()
+        await message.nack(0.01)
+        (message,) = await take(consumer)
+        assert message.attempt == 3
+        await message.reject(requeue=False)
+        await message.reject(requeue=True)  # the first one wins
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="dead") as undertaker:
+        (letter,) = await take(undertaker)
+        assert letter.body == b"value"
+        assert letter.properties.headers is not None
+        assert letter.properties.headers["x-death"][0]["reason"] == "rejected"
+        assert letter.headers == ()
+        await letter.ack()
+
+
+async def test_a_delivery_limit_leads_to_the_dead_letters_at_least_once(rabbitmq_vhost: str) -> None:
+    limited = Queue(
+        name="q",
+        delivery_limit=2,
+        dead_letter_exchange="",
+        dead_letter_routing_key="dead",
+        dead_letter_strategy="at-least-once",
+        overflow="reject-publish",
+    )
+    await declare(rabbitmq_vhost, limited, Queue(name="dead"))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        await producer.publish("", "q", b"poison")
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+        for attempt in (1, 2, 3):
+            (message,) = await take(consumer)
+            assert message.attempt == attempt
+            await message.nack(requeue=True)
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="dead") as undertaker:
+        (letter,) = await take(undertaker)
+        assert letter.body == b"poison"
+        await letter.ack()
+
+
+async def test_only_so_many_are_out_as_prefetched(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q", type="classic"))
+    async with (
+        RabbitMQProducer(rabbitmq_vhost) as producer,
+        RabbitMQConsumer(rabbitmq_vhost, queue="q", prefetch_count=3) as consumer,
+    ):
+        await asyncio.gather(*(producer.publish("", "q", b"%d" % number) for number in range(10)))
+        out = await take(consumer, 3)
+        await messages_in(rabbitmq_vhost, "q", 7)
+        assert await consumer.receive(10, timeout=0.3) == []
+        for message in out:
+            await message.ack()
+        assert len(await take(consumer, 3)) == 3
+
+
+async def test_a_key_keeps_its_order_where_one_is_nacked(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        for number in range(6):
+            await producer.publish("", "q", b"%d" % number, key=b"ab"[number % 2 : number % 2 + 1])
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+        (first,) = await take(consumer)
+        await first.nack(0.3)
+        received = [message.body for message in await take(consumer, 6)]
+        assert received.index(b"0") < received.index(b"2") < received.index(b"4")
+        assert received[:3] == [b"1", b"3", b"5"]
+
+
+async def test_the_highest_priority_consumes(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q", type="classic"))
+    async with (
+        RabbitMQProducer(rabbitmq_vhost) as producer,
+        RabbitMQConsumer(rabbitmq_vhost, queue="q", prefetch_count=2) as low,
+        RabbitMQConsumer(rabbitmq_vhost, queue="q", prefetch_count=2, consumer_priority=5) as high,
+    ):
+        for number in range(3):
+            await producer.publish("", "q", b"%d" % number)
+        assert [message.body for message in await take(high, 2)] == [b"0", b"1"]
+        assert [message.body for message in await take(low)] == [b"2"]
+
+
+async def test_a_stream_is_read_from_an_offset_and_goes_on_after_a_lost_connection(
+    rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str
+) -> None:
+    rabbitmq_service.require("streams", "management")
+    await declare(rabbitmq_vhost, Queue(name="s", type="stream"))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        for number in range(20):
+            await producer.publish("", "s", b"%d" % number)
+    for offset, first in (("first", 0), (7, 7), ("7", 7)):
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="s", prefetch_count=100, stream_offset=offset) as consumer:
+            messages = await take(consumer, 20 - first)
+            assert [message.offset for message in messages] == list(range(first, 20))
+            assert [message.body for message in messages] == [b"%d" % number for number in range(first, 20)]
+    async with RabbitMQConsumer(
+        rabbitmq_vhost, queue="s", prefetch_count=100, stream_offset="first", client_id="the-reader"
+    ) as consumer:
+        messages = await take(consumer, 20)
+        for number in (0, 1, 2, 4):  # 3 is not finished
+            await messages[number].ack()
+        async with asyncio.timeout(60):
+            while not await asyncio.to_thread(rabbitmq_service.close_connections, "the-reader"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        again = await take(consumer, 17)
+        assert [message.offset for message in again] == list(range(3, 20))
+        for message in again:
+            await message.ack()
+        assert await consumer.receive(10, timeout=0.2) == []
+
+
+async def test_a_nacked_message_waits_in_a_retry_queue(rabbitmq_vhost: str) -> None:
+    """It takes no room of the prefetch, outlives its consumer, and its attempts are counted in the group."""
+    settings: dict[str, Any] = {"broker": rabbitmq_vhost, "topics": ["t"], "group_id": "g"}
+    options = {"retry_queues": True, "prefetch_count": 1}
+    async with EventConsumer(**settings, options=options) as consumer:
+        async with RabbitMQProducer(rabbitmq_vhost) as producer:
+            for value in (b"fails", b"passes"):
+                await producer.publish("t", "", value, key="k", headers={"h": "v"})
+        (first,) = await take(consumer)
+        assert (first.body, first.attempt) == (b"fails", 1)
+        await first.nack(3.0)
+        (second,) = await take(consumer)
+        assert second.body == b"passes", "the one that waits is not with the consumer"
+        await second.ack()
+    async with EventConsumer(**settings, options=options) as consumer:
+        (again,) = await take(consumer)
+        assert (again.body, again.key, again.headers) == (b"fails", b"k", (("h", b"v"),))
+        assert again.attempt == 2
+        assert again.message.timestamp == first.message.timestamp
+        await again.ack()
+
+
+async def test_what_is_never_confirmed_is_reported(rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str) -> None:
+    rabbitmq_service.require("alarms")
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    async with RabbitMQProducer(rabbitmq_vhost, delivery_timeout=1.0) as producer:
+        await producer.publish("", "q", b"before")
+        with rabbitmq_service.alarm():
+            async with asyncio.timeout(60):
+                with pytest.raises(PublishTimeoutError, match="delivery_timeout"):
+                    while True:  # until RabbitMQ has heard of its alarm
+                        await producer.publish("", "q", b"during")
+        await producer.publish("", "q", b"after")
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+async def test_an_unroutable_message_is_an_error(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q"), exchange="events")
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        sent = [producer.publish("events", key, b"same") for key in ("q", "nowhere", "q", "nowhere", "q")]
+        results = await asyncio.gather(*sent, return_exceptions=True)
+        assert [type(result) for result in results] == [Receipt, UnroutableError, Receipt, UnroutableError, Receipt]
+        assert "NO_ROUTE" in str(results[1])
+        assert "'nowhere'" in str(results[1])
+        await producer.publish("events", "nowhere", b"dropped knowingly", mandatory=False)
+        with registry.isolated():
+
+            class Happened(Event):
+                event_type = "rabbitmq-tests.unroutable"
+
+            with pytest.raises(UnroutableError, match="start a consumer of the topic first"):
+                await producer.send("a-topic-without-a-group", Happened())
+    await messages_in(rabbitmq_vhost, "q", 3)
+
+
+async def test_an_unknown_exchange_is_an_error_and_harms_no_other(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q"), exchange="events")
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        before = [producer.publish("events", "q", b"before") for _ in range(50)]
+        lost = producer.publish("evnts", "q", b"never")
+        after = [producer.publish("events", "q", b"after") for _ in range(50)]
+        with pytest.raises(UnknownExchangeError, match="404 .*evnts"):
+            await lost
+        await asyncio.gather(*before, *after)
+        # One that was there and is deleted behind our back closes the channel, and what it takes along is sent again.
+        async with RabbitMQAdmin(rabbitmq_vhost) as admin:
+            await admin.declare(Topology(exchanges=[Exchange(name="gone", type="fanout")]))
+            await producer.publish("gone", "", b"", mandatory=False)
+            await admin.delete_exchange("gone")
+        mixed = [producer.publish(("gone", "events")[number % 2], "q", b"mixed") for number in range(50)]
+        results = await asyncio.gather(*mixed, return_exceptions=True)
+        assert {type(result) for result in results[::2]} == {UnknownExchangeError}
+        assert {type(result) for result in results[1::2]} == {Receipt}
+
+
+async def test_an_unknown_queue_is_an_error(rabbitmq_vhost: str) -> None:
+    with pytest.raises(UnknownQueueError, match="404 .*no-such-queue"):
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="no-such-queue"):
+            pass
+    transport = RabbitMQTransport(rabbitmq_vhost, passive=True)
+    with pytest.raises(UnknownQueueError, match="orders.billing"):
+        await transport.subscribe(SubscribeRequest(topics=("orders",), group_id="billing"))
+    (refused,) = await transport.publish([Message("orders", b"")])
+    assert isinstance(refused, UnknownExchangeError)
+    await transport.close()
+
+
+async def test_a_second_exclusive_consumer_is_an_error(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q", type="classic"))
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q", exclusive=True):
+        with pytest.raises(ExclusiveQueueError, match="403 .*exclusive"):
+            async with RabbitMQConsumer(rabbitmq_vhost, queue="q"):
+                pass
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q"):
+        pass
+    connection = await asyncio.to_thread(pika.BlockingConnection, pika.URLParameters(rabbitmq_vhost))
+    connection.channel().queue_declare("mine", exclusive=True)
+    with pytest.raises(ExclusiveQueueError, match="405 .*mine"):
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="mine"):
+            pass
+    connection.close()
+
+
+async def test_a_queue_with_other_arguments_is_an_error(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="orders.billing", type="classic"))
+    transport = RabbitMQTransport(rabbitmq_vhost)
+    with pytest.raises(TopologyMismatchError, match="406 .*x-queue-type.*'quorum' but current is"):
+        await transport.subscribe(SubscribeRequest(topics=("orders",), group_id="billing"))
+    await transport.close()
+
+
+async def test_who_may_not_is_told(rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str) -> None:
+    name, vhost = rabbitmq_service.unique("user"), urlsplit(rabbitmq_vhost).path[1:]
+    await declare(rabbitmq_vhost, Queue(name="q"), exchange="events")
+    rabbitmq_service.manage("PUT", f"/api/users/{name}", {"password": "secret", "tags": ""})
+    try:
+        address = urlsplit(rabbitmq_vhost)
+        url = address._replace(netloc=f"{name}:secret@{address.hostname}:{address.port}").geturl()
+        for wrong, error in (
+            (url, AuthorizationError),
+            (url.replace("secret", "wrong"), AuthenticationError),
+            (rabbitmq_vhost.replace(vhost, "no-such-vhost"), UnknownVirtualHostError),
+        ):
+            transport = RabbitMQTransport(wrong)
+            with pytest.raises(error, match="403|530") as caught:
+                await transport.subscribe(SubscribeRequest(topics=("t",), group_id="g"))
+            await transport.close()
+            producer = RabbitMQProducer(wrong)
+            with pytest.raises(error):
+                await producer.publish("events", "q", b"")
+            await producer.close()
+            assert "wrong" not in str(caught.value)
+            assert "secret" not in str(caught.value)
+        nothing = {"configure": "^$", "write": "^$", "read": "^$"}
+        rabbitmq_service.manage("PUT", f"/api/permissions/{vhost}/{name}", nothing)
+        with pytest.raises(AuthorizationError, match="403 .*access to"):
+            async with RabbitMQConsumer(url, queue="q"):
+                pass
+        async with RabbitMQProducer(url) as producer, asyncio.timeout(60):
+            with pytest.raises(AuthorizationError, match="403 .*exchange 'events'"):
+                await producer.publish("events", "q", b"")
+        rabbitmq_service.manage("PUT", f"/api/permissions/{vhost}/{name}", {**nothing, "write": "events"})
+        async with RabbitMQProducer(url) as producer:
+            await producer.publish("events", "q", b"may write, and not look")
+    finally:
+        rabbitmq_service.manage("DELETE", f"/api/users/{name}")
+
+
+async def test_a_message_over_a_limit_is_an_error(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q", type="classic", max_length=1, overflow="reject-publish"))
+    async with RabbitMQProducer(rabbitmq_vhost, max_message_bytes=1000) as producer:
+        with pytest.raises(MessageTooLargeError, match="1,000"):
+            await producer.publish("", "q", b"x" * 1001)
+        await producer.publish("", "q", b"fits")
+        with pytest.raises(TopicFullError, match="reject-publish"):
+            await producer.publish("", "q", b"no room")
+
+
+async def test_something_else_at_the_port() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    producer = RabbitMQProducer(f"amqp://127.0.0.1:{port}", connection_timeout=500)
+    with pytest.raises(ConnectionLostError, match=str(port)):
+        await producer.publish("", "q", b"")
+    await producer.close()
+    server.close()
+
+
+async def test_the_next_address_is_taken(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    dead = urlsplit(rabbitmq_vhost)
+    dead = dead._replace(netloc=dead.netloc.replace(str(dead.port), "1"))
+    async with RabbitMQProducer([dead.geturl(), rabbitmq_vhost]) as producer:
+        await producer.publish("", "q", b"")
+
+
+async def test_an_alarm_makes_publishing_wait_and_says_so(
+    rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rabbitmq_service.require("alarms")
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer, RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+        await producer.publish("", "q", b"before")
+        with caplog.at_level(logging.WARNING, "commons_events.rabbitmq"):
+            with rabbitmq_service.alarm():
+                waiting = [producer.publish("", "q", b"%d" % number) for number in range(100)]
+                await until(lambda: "connection.blocked" in caplog.text)
+                done, _ = await asyncio.wait(waiting[50:], timeout=0.5)
+                assert not done
+                (before,) = await take(consumer)  # who consumes goes on
+                await before.ack()
+            await asyncio.gather(*waiting)
+        await until(lambda: "connection.unblocked" in caplog.text)
+        assert {message.body for message in await take(consumer, 100)} == {b"%d" % number for number in range(100)}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  # it is about another process
+            await asyncio.sleep(0.05)
+
+
+async def test_credentials_are_asked_for_each_connection(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    asked: list[str] = []
+
+    async def credentials() -> tuple[str, str]:
+        asked.append("async")
+        return "guest", "guest"
+
+    def blocking() -> tuple[str, str]:
+        asked.append("blocking")
+        return "guest", "guest"
+
+    def broken() -> tuple[str, str]:
+        raise OSError("the vault is sealed")
+
+    address = urlsplit(rabbitmq_vhost)
+    url = address._replace(netloc=f"nobody:wrong@{address.hostname}:{address.port}").geturl()
+    for function in (credentials, blocking):
+        async with RabbitMQProducer(url, credentials=function) as producer:
+            await producer.publish("", "q", b"")
+    assert asked == ["async", "blocking"]
+    producer = RabbitMQProducer(url, credentials=broken)
+    with pytest.raises(AuthenticationError, match="the vault is sealed"):
+        await producer.publish("", "q", b"")
+    await producer.close()
+
+
+async def test_unified_clients_share_a_topics_messages_with_foreign_queues(rabbitmq_vhost: str) -> None:
+    """A topic is an exchange: a queue of somebody else's can be bound to some event types of it."""
+    with registry.isolated():
+
+        class Created(Event):
+            event_type = "user.created"
+
+        class Deleted(Event):
+            event_type = "user.deleted"
+
+        async with EventConsumer(broker=rabbitmq_vhost, topics=["users"], group_id="mine") as consumer:
+            await declare(rabbitmq_vhost, Queue(name="deleted"))
+            async with RabbitMQAdmin(rabbitmq_vhost) as admin:
+                binding = Binding(exchange="users", queue="deleted", routing_key="user.deleted")
+                await admin.declare(Topology(bindings=[binding]))
+            async with EventProducer(broker=rabbitmq_vhost) as producer:
+                await producer.send_batch("users", [Created(), Deleted(), Created()])
+            assert len(await take(consumer, 3)) == 3
+        await messages_in(rabbitmq_vhost, "deleted", 1)

@@ -1,0 +1,294 @@
+"""`AggregateRoot`: state that changes by events alone."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, TypeVar
+
+from commons_events.errors import (
+    AggregateDefinitionError,
+    EventOrderError,
+    ForeignEventError,
+    InvalidAggregateIdError,
+    MissingHandlerError,
+)
+from commons_events.event import Event
+from commons_events.sourcing._domain_event import DomainEvent
+from commons_events.sourcing._snapshots import SnapshotPolicy
+
+__all__ = ["MAX_ID_LENGTH", "A", "AggregateRoot", "check_aggregate_id", "fresh", "handler_name"]
+
+A = TypeVar("A", bound="AggregateRoot")
+
+MAX_ID_LENGTH = 255
+"""Characters of an aggregate's id."""
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_NO_ID: Any = None
+
+
+class _Handlers(dict[type[Event], Callable[[Any, Any], object]]):
+    """An aggregate class's handlers by event class; each is looked up once."""
+
+    def __init__(self, aggregate_class: type[AggregateRoot]) -> None:
+        super().__init__()
+        self._aggregate_class = aggregate_class
+
+    def __missing__(self, event_class: type[Event]) -> Callable[[Any, Any], object]:
+        handler = _find_handler(self._aggregate_class, event_class)
+        self[event_class] = handler
+        return handler
+
+
+class AggregateRoot:
+    """The root of an aggregate (DDD): it decides by commands, and changes by events alone.
+
+    A command is a method that checks what it must and calls ``self.apply(SomethingHappened(aggregate_id=self.id, …))``.
+    A handler ``handle_something_happened(self, event)`` changes the state; it is found by the name of the event's
+    class, or of the nearest class that it derives from. Handlers run again whenever the aggregate is loaded, so they
+    only change attributes of ``self`` and refuse nothing.
+
+    A subclass's ``__init__`` takes the id as its only required argument, calls ``super().__init__(id)`` and sets the
+    attributes that a new aggregate has.
+
+    Args:
+        id: what tells the aggregate from all others of the store, of whatever class; 1 to 255 characters.
+
+    Class attributes:
+        category: of the aggregates' streams; by default the class's name. State it before the class is renamed.
+        snapshot_policy: when a snapshot is kept; by default never.
+        snapshot_version: count it up when older snapshots no longer hold, for a reason that is not in ``__init__`` or
+            a handler; changes of those are noticed by themselves.
+
+    Raises:
+        InvalidAggregateIdError: the id is empty, too long or no text.
+    """
+
+    # All of the framework's own is in slots, so that vars(aggregate) is the state and nothing else.
+    __slots__ = ("_id", "_origin", "_pending", "_snapshot", "_version")
+
+    category: ClassVar[str] = ""
+    snapshot_policy: ClassVar[SnapshotPolicy | None] = None
+    snapshot_version: ClassVar[int] = 1
+    _handlers: ClassVar[_Handlers]
+
+    def __init__(self, id: str) -> None:
+        self._id = check_aggregate_id(id, type(self).__qualname__)
+        self._version = 0
+        self._pending: list[DomainEvent] = []
+        self._origin: object = None
+        """The store that it was loaded from or saved to."""
+        self._snapshot: Any = None
+        """What is known of the newest snapshot."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._handlers = _Handlers(cls)
+        for name, member in vars(cls).items():
+            if name.startswith("handle_") and (
+                inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
+            ):
+                raise AggregateDefinitionError(
+                    f"{cls.__qualname__}.{name} is async, and a handler only changes the aggregate's attributes. Do "
+                    "what has to be awaited before the event is applied, or in a projection."
+                )
+
+    @property
+    def id(self) -> str:
+        """What tells the aggregate from all others of the store."""
+        try:
+            return self._id
+        except AttributeError:
+            raise _not_initialized(self) from None
+
+    @property
+    def version(self) -> int:
+        """How many events it has applied: the version of the last one, those included that are not saved yet."""
+        return self._version
+
+    @property
+    def saved_version(self) -> int:
+        """The version of the last event that is stored; 0 for a new aggregate."""
+        return self._version - len(self._pending)
+
+    @property
+    def pending_events(self) -> tuple[DomainEvent, ...]:
+        """The events that were applied and are not saved yet, in order."""
+        return tuple(self._pending)
+
+    def apply(self, event: DomainEvent) -> None:
+        """Let an event happen: its handler changes the state, and the event waits to be saved.
+
+        What a handler raises reaches the caller, and the event then did not happen.
+
+        Args:
+            event: of this aggregate. Its ``aggregate_version`` is set here.
+
+        Raises:
+            ForeignEventError: it is another aggregate's, or no `DomainEvent`.
+            MissingHandlerError: the aggregate has no handler for it.
+            EventOrderError: it was applied before.
+        """
+        try:
+            pending, version = self._pending, self._version + 1
+        except AttributeError:
+            raise _not_initialized(self) from None
+        if not isinstance(event, DomainEvent):
+            raise ForeignEventError(
+                f"{_name(self)} cannot apply {event!r:.100}: it is no DomainEvent. Derive its class from "
+                "commons_events.sourcing.DomainEvent."
+            )
+        if event.aggregate_id != self._id:
+            raise _foreign(self, event)
+        if event.aggregate_version:
+            raise EventOrderError(
+                f"{_name(self)} cannot apply {type(event).__qualname__} {event.event_id!r}: it was applied before, as "
+                f"version {event.aggregate_version}. Make a new event for what happens again."
+            )
+        handler = self._handlers[type(event)]
+        event.placed(version)
+        try:
+            handler(self, event)
+        except BaseException:
+            vars(event)["aggregate_version"] = 0
+            raise
+        self._version = version
+        pending.append(event)
+
+    def replay(self, events: Iterable[Event]) -> None:
+        """Bring the aggregate on by events that are stored; they are not to be saved again.
+
+        Args:
+            events: `DomainEvent` s, those that follow its ``version``, in order and with their versions.
+
+        Raises:
+            ForeignEventError: one is another aggregate's.
+            MissingHandlerError: the aggregate has no handler for one.
+            EventOrderError: one is not the next, or events wait to be saved.
+        """
+        if self._pending:
+            raise EventOrderError(
+                f"{_name(self)} has {len(self._pending)} events that are not saved; stored events come before them. "
+                "Save it first, or load it anew."
+            )
+        handlers, id, version = self._handlers, self._id, self._version
+        event: Any  # a DomainEvent: else it has no handler
+        try:
+            for event in events:
+                handler = handlers[type(event)]
+                if event.aggregate_id != id:
+                    raise _foreign(self, event)
+                if event.aggregate_version != version + 1:
+                    raise EventOrderError(
+                        f"{_name(self)} is at version {version}, and the next event that it is given, "
+                        f"{type(event).__qualname__} {event.event_id!r}, has version {event.aggregate_version}. Give "
+                        "it all events of its stream, in order."
+                    )
+                handler(self, event)
+                version += 1
+        finally:
+            self._version = version
+
+    def __repr__(self) -> str:
+        try:
+            return f"<{type(self).__qualname__} {self._id!r} at version {self._version}>"
+        except AttributeError:
+            return f"<{type(self).__qualname__}, not initialized>"
+
+
+AggregateRoot._handlers = _Handlers(AggregateRoot)
+
+
+def check_aggregate_id(id: object, where: str) -> str:
+    """The id, if it is one.
+
+    Raises:
+        InvalidAggregateIdError: it is empty, too long or no text that a database can hold.
+    """
+    if not isinstance(id, str):
+        raise InvalidAggregateIdError(f"{where}: an aggregate's id is a str, not {id!r:.100}.")
+    if not id or "\0" in id or not id.isprintable():
+        raise InvalidAggregateIdError(
+            f"{where}: an aggregate's id is non-empty, printable text, such as 'user_123', not {id!r:.100}."
+        )
+    if len(id) > MAX_ID_LENGTH:
+        raise InvalidAggregateIdError(
+            f"{where}: the id {id[:20]!r}… has {len(id):,} characters, and an aggregate's id has at most "
+            f"{MAX_ID_LENGTH}. Use a shorter name, or a UUID."
+        )
+    return id
+
+
+def handler_name(event_class: type[Event]) -> str:
+    """``handle_user_created`` for ``UserCreated``; a class of a generic one or in a function by its own name."""
+    return "handle_" + _WORDS.sub("_", event_class.__name__.partition("[")[0]).lower()
+
+
+def fresh(aggregate_class: type[A], id: str) -> A:
+    """A new aggregate of this class and id, as its ``__init__`` makes it.
+
+    Raises:
+        AggregateDefinitionError: it cannot be made from its id alone.
+    """
+    given: Any = aggregate_class
+    if not isinstance(given, type) or not issubclass(given, AggregateRoot):
+        raise AggregateDefinitionError(f"{aggregate_class!r} is no class that derives from AggregateRoot.")
+    try:
+        aggregate = aggregate_class(id)
+    except TypeError as error:
+        try:
+            inspect.signature(aggregate_class).bind(id)
+        except TypeError as problem:
+            raise AggregateDefinitionError(
+                f"{aggregate_class.__qualname__}({id!r}) cannot be called: {problem}. An aggregate is made from its id "
+                "alone, and gets all else from its events; give the other parameters of __init__ defaults."
+            ) from error
+        raise
+    if aggregate.id != id:
+        raise AggregateDefinitionError(
+            f"{aggregate_class.__qualname__}({id!r}) has the id {aggregate.id!r}: __init__ has to pass "
+            "the id on as it is."
+        )
+    if aggregate.version:
+        raise AggregateDefinitionError(
+            f"{aggregate_class.__qualname__}.__init__ applies events, which would happen again whenever it is loaded. "
+            "Apply them in a method, such as create()."
+        )
+    return aggregate
+
+
+def _find_handler(aggregate_class: type[AggregateRoot], event_class: type[Event]) -> Callable[[Any, Any], object]:
+    candidates = [cls for cls in event_class.__mro__ if issubclass(cls, DomainEvent)]
+    for candidate in candidates:
+        handler = getattr(aggregate_class, handler_name(candidate), None)
+        if handler is not None:
+            found: Callable[[Any, Any], object] = handler
+            return found
+    if not candidates:
+        raise ForeignEventError(
+            f"{aggregate_class.__qualname__} cannot apply {event_class.__qualname__}: it is no DomainEvent. Derive it "
+            "from commons_events.sourcing.DomainEvent."
+        )
+    there = sorted(name for name in dir(aggregate_class) if name.startswith("handle_")) or ["none"]
+    raise MissingHandlerError(
+        f"{aggregate_class.__qualname__} has no handler for {event_class.__qualname__} ({event_class.event_type!r}). "
+        f"Define {handler_name(event_class)}(self, event: {event_class.__name__}) in it. Its handlers: "
+        f"{', '.join(there)}."
+    )
+
+
+def _foreign(aggregate: AggregateRoot, event: Any) -> ForeignEventError:
+    return ForeignEventError(
+        f"{_name(aggregate)} cannot apply {type(event).__qualname__} {event.event_id!r}: it is of the aggregate "
+        f"{event.aggregate_id!r}. Make it with aggregate_id=self.id."
+    )
+
+
+def _not_initialized(aggregate: AggregateRoot) -> AggregateDefinitionError:
+    name = type(aggregate).__qualname__
+    return AggregateDefinitionError(f"{name}.__init__ has not called super().__init__(id), which has to come first.")
+
+
+def _name(aggregate: AggregateRoot) -> str:
+    return f"{type(aggregate).__qualname__} {aggregate.id!r}"

@@ -1,0 +1,252 @@
+"""`AggregateStore`: aggregates in and out of streams of events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from commons_events.errors import (
+    AggregateNotFoundError,
+    ConfigurationError,
+    ForeignAggregateError,
+    InvalidVersionError,
+    UnchangedAggregateError,
+)
+from commons_events.event import Event
+from commons_events.log import logger
+from commons_events.runtime import current_runtime
+from commons_events.sourcing._aggregate import A, AggregateRoot, fresh
+from commons_events.sourcing._decoding import decode, reader_of
+from commons_events.sourcing._domain_event import DomainEvent
+from commons_events.sourcing._snapshots import state_codec
+from commons_events.sourcing._store import MAX_POSITION, BaseEventStore
+from commons_events.sourcing._types import Append, StoredEvent, StoredSnapshot, StreamId
+
+__all__ = ["AggregateStore", "KnownSnapshot", "events_of", "stream_of"]
+
+_PAGE = 2_000
+"""Events that loading holds in memory at once, besides the aggregate."""
+
+
+class KnownSnapshot(NamedTuple):
+    """What an aggregate knows of the newest snapshot of it that fits its class."""
+
+    version: int
+    taken_at: datetime
+
+
+class AggregateStore(BaseEventStore):
+    """What an event store does for aggregates."""
+
+    async def save(self, *aggregates: AggregateRoot) -> None:
+        """Store the events that these aggregates have applied: all of them in one transaction, or none.
+
+        An aggregate's stream has to be where the aggregate left it. After an error nothing was stored, and the events
+        still wait; saving again what was stored after all, when only the answer was lost, does nothing more.
+
+        Args:
+            aggregates: one or several, of whatever classes.
+
+        Raises:
+            VersionConflictError: somebody else has changed one since it was loaded, or a new one exists already.
+            UnchangedAggregateError: one has applied nothing since it was loaded or saved.
+            ForeignAggregateError: one belongs to another store, comes twice, or is no aggregate.
+            EventTooLargeError: an event is larger than the store takes.
+            SnapshotError: a snapshot is due, and an attribute cannot be kept in it.
+        """
+        appends = self._appends(aggregates)
+        snapshots = [snapshot for aggregate in aggregates if (snapshot := _due_after_save(aggregate)) is not None]
+        if snapshots:
+            async with self.transaction() as transaction:
+                await transaction.append_many(appends)
+                for snapshot in snapshots:
+                    await transaction.save_snapshot(snapshot)
+        else:
+            await self.append_many(appends)
+        for aggregate, append in zip(aggregates, appends, strict=True):
+            del aggregate._pending[: len(append.events)]
+            aggregate._origin = self
+        kept = {(snapshot.stream, snapshot.kind): snapshot for snapshot in snapshots}
+        for aggregate in aggregates if kept else ():
+            snapshot = kept.get((stream_of(type(aggregate), aggregate.id), _kind(type(aggregate))))
+            if snapshot is not None:
+                aggregate._snapshot = KnownSnapshot(snapshot.version, snapshot.taken_at)
+
+    async def load(self, aggregate_class: type[A], id: str, *, version: int | None = None) -> A:
+        """The aggregate, from its events; from its newest snapshot on, where the class has a ``snapshot_policy``.
+
+        Args:
+            aggregate_class: is called with the id.
+            id: the aggregate's.
+            version: as it was after this event; None for now.
+
+        Raises:
+            AggregateNotFoundError: it has no event, or none up to ``version``.
+            StreamDeletedError: it was deleted.
+            MissingHandlerError: the class has no handler for an event in its stream.
+            UnknownEventTypeError: no class is known for the type of an event.
+            UndecodableEventError: an event's bytes do not decode.
+            AggregateDefinitionError: the class cannot be made from the id alone.
+            InvalidVersionError: the version is less than 1.
+        """
+        given: Any = version
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+            raise InvalidVersionError(f"An aggregate's version is a whole number from 1 on, not {version!r}.")
+        aggregate = fresh(aggregate_class, id)
+        stream = stream_of(aggregate_class, id)
+        backend = await self._ready()
+        last = MAX_POSITION if version is None else version
+        page: Sequence[StoredEvent] | None = None
+        if aggregate_class.snapshot_policy is not None:
+            page = await self._restore(aggregate, stream, last)
+        start, final_id = aggregate._version, ""
+        while True:
+            if page is None:
+                page = await backend.fetch_stream(stream, aggregate._version + 1, last, _PAGE, False)
+            if page:
+                aggregate.replay(events_of(page))
+                final_id = page[-1].event_id
+            if len(page) < _PAGE - 1:
+                break
+            page = None
+        if not aggregate._version or (version is not None and aggregate._version < version):
+            await self._refuse_missing(aggregate, stream, version)
+        aggregate._origin = self
+        if version is None and aggregate._version > start:
+            await self._keep_snapshot_if_due(aggregate, stream, final_id)
+        return aggregate
+
+    def _appends(self, aggregates: Sequence[AggregateRoot]) -> list[Append]:
+        if not aggregates:
+            raise ConfigurationError("save() takes one aggregate or several, and was given none.")
+        appends: list[Append] = []
+        streams: set[StreamId] = set()
+        for aggregate in aggregates:
+            if not isinstance(aggregate, AggregateRoot):
+                raise ForeignAggregateError(
+                    f"save() takes aggregates, and {aggregate!r:.100} is none. Derive its class from AggregateRoot; "
+                    "events by themselves go to append()."
+                )
+            name = f"{type(aggregate).__qualname__} {aggregate.id!r}"
+            if aggregate._origin is not None and aggregate._origin is not self:
+                raise ForeignAggregateError(
+                    f"{name} belongs to another store, which it was loaded from or saved to. Load it from this store."
+                )
+            if not aggregate._pending:
+                raise UnchangedAggregateError(
+                    f"{name} has applied no event since it was loaded or saved, so there is nothing to save. Ask "
+                    "pending_events before, or let a UnitOfWork save what has changed."
+                )
+            stream = stream_of(type(aggregate), aggregate.id)
+            if stream in streams:
+                raise ForeignAggregateError(
+                    f"{name} comes twice in one save(); the events of two objects of one aggregate do not fit together."
+                )
+            streams.add(stream)
+            appends.append(Append(stream, tuple(aggregate._pending), aggregate.saved_version))
+        return appends
+
+    async def _restore(self, aggregate: AggregateRoot, stream: StreamId, last: int) -> Sequence[StoredEvent] | None:
+        """Bring a fresh aggregate to its newest snapshot, if that fits its class and its stream.
+
+        Returns:
+            the events that follow the snapshot; None where there is none that fits.
+        """
+        aggregate_class = type(aggregate)
+        backend = await self._ready()
+        stored = await backend.snapshot(stream, _kind(aggregate_class), last)
+        if stored is None:
+            return None
+        codec = state_codec(aggregate_class)
+        if stored.schema_version != codec.fingerprint:
+            return None
+        event_id, _, data = stored.data.partition(b"\n")
+        state = codec.load(data)
+        if state is None:
+            return None
+        page = await backend.fetch_stream(stream, stored.version, last, _PAGE, False)
+        # A stream that was restored from elsewhere may have other events there, or none.
+        if not page or page[0].aggregate_version != stored.version or page[0].event_id.encode() != event_id:
+            return None
+        attributes = vars(aggregate)
+        attributes.clear()
+        attributes.update(state)
+        aggregate._version = stored.version
+        aggregate._snapshot = KnownSnapshot(stored.version, stored.taken_at)
+        return page[1:]
+
+    async def _keep_snapshot_if_due(self, aggregate: AggregateRoot, stream: StreamId, event_id: str) -> None:
+        try:
+            snapshot = _snapshot_if_due(aggregate, stream, event_id)
+            if snapshot is None:
+                return
+            async with self.transaction() as transaction:
+                await transaction.save_snapshot(snapshot)
+        except Exception as error:  # noqa: BLE001  # what was read is whole without it, also from a read-only database
+            logger().warning("a snapshot was not kept", stream=str(stream), error=f"{type(error).__name__}: {error}")
+            return
+        aggregate._snapshot = KnownSnapshot(snapshot.version, snapshot.taken_at)
+
+    async def _refuse_missing(self, aggregate: AggregateRoot, stream: StreamId, version: int | None) -> None:
+        name = f"{type(aggregate).__qualname__} {aggregate.id!r}"
+        there = await self.stream_version(stream)
+        if there:
+            raise AggregateNotFoundError(f"{name} is at version {there}, and has no version {version} yet.")
+        others = [other.category for other in await (await self._ready()).streams_of(aggregate.id)]
+        hint = f" Its id is that of streams of {', '.join(map(repr, others))}." if others else ""
+        raise AggregateNotFoundError(f"There is no {name}: its stream {str(stream)!r} has no event.{hint}")
+
+
+def stream_of(aggregate_class: type[AggregateRoot], id: str) -> StreamId:
+    """The stream that an aggregate's events lie in."""
+    return StreamId(id, aggregate_class.category or aggregate_class.__name__)
+
+
+def _kind(aggregate_class: type[AggregateRoot]) -> str:
+    return aggregate_class.__qualname__[-255:]
+
+
+def events_of(page: Sequence[StoredEvent]) -> list[Event]:
+    """The events of stored ones; each aggregate's event with the version that it has in its stream."""
+    events: list[Event] = []
+    readers: dict[tuple[str, str, str], Callable[[bytes], Event]] = {}
+    try:
+        for stored in page:
+            key = stored[4], stored[5], stored[6]
+            read = readers.get(key)
+            if read is None:
+                read = readers[key] = reader_of(*key)
+            event = read(stored[7])
+            if isinstance(event, DomainEvent) and event.aggregate_version != stored[2]:
+                event.placed(stored[2])
+            events.append(event)
+    except Exception:
+        decode(page[len(events)])  # says where the bytes lie
+        raise
+    return events
+
+
+def _due_after_save(aggregate: AggregateRoot) -> StoredSnapshot | None:
+    if type(aggregate).snapshot_policy is None:
+        return None
+    return _snapshot_if_due(aggregate, stream_of(type(aggregate), aggregate.id), aggregate._pending[-1].event_id)
+
+
+def _snapshot_if_due(aggregate: AggregateRoot, stream: StreamId, event_id: str) -> StoredSnapshot | None:
+    aggregate_class = type(aggregate)
+    policy, known = aggregate_class.snapshot_policy, aggregate._snapshot
+    now = current_runtime().now()
+    if policy is None or not policy.is_due(
+        aggregate._version - (known.version if known else 0), known.taken_at if known else None, now
+    ):
+        return None
+    codec = state_codec(aggregate_class)
+    return StoredSnapshot(
+        stream=stream,
+        version=aggregate._version,
+        kind=_kind(aggregate_class),
+        schema_version=codec.fingerprint,
+        data=event_id.encode() + b"\n" + codec.dump(aggregate),
+        taken_at=now,
+    )

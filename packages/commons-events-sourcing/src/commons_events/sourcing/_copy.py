@@ -1,0 +1,147 @@
+"""`copy_events`: one store's events into another one, while both are in use."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from commons_events.event import Event
+from commons_events.sourcing._encoding import prepare_event
+from commons_events.sourcing._types import NewEvent, PreparedAppend, PreparedEvent, StoredEvent, StreamId, check_name
+
+if TYPE_CHECKING:
+    from commons_events.sourcing._store import BaseEventStore, StoreTransaction
+
+__all__ = ["Progress", "ProgressBar", "copy_events"]
+
+Transformed = Event | NewEvent | Sequence[Event | NewEvent] | None
+_MOST_STREAMS = 100_000
+"""Whose versions in the target are remembered."""
+
+
+class Progress(NamedTuple):
+    """How far a copy has come."""
+
+    position: int
+    """The last position of the source that is copied."""
+    head: int
+    """The source's highest position."""
+    copied: int
+    """How many events were written by this call."""
+
+
+class ProgressBar:
+    """Shows a copy's progress on one line of the terminal: pass it as ``progress=``."""
+
+    def __init__(self, width: int = 40) -> None:
+        self._width = width
+
+    def __call__(self, progress: Progress) -> None:
+        """Draw it."""
+        part = progress.position / progress.head if progress.head else 1.0
+        full = int(part * self._width)
+        end = "\n" if progress.position >= progress.head else ""
+        sys.stderr.write(f"\r[{'#' * full}{'.' * (self._width - full)}] {part:4.0%} {progress.copied:,} events{end}")
+        sys.stderr.flush()
+
+
+async def copy_events(
+    source: BaseEventStore,
+    target: BaseEventStore,
+    *,
+    name: str = "copy",
+    transform: Callable[[StoredEvent], Transformed] | None = None,
+    rename: Callable[[StreamId], StreamId | str] | None = None,
+    progress: Callable[[Progress], object] | None = None,
+    follow: bool = False,
+) -> int:
+    """Copy all events, in their order, into another store; called again, go on where it ended.
+
+    The copy's checkpoint lies in the target and is written with the events: each is copied once, whatever breaks in
+    between. Without a transformation the bytes are the same, and versions, too. The source is only read.
+
+    Args:
+        source: where from; it may be written to meanwhile.
+        target: where to; let nobody else write to the streams that are copied.
+        name: of the checkpoint.
+        transform: gives what is stored in an event's place: an event, several, or None for nothing.
+        rename: gives the stream's name in the target.
+        progress: called after every page, such as a `ProgressBar`.
+        follow: go on with what is new, until cancelled.
+
+    Returns:
+        how many events were written.
+    """
+    check_name(name, "checkpoint's name")
+    subscription = source.subscribe(after=await target.checkpoint(name))
+    copied = 0
+    versions: dict[StreamId, int] = {}
+    while True:
+        before = subscription.position
+        page = await subscription.next_page(source.page_size, wait=follow)
+        if subscription.position > before:
+            if len(versions) > _MOST_STREAMS:
+                versions.clear()
+            changed = dict(versions)
+            async with target.transaction() as transaction:
+                for stream, events in _runs(page, target.max_event_bytes, transform, rename):
+                    if stream not in changed:
+                        changed[stream] = await target.backend.stream_version(stream)
+                    await _store(transaction, stream, events, changed)
+                    copied += len(events)
+                await transaction.save_checkpoint(name, subscription.position)
+            versions = changed
+        if progress is not None:
+            progress(Progress(subscription.position, max(await source.head(), subscription.position), copied))
+        if not page and not follow:
+            return copied
+
+
+async def _store(
+    transaction: StoreTransaction, stream: StreamId, events: Sequence[PreparedEvent], versions: dict[StreamId, int]
+) -> None:
+    (result,) = await transaction._backend.append([PreparedAppend(stream, events, versions[stream])])
+    versions[stream] = result.version
+
+
+def _runs(
+    page: Sequence[StoredEvent],
+    max_bytes: int,
+    transform: Callable[[StoredEvent], Transformed] | None,
+    rename: Callable[[StreamId], StreamId | str] | None,
+) -> Iterable[tuple[StreamId, list[PreparedEvent]]]:
+    """What is to be stored, in order; neighbours of one stream together."""
+    current: StreamId | None = None
+    run: list[PreparedEvent] = []
+    for stored in page:
+        stream = stored.stream
+        if rename is not None:
+            named = rename(stream)
+            stream = named if isinstance(named, StreamId) else StreamId(named)
+        if stream != current:
+            if run and current is not None:
+                yield current, run
+            current, run = stream, []
+        run += _transformed(stored, max_bytes, transform)
+    if run and current is not None:
+        yield current, run
+
+
+def _transformed(
+    stored: StoredEvent, max_bytes: int, transform: Callable[[StoredEvent], Transformed] | None
+) -> list[PreparedEvent]:
+    if transform is None:
+        timestamp = stored.timestamp
+        assert timestamp is not None  # every backend keeps it
+        return [PreparedEvent(*stored[3:9], timestamp)]
+    made = transform(stored)
+    if made is None:
+        return []
+    several = [made] if isinstance(made, Event | NewEvent) else made
+    return [
+        prepare_event(one.event, one.tags, max_bytes)
+        if isinstance(one, NewEvent)
+        else prepare_event(one, stored.tags, max_bytes)
+        for one in several
+    ]

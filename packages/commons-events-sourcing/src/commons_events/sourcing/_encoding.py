@@ -1,0 +1,107 @@
+"""Events to what a backend takes: encoded once, before any transaction, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from commons_events.errors import EventTooLargeError
+from commons_events.event import Event
+from commons_events.plugins import serializer
+from commons_events.sourcing._types import (
+    Append,
+    Expected,
+    ExpectedState,
+    NewEvent,
+    PreparedAppend,
+    PreparedEvent,
+    Tagged,
+    check_name,
+    check_position,
+    check_stream,
+)
+
+__all__ = ["prepare", "prepare_event"]
+
+_ID_LENGTH = 36
+"""Of a UUID's text, which nearly every event's id is."""
+
+
+class _Class(NamedTuple):
+    event_type: str
+    schema_version: str
+    format: str
+    encode: Callable[[Event], bytes]
+    tagged: bool
+
+
+_classes: dict[type[Event], _Class] = {}
+
+
+def _class(cls: type[Event]) -> _Class:
+    info = cls.schema_info()
+    known = _classes.get(cls)
+    if (
+        known is not None
+        and known.schema_version == info.version
+        and known.format == info.schema_type
+        and known.event_type == cls.event_type
+    ):
+        return known
+    cls.complete()
+    encode = cls.to_json if info.schema_type == "json" else serializer(info.schema_type).encode
+    check_name(cls.event_type, "event's type")
+    found = _Class(cls.event_type, info.version, info.schema_type, encode, issubclass(cls, Tagged))
+    if len(_classes) > 10_000:  # classes that a program makes on and on
+        _classes.clear()
+    _classes[cls] = found
+    return found
+
+
+def prepare_event(event: Event, tags: Sequence[str], max_bytes: int) -> PreparedEvent:
+    """The event's bytes and what is stored beside them.
+
+    Raises:
+        SerializationError: its format cannot hold a value of it.
+        EventTooLargeError: it has more than ``max_bytes``.
+        InvalidStreamError: its id or a tag is empty, too long, or of characters that cannot be stored.
+    """
+    if not isinstance(event, Event):
+        raise TypeError(f"An event store keeps events of commons_events.Event, not {type(event).__name__}: {event!r}.")
+    known = _class(type(event))
+    event_id = event.event_id
+    if not (len(event_id) == _ID_LENGTH and event_id.isascii() and event_id.isprintable()):
+        check_name(event_id, "event's id")
+    data = known.encode(event)
+    if len(data) > max_bytes:
+        raise EventTooLargeError(
+            f"{type(event).__qualname__} {event_id!r} has {len(data):,} bytes; this store takes {max_bytes:,} "
+            "(max_event_bytes). Keep large content elsewhere and store where it is."
+        )
+    words: tuple[str, ...] = ()
+    if tags or known.tagged:
+        own: Iterable[str] = event.event_tags() if known.tagged else ()  # type: ignore[attr-defined]
+        words = tuple(dict.fromkeys((*tags, *own)))
+        for word in words:
+            check_name(word, "tag")
+    return PreparedEvent(event_id, known[0], known[1], known[2], data, words, event.timestamp)
+
+
+def prepare(append: Append, max_bytes: int) -> PreparedAppend:
+    """The append with its events encoded and all that it says checked.
+
+    Raises:
+        InvalidStreamError: the stream's name.
+        InvalidVersionError: the expected version is negative, or no version.
+    """
+    expected: Expected = append.expected
+    if type(expected) is not ExpectedState:
+        expected = check_position(expected, "The expected version")
+    stream = check_stream(append.stream)
+    events = [
+        prepare_event(event.event, event.tags, max_bytes)
+        if type(event) is NewEvent
+        else prepare_event(event, (), max_bytes)  # type: ignore[arg-type]  # a NewEvent has gone the other way
+        for event in append.events
+    ]
+    return PreparedAppend(stream, events, expected)

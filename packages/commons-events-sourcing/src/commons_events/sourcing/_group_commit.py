@@ -1,0 +1,148 @@
+"""`GroupCommit`: appends that come while one is being written go into the next transaction together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from commons_events.errors import ClosedError
+from commons_events.sourcing._types import AppendResult, PreparedAppend
+
+__all__ = ["ALONE", "Alone", "GroupCommit", "Outcome"]
+
+Outcome = AppendResult | Exception
+
+
+class Alone(NamedTuple):
+    """The outcome of an append that is to be tried again by itself, since it would keep the others waiting."""
+
+
+ALONE = Alone()
+
+
+class _Request(NamedTuple):
+    append: PreparedAppend
+    done: asyncio.Future[AppendResult]
+
+
+class GroupCommit:
+    """Writes appends in batches: as many concurrent savers, so few transactions; nobody waits for more to come.
+
+    Args:
+        write: stores a batch, each stream once, and gives each append's outcome; one that fails leaves the others be.
+            Of several, it may say of some that they are to be tried alone.
+        lanes: how many batches may be under way at once. Another one than the first is used only where a batch takes
+            longer than ``patience``, such as one that waits for another writer's lock on a stream.
+        patience: seconds.
+        most: events in one batch.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[PreparedAppend]], Awaitable[Sequence[Outcome | Alone]]],
+        *,
+        lanes: int = 1,
+        patience: float = 0.01,
+        most: int = 1000,
+    ) -> None:
+        self._write = write
+        self._lanes = lanes
+        self._patience = patience
+        self._most = most
+        self._waiting: deque[_Request] = deque()
+        self._alone: deque[_Request] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def submit(self, append: PreparedAppend) -> asyncio.Future[AppendResult]:
+        """Hand an append over; the future has its outcome. Cancelling the future does not take the append back."""
+        if self._closed:
+            raise ClosedError("The event store is closed; make a new one.")
+        loop = asyncio.get_running_loop()
+        request = _Request(append, loop.create_future())
+        self._waiting.append(request)
+        if not self._running:
+            self._start()
+        else:
+            self._hurry()
+        return request.done
+
+    def _hurry(self) -> None:
+        """Start another lane soon, where those that run are held up."""
+        if self._timer is None and len(self._running) < self._lanes:
+            self._timer = asyncio.get_running_loop().call_later(self._patience, self._overdue)
+
+    def _overdue(self) -> None:
+        self._timer = None
+        if self._waiting and len(self._running) < self._lanes:
+            self._start()
+            self._hurry()
+
+    def _start(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._run())
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._waiting or self._alone:
+            if not self._running:
+                self._start()
+            else:
+                self._hurry()
+
+    async def _run(self) -> None:
+        while self._waiting or self._alone:
+            # those who would wait for others let the others go first
+            batch = self._batch() if self._waiting else [self._alone.popleft()]
+            try:
+                outcomes = await self._write([request.append for request in batch])
+            except BaseException as error:
+                for request in batch:
+                    if not request.done.done():
+                        failure = error if isinstance(error, Exception) else ClosedError("The event store was stopped.")
+                        request.done.set_exception(failure)
+                if not isinstance(error, Exception):
+                    raise
+                continue
+            for request, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, Alone):
+                    self._alone.append(request)
+                    continue
+                if request.done.done():
+                    continue  # cancelled meanwhile
+                if isinstance(outcome, Exception):
+                    request.done.set_exception(outcome)
+                else:
+                    request.done.set_result(outcome)
+
+    def _batch(self) -> list[_Request]:
+        """The next requests, in order, each stream once."""
+        batch = [self._waiting.popleft()]
+        if not self._waiting:
+            return batch
+        streams = {batch[0].append.stream}
+        size = len(batch[0].append.events)
+        later: list[_Request] = []
+        while self._waiting and size < self._most:
+            request = self._waiting.popleft()
+            if request.append.stream in streams:
+                later.append(request)
+                continue
+            streams.add(request.append.stream)
+            size += len(request.append.events)
+            batch.append(request)
+        self._waiting.extendleft(reversed(later))
+        return batch
+
+    async def close(self) -> None:
+        """Return once all that was handed over is written."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._running:
+            await asyncio.wait(set(self._running))
+            await asyncio.sleep(0)

@@ -1,0 +1,455 @@
+"""`PostgresBackend`: the event store on PostgreSQL, by psycopg 3 and SQLAlchemy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.types.string import ByteaBinaryLoader
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from commons_events.errors import (
+    AuthenticationError,
+    ClosedError,
+    CommonsEventsError,
+    ConfigurationError,
+    StoreUnavailableError,
+    UnknownDatabaseError,
+)
+from commons_events.runtime import current_runtime
+from commons_events.sourcing import _sql
+from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
+from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome
+from commons_events.sourcing._memory import refuse_nested
+from commons_events.sourcing._postgres_read import Watermark, fetch_log, fetch_stream
+from commons_events.sourcing._postgres_write import COPY_FROM, write, write_batch
+from commons_events.sourcing._rules import deleted
+from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Result
+    from sqlalchemy.sql import Executable
+
+__all__ = ["CHANNEL", "PostgresBackend"]
+
+T = TypeVar("T")
+
+CHANNEL = "commons_events"
+"""What LISTEN and NOTIFY are called on."""
+
+_HELD_BACK = 0.02
+"""Seconds after which a reader looks again that waits for an open transaction."""
+_NOTIFY_EVERY = 0.01
+"""Seconds between two notices of one process: a notice says that there is news, not what."""
+_PASSING = ("40001", "40P01")
+"""Serialization failure and deadlock: the same again may succeed."""
+
+
+class _Transaction(BackendTransaction):
+    def __init__(self, connection: EngineConnection, raw: AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self._raw = raw
+
+    async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
+        if len(appends) == 1:
+            return all_stored(await write(self._raw, appends))
+        async with self._raw.transaction():  # within the outer one: what fails here leaves nothing behind
+            return all_stored(await write(self._raw, appends))
+
+    async def fetch_stream(
+        self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
+    ) -> list[StoredEvent]:
+        return await fetch_stream(self._raw, stream, first, last, limit, backwards)
+
+    async def checkpoint(self, name: str) -> int:
+        return await self._connection.run_sync(_sql.checkpoint, name)
+
+    async def save_checkpoint(self, name: str, position: int, *, backwards: bool) -> None:
+        await self._connection.run_sync(_sql.save_checkpoint, name, position, backwards)
+
+    async def save_snapshot(self, snapshot: StoredSnapshot) -> None:
+        await self._connection.run_sync(_sql.save_snapshot, snapshot)
+
+    async def check_lease(self, lease: Lease) -> None:
+        await self._connection.run_sync(_sql.check_lease, lease)
+
+    async def execute(self, statement: Executable, parameters: Any = None) -> Result[Any]:
+        return await self._connection.execute(statement, parameters)
+
+    async def run_sync(self, function: Callable[[Connection], T]) -> T:
+        return await self._connection.run_sync(function)
+
+
+def all_stored(outcomes: Sequence[Outcome]) -> list[AppendResult]:
+    """The results, where all of them are; else raise the first failure."""
+    results: list[AppendResult] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+        results.append(outcome)
+    return results
+
+
+class PostgresBackend(Backend):
+    """Keeps events in a PostgreSQL database, 13 or newer.
+
+    Args:
+        url: ``postgresql://user:password@host:port/database``, with libpq's parameters as its query.
+        connections: the most connections for reading and, beside these, for transactions.
+        write_connections: how many appends' batches may be under way at once; one, unless another writer holds a
+            stream's lock.
+        connect_timeout: seconds.
+        notify: tell other processes of new events by NOTIFY, and listen to theirs. Without, they poll: behind a
+            connection pool that shares sessions between transactions, which LISTEN does not survive.
+        synchronous_commit: as PostgreSQL's setting; None leaves the server's. With ``off`` a crash of the server loses
+            the last few tenths of a second, of which it had said that they are stored.
+    """
+
+    name: ClassVar[str] = "postgresql"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int = 5,
+        write_connections: int = 4,
+        connect_timeout: float = 10.0,
+        notify: bool = True,
+        synchronous_commit: str | None = None,
+    ) -> None:
+        if connections < 1 or write_connections < 1 or connect_timeout <= 0:
+            raise ConfigurationError("connections, write_connections and connect_timeout are more than 0.")
+        try:
+            parsed = make_url(url)
+        except ArgumentError as error:
+            raise ConfigurationError(f"The connection string is no URL: {error}.") from None
+        self._shown = parsed.render_as_string(hide_password=True)
+        parsed = parsed.set(drivername="postgresql+psycopg")
+        self._engine = create_async_engine(
+            parsed, pool_size=connections, max_overflow=0, pool_timeout=60, pool_pre_ping=True
+        )
+        positional, named = self._engine.sync_engine.dialect.create_connect_args(parsed)
+        named.setdefault("connect_timeout", max(int(connect_timeout), 2))
+        named.setdefault("application_name", "commons-events")
+        # each of the store's statements has its index; a plan that was made while a table was small is kept for long
+        settings = ["enable_seqscan=off", "plan_cache_mode=force_generic_plan"]
+        if synchronous_commit is not None:
+            settings.append(f"synchronous_commit={synchronous_commit}")
+        named["options"] = " ".join([named.get("options", ""), *(f"-c {setting}" for setting in settings)]).strip()
+        self._arguments = positional, named
+        self._idle: list[AsyncConnection[Any]] = []
+        self._places = asyncio.Semaphore(connections + write_connections)
+        self._writes = GroupCommit(self._write, lanes=write_connections)
+        self._watermark = Watermark()
+        self._notify = notify
+        self._listening: asyncio.Task[None] | None = None
+        self._announcing: asyncio.Task[None] | None = None
+        self._unannounced = False
+        self._news = asyncio.Event()
+        self._holders: set[asyncio.Task[Any]] = set()
+        self._reads: set[asyncio.Future[LogPage]] = set()
+        self._closed = False
+
+    # --- connections -----------------------------------------------------------------------------------------
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        positional, named = self._arguments
+        try:
+            connection = await AsyncConnection.connect(*positional, **named, autocommit=True)
+        except psycopg.Error as error:
+            raise self._unreachable(error) from error
+        # the text of a json column as its bytes, which nobody is to parse here
+        connection.adapters.register_loader("json", ByteaBinaryLoader)
+        return connection
+
+    def _unreachable(self, error: BaseException) -> CommonsEventsError:
+        said = " ".join(str(error).split())
+        if getattr(error, "sqlstate", None) == "3D000" or ('database "' in said and "does not exist" in said):
+            return UnknownDatabaseError(
+                f"{self._shown}: there is no such database ({said}). Make it, with createdb, or correct the name."
+            )
+        if getattr(error, "sqlstate", "") in ("28000", "28P01") or "authentication failed" in said or 'role "' in said:
+            return AuthenticationError(f"{self._shown}: the server refuses the user ({said}).")
+        return StoreUnavailableError(f"{self._shown} is out of reach, or the connection to it broke: {said}.")
+
+    @asynccontextmanager
+    async def _borrow(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection that commits each statement; one that broke, or was left in the middle, is not used again."""
+        async with self._places:
+            while self._idle and self._idle[-1].closed:
+                self._idle.pop()
+            connection = self._idle.pop() if self._idle else await self._connect()
+            try:
+                yield connection
+            except psycopg.errors.OperationalError as error:
+                await _discard(connection)
+                if error.sqlstate in _PASSING:
+                    raise
+                raise self._unreachable(error) from error
+            except psycopg.InterfaceError as error:
+                await _discard(connection)
+                raise self._unreachable(error) from error
+            except BaseException:
+                if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+                    await _discard(connection)
+                else:
+                    self._idle.append(connection)
+                raise
+            if self._closed:
+                await _discard(connection)
+            else:
+                self._idle.append(connection)
+
+    async def _sync(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function of `_sql` in a transaction of its own."""
+        try:
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(function, *arguments)
+        except DBAPIError as error:
+            if isinstance(error.orig, psycopg.OperationalError):
+                raise self._unreachable(error.orig) from error
+            raise
+
+    async def open(self) -> None:
+        async with self._borrow():
+            pass  # an error says what is wrong
+        await self._sync(_sql.prepare_schema)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._writes.close()
+        if self._reads:
+            await asyncio.wait(set(self._reads))
+        if self._announcing is not None:
+            await asyncio.wait([self._announcing])
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.wait([self._listening])
+        for connection in self._idle:
+            await _discard(connection)
+        self._idle.clear()
+        await self._engine.dispose()
+        self._wake()
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
+        if self._holders:
+            refuse_nested(_current_of(self._holders))
+        if len(appends) == 1 and len(appends[0].events) < COPY_FROM:
+            return [await self._writes.submit(appends[0])]
+        if not appends:
+            return []
+        return await asyncio.shield(asyncio.ensure_future(self._append_together(appends)))
+
+    async def _append_together(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
+        async def attempt() -> list[AppendResult]:
+            async with self._borrow() as connection, connection.transaction():
+                return all_stored(await write(connection, appends))
+
+        results = await _again(attempt)
+        self._announce()
+        return results
+
+    async def _write(self, appends: Sequence[PreparedAppend]) -> Sequence[Outcome | Alone]:
+        async def attempt() -> Sequence[Outcome | Alone]:
+            async with self._borrow() as connection:
+                return await (write if len(appends) == 1 else write_batch)(connection, appends)
+
+        try:
+            outcomes: Sequence[Outcome | Alone] = await _again(attempt)
+        except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError):
+            if len(appends) == 1:
+                raise
+            outcomes = []
+            for append in appends:  # one of them is at fault: the others are not to suffer
+                try:
+                    outcomes = [*outcomes, *await self._write([append])]
+                except Exception as error:  # noqa: BLE001  # each has its own outcome
+                    outcomes = [*outcomes, error]
+        self._announce()
+        return outcomes
+
+    async def delete_stream(self, stream: StreamId, expected: int | None) -> None:
+        await self._sync(_sql.delete_stream, stream, expected)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[_Transaction]:
+        task = asyncio.current_task()
+        refuse_nested(task if task in self._holders else None)
+        try:
+            async with self._engine.connect() as connection, connection.begin():
+                raw = (await connection.get_raw_connection()).driver_connection
+                assert raw is not None
+                raw.adapters.register_loader("json", ByteaBinaryLoader)
+                # SQLAlchemy begins with the first statement, and psycopg would take an inner transaction for the outer
+                await connection.exec_driver_sql("SELECT 1")
+                if task is not None:
+                    self._holders.add(task)
+                try:
+                    yield _Transaction(connection, raw)
+                finally:
+                    if task is not None:
+                        self._holders.discard(task)
+        except DBAPIError as error:
+            if error.connection_invalidated or (isinstance(error.orig, psycopg.OperationalError) and _broken(error)):
+                raise self._unreachable(error.orig or error) from error
+            raise
+        except psycopg.OperationalError as error:
+            if error.sqlstate in _PASSING:
+                raise
+            raise self._unreachable(error) from error
+        self._announce()
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    async def fetch_stream(
+        self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
+    ) -> list[StoredEvent]:
+        async with self._borrow() as connection:
+            return await fetch_stream(connection, stream, first, last, limit, backwards)
+
+    async def fetch_log(
+        self, query: LogQuery, first: int, last: int, limit: int, backwards: bool, *, scan: int | None = None
+    ) -> LogPage:
+        # To cancel a query in a pipeline costs the connection; a page is read in no time.
+        reading = asyncio.ensure_future(self._fetch_log(query, first, last, limit, backwards))
+        self._reads.add(reading)
+        reading.add_done_callback(self._reads.discard)
+        return await asyncio.shield(reading)
+
+    async def _fetch_log(self, query: LogQuery, first: int, last: int, limit: int, backwards: bool) -> LogPage:
+        async with self._borrow() as connection:
+            return await fetch_log(connection, self._watermark, query, first, last, limit, backwards)
+
+    async def _one(self, statement: str, *parameters: Any) -> Any:
+        async with self._borrow() as connection, psycopg.AsyncRawCursor(connection) as cursor:
+            await cursor.execute(statement, parameters, prepare=True)
+            return await cursor.fetchone()
+
+    async def stream_version(self, stream: StreamId) -> int:
+        row = await self._one(
+            "SELECT version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = $1 AND category = $2",
+            *stream,
+        )
+        if row is not None and row[1]:
+            raise deleted(stream)
+        return row[0] if row is not None else 0
+
+    async def streams_of(self, id: str) -> list[StreamId]:
+        return await self._sync(_sql.streams_of, id)
+
+    async def head(self) -> int:
+        row = await self._one("SELECT coalesce(max(position), 0) FROM commons_events_events")
+        return int(row[0])
+
+    async def snapshot(self, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
+        row = await self._one(
+            "SELECT version, schema_version, data, taken_at FROM commons_events_snapshots "
+            "WHERE id = $1 AND category = $2 AND kind = $3 AND version <= $4",
+            *stream,
+            kind,
+            at_most,
+        )
+        if row is None:
+            return None
+        return StoredSnapshot(
+            stream=stream, version=row[0], kind=kind, schema_version=row[1], data=row[2], taken_at=_sql.as_utc(row[3])
+        )
+
+    async def delete_snapshots(self, stream: StreamId) -> None:
+        await self._sync(_sql.delete_snapshots, stream)
+
+    async def checkpoints(self, prefix: str) -> Mapping[str, int]:
+        return await self._sync(_sql.checkpoints, prefix)
+
+    async def delete_checkpoint(self, name: str) -> None:
+        await self._sync(_sql.delete_checkpoint, name)
+
+    async def lease(
+        self, group: str, partitions: int, owner: str, seconds: float, release: Sequence[int] = ()
+    ) -> list[Lease]:
+        return await self._sync(_sql.lease, group, partitions, owner, seconds, release)
+
+    # --- news ------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _announce(self) -> None:
+        """Tell this process's readers, and soon those of others, that there is news."""
+        self._wake()
+        if not self._notify or self._closed:
+            return
+        self._unannounced = True
+        if self._announcing is None or self._announcing.done():
+            self._announcing = asyncio.get_running_loop().create_task(self._announce_soon())
+
+    async def _announce_soon(self) -> None:
+        while self._unannounced and not self._closed:
+            self._unannounced = False
+            with suppress(CommonsEventsError):  # who missed it polls
+                async with self._borrow() as connection:
+                    await connection.execute(f"NOTIFY {CHANNEL}")
+            await current_runtime().sleep(_NOTIFY_EVERY)
+
+    async def _listen(self) -> None:
+        while not self._closed:
+            try:
+                connection = await self._connect()
+                try:
+                    await connection.execute(f"LISTEN {CHANNEL}")
+                    async for _ in connection.notifies():
+                        self._wake()
+                finally:
+                    await _discard(connection)
+            except (psycopg.Error, CommonsEventsError):
+                await current_runtime().sleep(1.0)  # meanwhile readers poll
+
+    async def wait(self, position: int, seconds: float) -> None:
+        if self._closed:
+            raise ClosedError("The event store is closed; make a new one.")
+        if self._notify and self._listening is None:
+            self._listening = asyncio.get_running_loop().create_task(self._listen())
+        if self._watermark.held_back:
+            seconds = min(seconds, _HELD_BACK)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+
+def _current_of(holders: set[asyncio.Task[Any]]) -> asyncio.Task[Any] | None:
+    task = asyncio.current_task()
+    return task if task in holders else None
+
+
+def _broken(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) is None
+
+
+async def _discard(connection: AsyncConnection[Any]) -> None:
+    with suppress(psycopg.Error):
+        await connection.close()
+
+
+async def _again(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Call ``attempt``, and once more where transactions got into each other's way."""
+    for left in range(9, -1, -1):
+        try:
+            return await attempt()
+        except psycopg.OperationalError as error:
+            if error.sqlstate not in _PASSING or not left:
+                raise
+    raise AssertionError

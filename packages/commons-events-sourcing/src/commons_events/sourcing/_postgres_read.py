@@ -1,0 +1,205 @@
+"""Reading on PostgreSQL, without gaps.
+
+Positions come from a sequence, and transactions commit in another order: a reader that sees 7 may yet be given 6 later.
+So it is told up to which position the log is settled, and goes no further. The rule:
+
+1. Read the sequence: h is the highest position that anyone has taken so far.
+2. After that, list the transactions that hold a ``ROW EXCLUSIVE`` lock on the events' table: W.
+3. When all of W have ended, no position up to h can come any more: h is settled.
+
+Why this is right: PostgreSQL gives every statement that inserts (INSERT, COPY) this lock before it is executed, so
+before it takes a position, and lets it go only at the end of its transaction, after what it committed is visible. A
+transaction that took a position up to h had therefore the lock at step 1 at the latest; if it is not in W it has ended
+before step 2, and if it is, step 3 waits for it. What is read after that sees what it committed; what it did not is
+never coming: a position that nobody has is a hole that readers pass. No row has to carry anything for it, an hour-long
+transaction on other tables holds nobody back, and whoever inserts by hand is under the same rule.
+
+A prepared transaction (two-phase commit) shows under another name than before; while there is one, it counts as in W.
+Where the positions follow each other without a hole from what is settled, nothing has to be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import AsyncConnection, AsyncRawCursor
+
+from commons_events.sourcing._backend import LogPage, LogQuery
+from commons_events.sourcing._tables import POSITIONS
+from commons_events.sourcing._types import StoredEvent, StreamId
+
+__all__ = ["Watermark", "fetch_log", "fetch_stream"]
+
+_VALUES = (
+    "e.position, e.version, e.event_id, e.event_type, e.schema_version, e.format, e.data, e.data_bytes, e.tags, "
+    "e.timestamp, e.recorded_at"
+)
+_STREAM = f"""SELECT {_VALUES} FROM commons_events_events e
+WHERE stream_id = (SELECT stream_id FROM commons_events_streams WHERE id = $1 AND category = $2)
+  AND version BETWEEN $3 AND $4 ORDER BY version"""
+_TAKEN = f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {POSITIONS}"
+_WRITERS = """SELECT virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'commons_events_events'::regclass AND mode = 'RowExclusiveLock'
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+_PREPARED = "-1/"
+"""What the name of a prepared transaction begins with in pg_locks."""
+_MANY = 2**40
+"""A limit that is none."""
+
+Connection = AsyncConnection[Any]
+
+
+class Watermark:
+    """Up to which position the log is settled, as far as this process knows."""
+
+    def __init__(self) -> None:
+        self.settled = 0
+        self.taken = 0
+        self._high = 0
+        self._writers: frozenset[str] | None = None
+
+    @property
+    def held_back(self) -> bool:
+        """Whether positions were taken that are not settled."""
+        return self.taken > self.settled
+
+    def observe(self, taken: int, writers: frozenset[str]) -> None:
+        """Take the answers of steps 1 and 2, asked in this order."""
+        self.taken = max(self.taken, taken)
+        if not writers:
+            self.settled = max(self.settled, taken)
+            self._writers = None
+            return
+        if self._writers is not None and not any(
+            writer in self._writers or writer.startswith(_PREPARED) for writer in writers
+        ):
+            self.settled = max(self.settled, self._high)
+            self._writers = None
+        if self._writers is None:
+            self._high, self._writers = taken, writers
+
+    def accept(self, first: int, events: Sequence[StoredEvent], whole: bool) -> int:
+        """How many of these events a reader that starts at ``first`` may have.
+
+        Args:
+            first: the reader's next position.
+            events: what was read, in order, after `observe`.
+            whole: no filter was asked for, so that a missing position is a hole.
+        """
+        edge = self.settled
+        for count, stored in enumerate(events):
+            if stored.position <= edge:
+                continue
+            if not whole or stored.position != edge + 1:
+                return count
+            edge = stored.position
+        self.settled = max(self.settled, edge) if whole else self.settled
+        return len(events)
+
+
+async def fetch_stream(
+    connection: Connection, stream: StreamId, first: int, last: int, limit: int, backwards: bool
+) -> list[StoredEvent]:
+    """See `Backend.fetch_stream`."""
+    statement = _STREAM + (" DESC" if backwards else "") + (f" LIMIT {limit:d}" if limit < _MANY else "")
+    async with AsyncRawCursor(connection) as cursor:
+        await cursor.execute(statement, (stream.id, stream.category, first, last), prepare=True, binary=True)
+        rows = await cursor.fetchall()
+    make = StoredEvent._make
+    return [
+        make((a, stream, b, c, d, e, f, g if g is not None else h, tuple(i) if i else (), j, k))
+        for a, b, c, d, e, f, g, h, i, j, k in rows
+    ]
+
+
+def _log_statement(query: LogQuery, limit: int, backwards: bool) -> tuple[str, list[Any]]:
+    """The statement and its parameters after the first two, which are the positions.
+
+    Several types (or categories) are one index scan each, merged: a list of words in one condition would make the
+    database choose between reading the whole log and sorting all that fits.
+    """
+    parameters: list[Any] = []
+
+    def number(value: Any) -> str:
+        parameters.append(value)
+        return f"${len(parameters) + 2}"
+
+    conditions = "position BETWEEN $1 AND $2"
+    if query.tags:
+        conditions += f" AND tags @> {number(list(query.tags))}::text[]"
+    leading, words = ("event_type", query.types) if query.types else ("category", query.categories)
+    if query.types and query.categories:
+        conditions += f" AND category = ANY({number(list(query.categories))}::text[])"
+    order = f"ORDER BY position{' DESC' if backwards else ''} LIMIT {limit:d}"
+    if len(words) > _MOST_SCANS:
+        parts = [f"{conditions} AND {leading} = ANY({number(list(words))}::text[])"]
+    elif words:
+        parts = [f"{conditions} AND {leading} = {number(word)}" for word in dict.fromkeys(words)]
+    else:
+        parts = [conditions]
+    scans = " UNION ALL ".join(f"(SELECT * FROM commons_events_events WHERE {part} {order})" for part in parts)
+    return (
+        f"SELECT {_VALUES}, s.id, s.category FROM (SELECT * FROM ({scans}) a {order}) e "
+        f"JOIN commons_events_streams s USING (stream_id) ORDER BY e.position{' DESC' if backwards else ''}",
+        parameters,
+    )
+
+
+_MOST_SCANS = 16
+
+
+async def _events(
+    cursor: AsyncRawCursor[Any], query: LogQuery, first: int, last: int, limit: int, backwards: bool
+) -> None:
+    statement, parameters = _log_statement(query, limit, backwards)
+    await cursor.execute(statement, [first, last, *parameters], prepare=True, binary=True)
+
+
+async def _stored(cursor: AsyncRawCursor[Any]) -> list[StoredEvent]:
+    make = StoredEvent._make
+    return [
+        make((a, StreamId(m, n), b, c, d, e, f, g if g is not None else h, tuple(i) if i else (), j, k))
+        for a, b, c, d, e, f, g, h, i, j, k, m, n in await cursor.fetchall()
+    ]
+
+
+async def fetch_log(
+    connection: Connection,
+    watermark: Watermark,
+    query: LogQuery,
+    first: int,
+    last: int,
+    limit: int,
+    backwards: bool,
+) -> LogPage:
+    """See `Backend.fetch_log`."""
+    async with AsyncRawCursor(connection) as cursor:
+        if backwards:
+            await _events(cursor, query, first, last, limit, backwards)
+            return LogPage(await _stored(cursor), watermark.settled)
+        known = min(last, watermark.settled)
+        if first <= known:
+            await _events(cursor, query, first, known, limit, False)
+            events = await _stored(cursor)
+            if events or known == last:
+                full = len(events) == limit
+                return LogPage(events, events[-1].position if full else known)
+            first = known + 1
+    async with (
+        connection.pipeline(),
+        AsyncRawCursor(connection) as taken,
+        AsyncRawCursor(connection) as writers,
+        AsyncRawCursor(connection) as cursor,
+    ):
+        await taken.execute(_TAKEN, prepare=True)
+        await writers.execute(_WRITERS, prepare=True)
+        await _events(cursor, query, first, last, limit, False)
+        row = await taken.fetchone()
+        held = frozenset([name for (name,) in await writers.fetchall()])
+        events = await _stored(cursor)
+    watermark.observe(row[0] if row else 0, held)
+    count = watermark.accept(first, events, not any(query))
+    if count == limit:
+        return LogPage(events, events[-1].position)
+    return LogPage(events[:count], max(min(last, watermark.settled), first - 1))

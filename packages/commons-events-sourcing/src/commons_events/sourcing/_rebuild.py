@@ -1,0 +1,315 @@
+"""A rebuild: new tables are filled beside the live ones, and take their place in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Table, insert, text
+from sqlalchemy.schema import CreateIndex, CreateTable, sort_tables
+
+from commons_events.errors import CapabilityError
+from commons_events.retries import Retry
+from commons_events.sourcing._projection import Projection
+from commons_events.sourcing._projection_pages import Ground, Outcome, Pages, check_version
+from commons_events.sourcing._projection_states import PARKED, ProjectionStates, checkpoint_name, take_turns
+from commons_events.sourcing._store import BaseEventStore, StoreTransaction
+
+__all__ = ["RebuildProgress", "rebuild"]
+
+_ROWS = 5_000
+"""Rows that are copied at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildProgress:
+    """How far a rebuild has come."""
+
+    position: int
+    head: int
+    """The store's highest position; it may rise meanwhile."""
+    events: int
+    """Read so far, by this call; those included that were parked."""
+    parked: int = 0
+    """Events that are parked in what is live now; known at the end."""
+    swapped: bool = False
+    """Whether what was filled is live."""
+
+
+class _Shadow:
+    """The tables that a rebuild fills."""
+
+    ground: Ground
+
+    async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
+        """Put them in the place of the live ones, unless another rebuild has moved them on past ``saved``."""
+        raise NotImplementedError
+
+
+async def rebuild(
+    store: BaseEventStore,
+    projection: Projection,
+    states: ProjectionStates,
+    retry: Retry,
+    batch: int,
+    on_progress: Callable[[RebuildProgress], object],
+) -> RebuildProgress:
+    """See `Projector.rebuild`."""
+    name = projection.name
+    async with store.transaction() as transaction:
+        row = await states.require(transaction, name)
+        if row.version > projection.version:
+            check_version(projection, row.version)
+        resumed = row.rebuild_version == projection.version
+        await states.write(transaction, name, rebuild_version=projection.version)
+        dialect = await transaction.run_sync(lambda connection: connection.dialect.name)
+    shadows = {"postgresql": _postgres_shadow, "sqlite": _sqlite_shadow}
+    if dialect not in shadows:
+        raise CapabilityError(f"Projections can be rebuilt on PostgreSQL and SQLite, and not on {dialect}.")
+    handled = 0
+    async with shadows[dialect](store, projection, states, resumed) as shadow:
+        ground = shadow.ground
+        pages = Pages(projection, ground, retry)
+        saved = await ground.store.checkpoint(checkpoint_name(name, rebuild=True))
+        reading = store.subscribe(after=saved, types=projection.event_types)
+        while True:
+            before = reading.position
+            page = await reading.next_page(batch, wait=False)
+            end = reading.position
+            if page:
+                outcome = await pages.handle(page, saved, end)
+                if outcome is not Outcome.DONE:  # somebody else goes on with this rebuild, too
+                    saved = await ground.store.checkpoint(checkpoint_name(name, rebuild=True))
+                    reading = store.subscribe(after=saved, types=projection.event_types)
+                    if await _is_over(store, states, projection):
+                        break
+                    continue
+                saved = end
+                handled += len(page)
+                await _note(store, states, name, saved)
+                on_progress(RebuildProgress(position=saved, head=await store.head(), events=handled))
+            elif end == before and await _swap(store, projection, states, shadow, saved, end):
+                break
+    parked = len(await states.parked(name, limit=1_000_000))
+    done = RebuildProgress(position=end, head=await store.head(), events=handled, parked=parked, swapped=True)
+    on_progress(done)
+    return done
+
+
+async def _note(store: BaseEventStore, states: ProjectionStates, name: str, position: int) -> None:
+    async with store.transaction() as transaction:
+        await states.write(transaction, name, rebuild_position=position)
+
+
+async def _is_over(store: BaseEventStore, states: ProjectionStates, projection: Projection) -> bool:
+    async with store.transaction() as transaction:
+        return bool((await states.require(transaction, projection.name)).rebuild_version != projection.version)
+
+
+async def _swap(
+    store: BaseEventStore, projection: Projection, states: ProjectionStates, shadow: _Shadow, saved: int, end: int
+) -> bool:
+    """Swap, if the shadow is not behind the live tables; workers wait until that is done."""
+    name = projection.name
+    async with store.transaction() as transaction:
+        live = await transaction.checkpoint(checkpoint_name(name))
+        row = await states.require(transaction, name)
+        if row.rebuild_version != projection.version:
+            return True  # another one has done it
+        if live > end or not await shadow.swap(transaction, saved):
+            return False
+        await states.write(
+            transaction,
+            name,
+            version=projection.version,
+            rebuild_version=None,
+            rebuild_position=None,
+            error=None,
+            error_position=None,
+        )
+        await transaction.save_checkpoint(checkpoint_name(name), end, backwards=True)
+    return True
+
+
+# --- PostgreSQL ------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _postgres_shadow(
+    store: BaseEventStore, projection: Projection, states: ProjectionStates, resumed: bool
+) -> AsyncIterator[_Shadow]:
+    """A schema of its own, which comes first in the search path of the rebuild's transactions."""
+    shadow = _PostgresShadow(store, projection, states)
+    async with store.transaction() as transaction:
+        await transaction.run_sync(take_turns)
+        there = await transaction.run_sync(shadow.is_there)
+        if not (resumed and there):
+            await transaction.run_sync(shadow.make)
+            await states.forget_parked(transaction, projection.name, rebuild=True)
+            await transaction.save_checkpoint(checkpoint_name(projection.name, rebuild=True), 0, backwards=True)
+    yield shadow
+
+
+class _PostgresShadow(_Shadow):
+    def __init__(self, store: BaseEventStore, projection: Projection, states: ProjectionStates) -> None:
+        self._projection = projection
+        self._states = states
+        self._tables = sort_tables(projection.tables)
+        self._schema = _slug("commons_events_rebuild_", projection.name, 63)
+        self.ground = Ground(store, states, rebuild=True, enter=self._enter)
+
+    def _enter(self, connection: Connection) -> None:
+        path = connection.execute(text("SHOW search_path")).scalar_one()
+        connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": f"{self._schema}, {path}"})
+
+    def is_there(self, connection: Connection) -> bool:
+        found = connection.execute(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": self._schema})
+        return bool(found.scalar_one())
+
+    def make(self, connection: Connection) -> None:
+        connection.execute(text(f"DROP SCHEMA IF EXISTS {self._schema} CASCADE"))
+        connection.execute(text(f"CREATE SCHEMA {self._schema}"))
+        path = connection.execute(text("SHOW search_path")).scalar_one()
+        self._enter(connection)
+        for table in self._tables:
+            connection.execute(CreateTable(table))
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):
+                connection.execute(CreateIndex(index))
+        connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
+
+    async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
+        """See `_Shadow.swap`."""
+        name = self._projection.name
+        if await transaction.checkpoint(checkpoint_name(name, rebuild=True)) != saved:
+            return False
+        await transaction.run_sync(self._swap)
+        await self._states.promote_parked(transaction, name)
+        return True
+
+    def _swap(self, connection: Connection) -> None:
+        quoted = connection.dialect.identifier_preparer.quote
+        target = quoted(connection.execute(text("SELECT current_schema()")).scalar_one())
+        for table in reversed(self._tables):
+            connection.execute(text(f"DROP TABLE IF EXISTS {target}.{quoted(table.name)}"))
+        for table in self._tables:
+            connection.execute(text(f"ALTER TABLE {self._schema}.{quoted(table.name)} SET SCHEMA {target}"))
+        connection.execute(text(f"DROP SCHEMA {self._schema}"))
+
+
+# --- SQLite ----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _sqlite_shadow(
+    store: BaseEventStore, projection: Projection, states: ProjectionStates, resumed: bool
+) -> AsyncIterator[_Shadow]:
+    """A database of its own, whose rows are copied in the end: the live one has one writer, who must not wait."""
+    from commons_events.sourcing._facade import EventStore
+
+    async with store.transaction() as transaction:
+        main = await transaction.run_sync(_main_file)
+    folder = None
+    if main is None:
+        folder = Path(tempfile.mkdtemp(prefix="commons-events-rebuild-"))
+        path = folder / "rebuild.db"
+    else:
+        path = main.with_name(_slug(f"{main.name}-rebuild-", projection.name, 200))
+    if not resumed:
+        _remove(path)
+    beside = EventStore(f"sqlite:///{quote(str(path))}")
+    try:
+        beside_states = ProjectionStates(beside)
+        await beside_states.make_tables()
+        async with beside.transaction() as transaction:
+            await transaction.run_sync(_make_missing(projection.tables))
+        yield _SqliteShadow(beside, beside_states, projection, states, path)
+    finally:
+        await beside.close()
+    _remove(path)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _SqliteShadow(_Shadow):
+    def __init__(
+        self,
+        beside: BaseEventStore,
+        beside_states: ProjectionStates,
+        projection: Projection,
+        states: ProjectionStates,
+        path: Path,
+    ) -> None:
+        self._beside_states = beside_states
+        self._projection = projection
+        self._states = states
+        self._tables = sort_tables(projection.tables)
+        self._path = path
+        self.ground = Ground(beside, beside_states, rebuild=True)
+
+    async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
+        """See `_Shadow.swap`."""
+        name = self._projection.name
+        async with self.ground.store.transaction() as beside:
+            if await beside.checkpoint(checkpoint_name(name, rebuild=True)) != saved:
+                return False
+            rows = (await beside.execute(PARKED.select().where(PARKED.c.projection == name))).mappings().all()
+            await transaction.run_sync(self._copy)
+        await self._states.forget_parked(transaction, name, rebuild=False)
+        if rows:
+            await transaction.execute(insert(PARKED), [{**row, "rebuild": False} for row in rows])
+        return True
+
+    def _copy(self, connection: Connection) -> None:
+        for table in reversed(self._tables):
+            table.drop(connection, checkfirst=True)
+        for table in self._tables:
+            table.create(connection)
+        quoted = connection.dialect.identifier_preparer.quote
+        source = sqlite3.connect(self._path)
+        try:
+            for table in self._tables:
+                columns = ", ".join(quoted(column.name) for column in table.columns if column.computed is None)
+                count = sum(column.computed is None for column in table.columns)
+                put = f"INSERT INTO {quoted(table.name)} ({columns}) VALUES ({', '.join('?' * count)})"
+                rows = source.execute(f"SELECT {columns} FROM {quoted(table.name)}")
+                while some := rows.fetchmany(_ROWS):
+                    connection.exec_driver_sql(put, some)
+        finally:
+            source.close()
+
+
+def _main_file(connection: Connection) -> Path | None:
+    """The database's file; None where it is in memory."""
+    rows: Sequence[Any] = connection.exec_driver_sql("PRAGMA database_list").all()
+    file = next((row[2] for row in rows if row[1] == "main"), "")
+    return Path(file) if file else None
+
+
+def _make_missing(tables: Sequence[Table]) -> Callable[[Connection], None]:
+    def make(connection: Connection) -> None:
+        for table in sort_tables(tables):
+            table.create(connection, checkfirst=True)
+
+    return make
+
+
+def _remove(path: Path) -> None:
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
+        with suppress(FileNotFoundError):
+            file.unlink()
+
+
+def _slug(start: str, name: str, longest: int) -> str:
+    """A name for a schema or file that tells projections apart whatever their names are made of."""
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    words = re.sub(r"[^a-z0-9]+", "_", name.lower())[: longest - len(start) - 9]
+    return f"{start}{words}_{mark}"

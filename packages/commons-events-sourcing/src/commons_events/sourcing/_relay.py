@@ -1,0 +1,183 @@
+"""`OutboxRelay`: publishes stored events over a transport, in order for each stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from commons_events.binding import BinaryBinding, Binding
+from commons_events.errors import ConfigurationError, LeaseLostError, TransportError
+from commons_events.event import Event
+from commons_events.message import Message, Receipt
+from commons_events.runtime import current_runtime
+from commons_events.sourcing._backend import Lease
+from commons_events.sourcing._subscription import Subscription
+from commons_events.sourcing._types import StoredEvent
+from commons_events.transport import Transport
+
+if TYPE_CHECKING:
+    from commons_events.sourcing._store import BaseEventStore
+
+__all__ = ["OutboxRelay"]
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 30.0
+"""Seconds between attempts, doubled with each."""
+
+
+class OutboxRelay:
+    """Publishes what is stored: saving an event and publishing it are then one thing, without a transaction over both.
+
+    Each stream's events are published in its order, under the stream's id as the key; the next one goes out once the
+    one before is confirmed, and different streams go side by side. After a crash the last page comes again, with the
+    same event ids: at least once. Of several relays of one name, one works and the others stand by.
+
+    Args:
+        store: where the events come from.
+        transport: where they go; who made it closes it.
+        topic: a topic, or a function that gives each event's, and None for those that are to stay.
+        name: under which it saves how far it has come.
+        source: CloudEvents' ``source`` of events that have none; by default a URN with the name.
+        binding: how events become messages; by default CloudEvents' binary mode.
+        after: where a new relay begins.
+        categories: only of streams of one of these categories.
+        types: only events of one of these types, or classes.
+        tags: only events that have all of these tags.
+        lease_seconds: how long a silent relay stays in charge.
+    """
+
+    def __init__(
+        self,
+        store: BaseEventStore,
+        transport: Transport,
+        *,
+        topic: str | Callable[[StoredEvent], str | None],
+        name: str = "outbox",
+        source: str | None = None,
+        binding: Binding | None = None,
+        after: int = 0,
+        categories: Iterable[str] = (),
+        types: Iterable[str | type[Event]] = (),
+        tags: Iterable[str] = (),
+        lease_seconds: float = 30.0,
+    ) -> None:
+        if lease_seconds <= 0:
+            raise ConfigurationError(f"lease_seconds is {lease_seconds}; it is more than 0.")
+        if isinstance(topic, str):
+            transport.check_topic(topic)
+        self.name = name
+        self.published = 0
+        """How many messages this object has had confirmed."""
+        self._store = store
+        self._transport = transport
+        self._topic = topic
+        self._source = source or f"urn:commons-events:{name}"
+        self._binding = binding or BinaryBinding(transport.header_prefix, outside=True)
+        self._after = after
+        self._categories, self._types, self._tags = tuple(categories), tuple(types), tuple(tags)
+        self._seconds = lease_seconds
+        self._worker = current_runtime().new_id()
+
+    async def run(self) -> None:
+        """Publish what there is and what comes, until cancelled.
+
+        Raises:
+            TransportError: the broker refuses a message for good; it, and what follows it, is not skipped.
+            UnknownEventTypeError: no class is known for a stored event.
+            UndecodableEventError: a stored event cannot be read.
+        """
+        try:
+            while True:
+                lease = await self._lease()
+                if lease is None:
+                    await current_runtime().sleep(min(1.0, self._seconds / 3))
+                    continue
+                try:
+                    await self._work(lease, forever=True)
+                except LeaseLostError:
+                    continue  # another relay has taken over; stand by
+        finally:
+            await self._give_back()
+
+    async def run_once(self) -> int:
+        """Publish all that is there now, and return how many messages that were; 0 where another relay is in charge."""
+        before = self.published
+        lease = await self._lease()
+        try:
+            if lease is not None:
+                await self._work(lease, forever=False)
+        finally:
+            await self._give_back()
+        return self.published - before
+
+    @property
+    def _group(self) -> str:
+        return f"relay {self.name}"
+
+    async def _lease(self) -> Lease | None:
+        backend = await self._store._ready()
+        held = await backend.lease(self._group, 1, self._worker, self._seconds)
+        return held[0] if held else None
+
+    async def _give_back(self) -> None:
+        backend = await self._store._ready()
+        await backend.lease(self._group, 1, self._worker, 0.0, [0])
+
+    async def _work(self, lease: Lease, *, forever: bool) -> None:
+        start = await self._store.checkpoint(self.name) or self._after
+        subscription = self._store.subscribe(
+            after=start, categories=self._categories, types=self._types, tags=self._tags
+        )
+        saved = start
+        while True:
+            page = await self._page(subscription, forever)
+            if page:
+                await self._publish(page)
+            elif not forever:
+                return
+            if subscription.position > saved:
+                async with self._store.transaction() as transaction:
+                    await transaction.check_lease(lease)
+                    await transaction.save_checkpoint(self.name, subscription.position)
+                saved = subscription.position
+            if await self._lease() != lease:
+                return
+
+    async def _page(self, subscription: Subscription, forever: bool) -> Sequence[StoredEvent]:
+        page = await subscription.next_page(wait=False)
+        if not page and forever:
+            backend = await self._store._ready()
+            await backend.wait(subscription.position, min(1.0, self._seconds / 3))
+        return page
+
+    async def _publish(self, page: Sequence[StoredEvent]) -> None:
+        """Rounds of one message for each stream: where one fails, none after it is out before it."""
+        waiting: dict[object, list[Message]] = {}
+        for stored in page:
+            topic = self._topic if isinstance(self._topic, str) else self._topic(stored)
+            if topic is None:
+                continue
+            event = stored.event()
+            if not event.source:
+                event = event.with_source(self._source)
+            message = self._binding.to_message(event, topic, key=stored.stream.id.encode(), timestamp=event.timestamp)
+            waiting.setdefault(stored.stream, []).append(message)
+        failures = 0
+        while waiting:
+            streams = list(waiting)
+            results = await self._transport.publish([waiting[stream][0] for stream in streams])
+            failure: TransportError | None = None
+            for stream, result in zip(streams, results, strict=True):
+                if not isinstance(result, Receipt):
+                    failure = result
+                    continue
+                self.published += 1
+                del waiting[stream][0]
+                if not waiting[stream]:
+                    del waiting[stream]
+            if failure is None:
+                failures = 0
+                continue
+            if not failure.retriable:
+                raise failure
+            await current_runtime().sleep(min(_FIRST_DELAY * 2**failures, _LONGEST_DELAY))
+            failures += 1

@@ -1,0 +1,132 @@
+"""`Repository`: aggregates of one class, and commands that are tried again after a conflict."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+
+from commons_events.errors import AggregateNotFoundError
+from commons_events.retries import Retry
+from commons_events.sourcing._aggregate import A, fresh
+from commons_events.sourcing._unit_of_work import CONFLICTS, UnitOfWork, finished, retrying
+
+if TYPE_CHECKING:
+    from commons_events.sourcing._aggregate_store import AggregateStore
+
+__all__ = ["Repository", "run_unit"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Repository(Generic[A]):
+    """The aggregates of one class in a store.
+
+    Args:
+        store: where they are.
+        aggregate_class: their class.
+        retry: what is done when somebody else has changed an aggregate in the meantime; by default five tries in all.
+    """
+
+    def __init__(self, store: AggregateStore, aggregate_class: type[A], *, retry: Retry = CONFLICTS) -> None:
+        self._store = store
+        self._class = aggregate_class
+        self._retry = retry
+
+    async def load(self, id: str, *, version: int | None = None) -> A:
+        """The aggregate; with ``version``, as it was then.
+
+        Raises:
+            AggregateNotFoundError: there is no event of it.
+        """
+        return await self._store.load(self._class, id, version=version)
+
+    async def get(self, id: str) -> A | None:
+        """As `load`; None where there is no such aggregate."""
+        try:
+            return await self._store.load(self._class, id)
+        except AggregateNotFoundError:
+            return None
+
+    async def save(self, aggregate: A) -> None:
+        """See `EventStore.save`."""
+        await self._store.save(aggregate)
+
+    @overload
+    async def execute(
+        self, id: str, command: Callable[Concatenate[A, P], Awaitable[T]], *arguments: P.args, **keywords: P.kwargs
+    ) -> T: ...
+
+    @overload
+    async def execute(
+        self, id: str, command: Callable[Concatenate[A, P], T], *arguments: P.args, **keywords: P.kwargs
+    ) -> T: ...
+
+    async def execute(
+        self, id: str, command: Callable[Concatenate[A, P], object], *arguments: P.args, **keywords: P.kwargs
+    ) -> object:
+        """Load the aggregate, carry out a command and save it; again, with the newest state, after a conflict.
+
+        ``await users.execute("user_123", UserAggregate.activate)``. A command that applies no event saves nothing.
+
+        Args:
+            id: the aggregate's.
+            command: is called with the aggregate and the other arguments, once a try. What it raises reaches the
+                caller, and nothing is saved.
+            arguments: passed on.
+            keywords: passed on.
+
+        Returns:
+            what the command returned.
+
+        Raises:
+            AggregateNotFoundError: there is no event of it.
+            VersionConflictError: it was changed by somebody else in each try.
+        """
+
+        async def attempt() -> object:
+            aggregate = await self._store.load(self._class, id)
+            return await self._carry_out(aggregate, command, *arguments, **keywords)
+
+        return await retrying(attempt, self._retry)
+
+    async def create(
+        self, id: str, command: Callable[Concatenate[A, P], T], *arguments: P.args, **keywords: P.kwargs
+    ) -> T:
+        """As `execute`, for an aggregate that does not exist yet.
+
+        Raises:
+            VersionConflictError: there is one of this id; it is not tried again.
+        """
+        result = await self._carry_out(fresh(self._class, id), command, *arguments, **keywords)
+        return cast(T, result)
+
+    async def _carry_out(
+        self, aggregate: A, command: Callable[Concatenate[A, P], object], *arguments: P.args, **keywords: P.kwargs
+    ) -> object:
+        result = await finished(command(aggregate, *arguments, **keywords))
+        if aggregate.pending_events:
+            await self._store.save(aggregate)
+        return result
+
+
+async def run_unit(store: AggregateStore, work: Callable[[UnitOfWork], Awaitable[T]], *, retry: Retry = CONFLICTS) -> T:
+    """Do something to several aggregates in one transaction; again, from the start, after a conflict.
+
+    Args:
+        store: where they are.
+        work: is called with a new `UnitOfWork` in each try, and loads from it all that it decides by.
+        retry: what is done when somebody else has changed one of them in the meantime.
+
+    Returns:
+        what ``work`` returned.
+
+    Raises:
+        VersionConflictError: that of the last try.
+    """
+
+    async def attempt() -> T:
+        async with UnitOfWork(store) as unit:
+            return await work(unit)
+
+    return await retrying(attempt, retry)

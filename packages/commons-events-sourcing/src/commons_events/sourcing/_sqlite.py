@@ -1,0 +1,543 @@
+"""`SqliteBackend`: the embedded event store, on Python's own sqlite3 in threads of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from sqlalchemy import create_engine
+from sqlalchemy.pool import StaticPool
+
+from commons_events.errors import ClosedError, ConfigurationError, StoreUnavailableError, UnknownDatabaseError
+from commons_events.runtime import current_runtime
+from commons_events.sourcing import _sql
+from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
+from commons_events.sourcing._group_commit import GroupCommit, Outcome
+from commons_events.sourcing._memory import refuse_nested
+from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat, fits, lookup
+from commons_events.sourcing._thread import DatabaseThread
+from commons_events.sourcing._types import (
+    AppendResult,
+    ExpectedState,
+    PreparedAppend,
+    StoredEvent,
+    StoredSnapshot,
+    StreamId,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Result
+    from sqlalchemy.sql import Executable
+
+__all__ = ["SqliteBackend"]
+
+T = TypeVar("T")
+
+Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
+
+_POLL = 0.1
+"""Seconds after which a reader looks whether another process has written: SQLite tells nobody."""
+_STATE = "SELECT stream_id, version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = ? AND category = ?"
+_VALUES = (
+    "e.position, e.version, e.event_id, e.event_type, e.schema_version, e.format, "
+    "coalesce(e.data_bytes, CAST(e.data AS BLOB)), e.tags, e.timestamp, e.recorded_at"
+)
+_INSERT = (
+    "INSERT INTO commons_events_events (stream_id, version, category, event_id, event_type, schema_version, format, "
+    "data, data_bytes, tags, timestamp, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_NO_TIME = timedelta(0)
+
+
+class _Transaction(BackendTransaction):
+    def __init__(self, backend: SqliteBackend, connection: Connection, raw: sqlite3.Connection) -> None:
+        self._call = backend._writer.submit
+        self._connection = connection
+        self._raw = raw
+
+    async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
+        return await self._call(self._append, appends)
+
+    def _append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
+        self._raw.execute("SAVEPOINT commons_events_append")
+        try:
+            results = _all_stored(_write(self._raw, appends))
+        except BaseException:
+            self._raw.execute("ROLLBACK TO commons_events_append")
+            self._raw.execute("RELEASE commons_events_append")
+            raise
+        self._raw.execute("RELEASE commons_events_append")
+        return results
+
+    async def fetch_stream(
+        self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
+    ) -> list[StoredEvent]:
+        return await self._call(_fetch_stream, self._raw, stream, first, last, limit, backwards)
+
+    async def checkpoint(self, name: str) -> int:
+        return await self._call(_sql.checkpoint, self._connection, name)
+
+    async def save_checkpoint(self, name: str, position: int, *, backwards: bool) -> None:
+        await self._call(_sql.save_checkpoint, self._connection, name, position, backwards)
+
+    async def save_snapshot(self, snapshot: StoredSnapshot) -> None:
+        await self._call(_sql.save_snapshot, self._connection, snapshot)
+
+    async def check_lease(self, lease: Lease) -> None:
+        await self._call(_sql.check_lease, self._connection, lease)
+
+    async def execute(self, statement: Executable, parameters: Any = None) -> Result[Any]:
+        return await self._call(self._execute, statement, parameters)
+
+    def _execute(self, statement: Executable, parameters: Any) -> Result[Any]:
+        result = self._connection.execute(statement, parameters)
+        if not result.returns_rows:
+            return result
+        return result.freeze()()  # wholly read, so that it may be used outside the thread
+
+    async def run_sync(self, function: Callable[[Connection], T]) -> T:
+        return await self._call(function, self._connection)
+
+
+class SqliteBackend(Backend):
+    """Keeps events in an SQLite file, which several processes of one machine may use at once.
+
+    The file is in write-ahead mode (``journal_mode=WAL``): readers and the one writer do not wait for each other.
+
+    Args:
+        url: ``sqlite:///relative/file.db``, ``sqlite:////absolute/file.db``, or ``sqlite://`` for memory.
+        synchronous: as SQLite's setting. With FULL what `append` has confirmed outlives the loss of power; with NORMAL
+            that of the process, and the last moments may be lost with power; OFF is for tests.
+        busy_timeout: seconds to wait for another process that writes.
+    """
+
+    name: ClassVar[str] = "sqlite"
+
+    def __init__(self, url: str, *, synchronous: Synchronous = "FULL", busy_timeout: float = 30.0) -> None:
+        parts = urlsplit(url)
+        if parts.netloc:
+            raise ConfigurationError(
+                f"{url}: the path of an SQLite file comes after three slashes (sqlite:///file.db), an absolute one "
+                "after four (sqlite:////tmp/file.db)."
+            )
+        settings = dict(parse_qsl(parts.query))
+        if unknown := settings.keys() - {"synchronous"}:
+            raise ConfigurationError(f"{url}: unknown settings {', '.join(sorted(unknown))}; there is: synchronous.")
+        synchronous = settings.get("synchronous", synchronous).upper()  # type: ignore[assignment]
+        if synchronous not in ("OFF", "NORMAL", "FULL", "EXTRA"):
+            raise ConfigurationError(f"synchronous is {synchronous!r}; it is OFF, NORMAL, FULL or EXTRA.")
+        path = unquote(parts.path[1:])
+        self._path = path if path not in ("", ":memory:") else ""
+        self._synchronous = synchronous
+        self._timeout = busy_timeout
+        self._writer = DatabaseThread("commons-events-sqlite-writer")
+        self._reader = DatabaseThread("commons-events-sqlite-reader") if self._path else self._writer
+        self._raw: sqlite3.Connection
+        self._reading: sqlite3.Connection
+        self._engine: Any = None
+        self._turn = asyncio.Lock()
+        self._writes = GroupCommit(self._write)
+        self._news = asyncio.Event()
+        self._holder: asyncio.Task[Any] | None = None
+        self._closed = False
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(
+                self._path or ":memory:", timeout=self._timeout, isolation_level=None, check_same_thread=False
+            )
+            connection.execute(f"PRAGMA synchronous={self._synchronous}")
+            if self._path:
+                mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+                if mode != "wal":
+                    raise StoreUnavailableError(
+                        f"{self._path}: the file system has no shared memory for SQLite's write-ahead log (its mode is "
+                        f"{mode!r}); put the file on a local disk."
+                    )
+        except sqlite3.DatabaseError as error:
+            raise self._failure(error) from error
+        return connection
+
+    def _failure(self, error: sqlite3.Error) -> Exception:
+        where = self._path or "sqlite://"
+        if "unable to open" in str(error):
+            return UnknownDatabaseError(f"{where} cannot be opened: its folder is missing, or not to be written in.")
+        if "not a database" in str(error):
+            return UnknownDatabaseError(f"{where} is not an SQLite file.")
+        if "locked" in str(error):
+            return StoreUnavailableError(
+                f"{where}: another process has been writing for {self._timeout:g} s (busy_timeout): {error}."
+            )
+        return StoreUnavailableError(f"{where}: {error}.")
+
+    async def open(self) -> None:
+        await self._writer.submit(self._open)
+        self._reading = await self._reader.submit(self._connect) if self._path else self._raw
+
+    def _open(self) -> None:
+        self._raw = self._connect()
+        self._engine = create_engine("sqlite://", creator=lambda: self._raw, poolclass=StaticPool)
+        self._in_transaction(_sql.prepare_schema)
+
+    def _in_transaction(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function of `_sql`; in the writer's thread."""
+        connection = self._begin()
+        try:
+            result = function(connection, *arguments)
+            connection.commit()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        finally:
+            connection.close()  # rolls back what was not committed
+        return result
+
+    def _begin(self) -> Connection:
+        connection: Connection = self._engine.connect()
+        connection.begin()  # which sends nothing, but makes commit() send something
+        try:
+            self._raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            connection.close()
+            raise self._failure(error) from error
+        return connection
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._writes.close()
+        if self._engine is not None:
+            async with self._turn:
+                if self._path and hasattr(self, "_reading"):
+                    await self._reader.submit(self._reading.close)
+                await self._writer.submit(self._dispose)
+        await self._writer.stop()
+        await self._reader.stop()
+        self._wake()
+
+    def _dispose(self) -> None:
+        self._engine.dispose()
+        self._raw.close()
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
+        refuse_nested(self._holder)
+        if len(appends) == 1:
+            return [await self._writes.submit(appends[0])]
+        if not appends:
+            return []
+        async with self._turn:
+            results = await _whole(self._writer.submit(self._append_together, appends))
+        self._wake()
+        return results
+
+    async def _write(self, appends: Sequence[PreparedAppend]) -> Sequence[Outcome]:
+        if self._turn.locked():
+            async with self._turn:
+                outcomes = await self._writer.submit(self._commit, appends)
+        else:
+            await self._turn.acquire()
+            try:
+                outcomes = await self._writer.submit(self._commit, appends)
+            finally:
+                self._turn.release()
+        self._wake()
+        return outcomes
+
+    def _commit(self, appends: Sequence[PreparedAppend], together: bool = False) -> list[Outcome]:
+        raw = self._raw
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+            try:
+                outcomes = _write(raw, appends)
+                if together:
+                    _all_stored(outcomes)
+                raw.execute("COMMIT")
+            except BaseException:
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return outcomes
+
+    def _append_together(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
+        return _all_stored(self._commit(appends, True))
+
+    async def _sync(self, function: Callable[..., T], *arguments: Any) -> T:
+        refuse_nested(self._holder)
+        async with self._turn:
+            return await _whole(self._writer.submit(self._in_transaction, function, *arguments))
+
+    async def delete_stream(self, stream: StreamId, expected: int | None) -> None:
+        await self._sync(_sql.delete_stream, stream, expected)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[_Transaction]:
+        refuse_nested(self._holder)
+        async with self._turn:
+            connection = await _whole(self._writer.submit(self._begin))
+            self._holder = asyncio.current_task()
+            try:
+                yield _Transaction(self, connection, self._raw)
+            except BaseException:
+                self._holder = None
+                await _whole(self._writer.submit(connection.close))
+                raise
+            self._holder = None
+            await _whole(self._writer.submit(_finish, connection))
+        self._wake()
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    async def _read(self, function: Callable[..., T], *arguments: Any) -> T:
+        try:
+            if self._path or self._holder is asyncio.current_task():
+                return await self._reader.submit(function, self._reading, *arguments)
+            async with self._turn:  # one connection for all: another task's open transaction is not to be seen
+                return await self._reader.submit(function, self._reading, *arguments)
+        except sqlite3.ProgrammingError as error:
+            if self._closed:
+                raise ClosedError("The event store is closed; make a new one.") from error
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._failure(error) from error
+
+    async def fetch_stream(
+        self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
+    ) -> list[StoredEvent]:
+        return await self._read(_fetch_stream, stream, first, last, limit, backwards)
+
+    async def fetch_log(
+        self, query: LogQuery, first: int, last: int, limit: int, backwards: bool, *, scan: int | None = None
+    ) -> LogPage:
+        return await self._read(_fetch_log, query, first, last, limit, backwards)
+
+    async def stream_version(self, stream: StreamId) -> int:
+        row = await self._read(lambda c: c.execute(_STATE, stream).fetchone())
+        if row is not None and row[2]:
+            raise deleted(stream)
+        return row[1] if row is not None else 0
+
+    async def streams_of(self, id: str) -> list[StreamId]:
+        statement = (
+            "SELECT id, category FROM commons_events_streams WHERE id = ? AND deleted_at IS NULL AND version > 0 "
+            "ORDER BY category"
+        )
+        return [StreamId(*row) for row in await self._read(lambda c: c.execute(statement, (id,)).fetchall())]
+
+    async def head(self) -> int:
+        return await self._read(_head)
+
+    async def snapshot(self, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
+        statement = (
+            "SELECT version, schema_version, data, taken_at FROM commons_events_snapshots "
+            "WHERE id = ? AND category = ? AND kind = ? AND version <= ?"
+        )
+        row = await self._read(lambda c: c.execute(statement, (*stream, kind, at_most)).fetchone())
+        if row is None:
+            return None
+        taken = _sql.as_utc(datetime.fromisoformat(row[3]))
+        return StoredSnapshot(
+            stream=stream, version=row[0], kind=kind, schema_version=row[1], data=row[2], taken_at=taken
+        )
+
+    async def delete_snapshots(self, stream: StreamId) -> None:
+        await self._sync(_sql.delete_snapshots, stream)
+
+    async def checkpoints(self, prefix: str) -> Mapping[str, int]:
+        statement = "SELECT name, position FROM commons_events_checkpoints WHERE substr(name, 1, ?) = ?"
+        return dict(await self._read(lambda c: c.execute(statement, (len(prefix), prefix)).fetchall()))
+
+    async def delete_checkpoint(self, name: str) -> None:
+        await self._sync(_sql.delete_checkpoint, name)
+
+    async def lease(
+        self, group: str, partitions: int, owner: str, seconds: float, release: Sequence[int] = ()
+    ) -> list[Lease]:
+        return await self._sync(_sql.lease, group, partitions, owner, seconds, release)
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def wait(self, position: int, seconds: float) -> None:
+        if self._closed:
+            raise ClosedError("The event store is closed; make a new one.")
+        try:
+            async with asyncio.timeout(min(seconds, _POLL) if self._path else seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+
+async def _whole(work: asyncio.Future[T]) -> T:
+    """Wait for what the thread does even if the waiting task is cancelled: it cannot be stopped half-way."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()
+        raise
+
+
+def _finish(connection: Connection) -> None:
+    try:
+        connection.commit()
+    finally:
+        connection.close()
+
+
+def _all_stored(outcomes: Sequence[Outcome]) -> list[AppendResult]:
+    results: list[AppendResult] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+        results.append(outcome)
+    return results
+
+
+# --- in the thread ---------------------------------------------------------------------------------------------
+
+
+def _write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend]) -> list[Outcome]:
+    """Store each, or say why not; one that fails has written nothing."""
+    cursor = raw.cursor()
+    now = current_runtime().now().isoformat(" ")
+    outcomes: list[Outcome] = []
+    for append in appends:
+        try:
+            outcomes.append(_write_one(cursor, append, now))
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001  # one append's failure is its own
+            outcomes.append(error)
+    return outcomes
+
+
+def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str) -> AppendResult:
+    stream, events, expected = append
+    row = cursor.execute(_STATE, stream).fetchone()
+    stream_id, version, gone = row if row is not None else (None, 0, 0)
+    if gone:
+        raise deleted(stream)
+    if expected != version and (where := lookup(expected, version, len(events))) is not None:
+        ids = [event.event_id for event in events]
+        present = _known(cursor, stream_id or 0, where, ids, expected)
+        repeat = find_repeat(stream, expected, version, ids, present)
+        if repeat is not None:
+            return AppendResult(
+                stream, version, repeat[0].aggregate_version, repeat[0].position, repeat[-1].position, False
+            )
+    if not fits(expected, version):
+        raise conflict(stream, expected, version)
+    if not events:
+        return AppendResult(stream, version, version + 1, 0, 0, False)
+    count = len(events)
+    if stream_id is None:
+        cursor.execute("INSERT INTO commons_events_streams (id, category, version) VALUES (?, ?, ?)", (*stream, count))
+        stream_id = cursor.lastrowid
+    else:
+        cursor.execute(
+            "UPDATE commons_events_streams SET version = ? WHERE stream_id = ?", (version + count, stream_id)
+        )
+    category = stream.category
+    rows = [
+        (
+            stream_id, at, category, event_id, event_type, schema_version, format,
+            data.decode() if format == "json" else None, None if format == "json" else data,
+            json.dumps(tags, ensure_ascii=False) if tags else None, _text(timestamp), now,
+        )
+        for at, (event_id, event_type, schema_version, format, data, tags, timestamp) in enumerate(events, version + 1)
+    ]  # fmt: skip
+    if count == 1:
+        cursor.execute(_INSERT, rows[0])
+    else:
+        cursor.executemany(_INSERT, rows)
+    last: int = cursor.execute("SELECT last_insert_rowid()").fetchone()[0]
+    return AppendResult(stream, version + count, version + 1, last - count + 1, last)
+
+
+def _known(
+    cursor: sqlite3.Cursor, stream_id: int, where: tuple[int, int], ids: Sequence[str], expected: object
+) -> list[Known]:
+    statement = "SELECT event_id, version, position FROM commons_events_events WHERE "
+    if isinstance(expected, ExpectedState) and expected is not ExpectedState.NO_STREAM:
+        found: list[Known] = []
+        for event_id in dict.fromkeys(ids):
+            rows = cursor.execute(f"{statement} event_id = ? AND stream_id = ?", (event_id, stream_id))
+            found += [Known(*row) for row in rows]
+        return sorted(found, key=lambda known: known.aggregate_version)
+    statement += "stream_id = ? AND version BETWEEN ? AND ? ORDER BY version"
+    rows = cursor.execute(statement, (stream_id, *where))
+    return [Known(*row) for row in rows]
+
+
+def _text(timestamp: datetime) -> str:
+    if timestamp.utcoffset() != _NO_TIME:
+        timestamp = timestamp.astimezone(UTC)
+    return timestamp.isoformat(" ")
+
+
+def _tags(text: str | None) -> tuple[str, ...]:
+    return tuple(json.loads(text)) if text else ()
+
+
+def _fetch_stream(
+    raw: sqlite3.Connection, stream: StreamId, first: int, last: int, limit: int, backwards: bool
+) -> list[StoredEvent]:
+    rows = raw.execute(
+        f"SELECT {_VALUES} FROM commons_events_events e WHERE stream_id = (SELECT stream_id "
+        f"FROM commons_events_streams WHERE id = ? AND category = ?) AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} "
+        "LIMIT ?",
+        (*stream, first, last, limit),
+    ).fetchall()
+    make, time = StoredEvent._make, datetime.fromisoformat
+    return [make((a, stream, b, c, d, e, f, g, _tags(h), time(i), time(j))) for a, b, c, d, e, f, g, h, i, j in rows]
+
+
+def _head(raw: sqlite3.Connection) -> int:
+    found: int = raw.execute("SELECT coalesce(max(position), 0) FROM commons_events_events").fetchone()[0]
+    return found
+
+
+def _fetch_log(raw: sqlite3.Connection, query: LogQuery, first: int, last: int, limit: int, backwards: bool) -> LogPage:
+    # There is one writer at a time, and positions rise with every commit: all up to the head that is there is there.
+    head = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'commons_events_events'").fetchone()
+    known = min(last, head[0] if head is not None else 0)
+    if first > known:
+        return LogPage([], max(known, 0))
+    conditions: list[str] = ["position BETWEEN ? AND ?"]
+    parameters: list[int | str] = [first, known]
+    for column, words in (("event_type", query.types), ("category", query.categories)):
+        if words:
+            conditions.append(f"{column} IN ({', '.join('?' * len(words))})")
+            parameters += words
+    if query.tags:
+        conditions.append("tags IS NOT NULL")
+    for tag in query.tags:
+        conditions.append("EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)")
+        parameters.append(tag)
+    order = "DESC" if backwards else ""
+    rows = raw.execute(
+        f"SELECT {_VALUES}, s.id, s.category FROM (SELECT * FROM commons_events_events "
+        f"WHERE {' AND '.join(conditions)} ORDER BY position {order} LIMIT ?) e "
+        f"JOIN commons_events_streams s USING (stream_id) ORDER BY e.position {order}",
+        (*parameters, limit),
+    ).fetchall()
+    make, time = StoredEvent._make, datetime.fromisoformat
+    events = [
+        make((a, StreamId(m, n), b, c, d, e, f, g, _tags(h), time(i), time(j)))
+        for a, b, c, d, e, f, g, h, i, j, m, n in rows
+    ]
+    return LogPage(events, events[-1].position if len(events) == limit and not backwards else known)

@@ -1,0 +1,173 @@
+"""The store's tables, as SQLAlchemy knows them: the same on PostgreSQL and SQLite but for a few types.
+
+Events are partition-ready: no foreign key points at them or from them, and one writer at a time moves a stream's row
+on, which is what keeps versions unique; the unique index only says so once more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import DateTime, TypeEngine
+
+__all__ = [
+    "NAMES",
+    "POSITIONS",
+    "SCHEMA_VERSION",
+    "checkpoints",
+    "events",
+    "leases",
+    "metadata",
+    "snapshots",
+    "streams",
+    "versions",
+    "workers",
+]
+
+SCHEMA_VERSION = "0001"
+"""Of the tables as they stand here: the newest revision among the migrations."""
+
+metadata = MetaData()
+
+POSITIONS = "commons_events_events_position_seq"
+"""The sequence behind the positions on PostgreSQL."""
+
+
+def _word() -> TypeEngine[Any]:
+    """Text that is compared by its bytes: quicker than by a language's rules, and the same on every server."""
+    return Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+
+def _number() -> TypeEngine[Any]:
+    return BigInteger().with_variant(Integer(), "sqlite")
+
+
+_TIME = DateTime(timezone=True)
+
+streams = Table(
+    "commons_events_streams",
+    metadata,
+    Column("stream_id", _number(), primary_key=True, comment="Stands for the stream in commons_events_events."),
+    Column("id", _word(), nullable=False, comment="The stream's id, such as an aggregate's."),
+    Column("category", _word(), nullable=False, comment="What the stream belongs to, such as an aggregate's class."),
+    Column("version", _number(), nullable=False, comment="The aggregate_version of the stream's last event."),
+    Column("deleted_at", _TIME, comment="When it was deleted; it takes no events any more."),
+    UniqueConstraint("id", "category", name="commons_events_streams_name"),
+    comment="Streams of events: one row each, which writers lock to move its version on.",
+    # room beside the rows, so that a new version needs no new entry in an index
+    postgresql_with={"fillfactor": "80"},
+)
+
+events = Table(
+    "commons_events_events",
+    metadata,
+    Column(
+        "position",
+        _number(),
+        primary_key=True,
+        comment="The event's place in the whole store.",
+    ),
+    Column("stream_id", _number(), nullable=False, comment="Its stream, in commons_events_streams."),
+    Column("version", _number(), nullable=False, comment="Its place in its stream, from 1: the aggregate_version."),
+    Column("category", _word(), nullable=False, comment="Its stream's category."),
+    Column("event_id", _word(), nullable=False, comment="The event's own id (CloudEvents: id)."),
+    Column("event_type", _word(), nullable=False, comment="The event's type (CloudEvents: type)."),
+    Column("schema_version", _word(), nullable=False, comment="The version of the class that wrote it."),
+    Column("format", _word(), nullable=False, comment="How it was written: json, avro, protobuf …"),
+    Column(
+        "data",
+        Text().with_variant(postgresql.JSON(), "postgresql"),
+        comment="The whole event, where its format is JSON: byte by byte as it was written; read it as data::jsonb.",
+    ),
+    Column("data_bytes", LargeBinary(), comment="The whole event, where its format is another one."),
+    Column(
+        "tags",
+        Text().with_variant(postgresql.ARRAY(Text()), "postgresql"),
+        comment="Words to find the event by; NULL where it has none.",
+    ),
+    Column("timestamp", _TIME, nullable=False, comment="The event's own time (CloudEvents: time)."),
+    Column("recorded_at", _TIME, nullable=False, server_default=func.now(), comment="When the store took it."),
+    UniqueConstraint("stream_id", "version", name="commons_events_events_stream"),
+    Index("commons_events_events_id", "event_id"),
+    Index("commons_events_events_category", "category", "position"),
+    Index("commons_events_events_type", "event_type", "position"),
+    Index(
+        "commons_events_events_tags",
+        "tags",
+        postgresql_using="gin",
+        postgresql_where=text("tags IS NOT NULL"),
+        sqlite_where=text("tags IS NOT NULL"),
+    ),
+    comment="Every event, as it was written. Rows are only added.",
+    sqlite_autoincrement=True,
+)
+
+checkpoints = Table(
+    "commons_events_checkpoints",
+    metadata,
+    Column("name", _word(), primary_key=True, comment="The reader's name."),
+    Column("position", _number(), nullable=False, comment="The last position that it has handled."),
+    Column("updated_at", _TIME, nullable=False, server_default=func.now(), comment="When it was saved."),
+    comment="How far readers have come, saved with what they wrote.",
+)
+
+snapshots = Table(
+    "commons_events_snapshots",
+    metadata,
+    Column("id", _word(), nullable=False, comment="The stream's id."),
+    Column("category", _word(), nullable=False, comment="The stream's category."),
+    Column("kind", _word(), nullable=False, comment="What it is a state of."),
+    Column("version", _number(), nullable=False, comment="The aggregate_version of the last event in it."),
+    Column("schema_version", _word(), nullable=False, comment="The version of the state's form."),
+    Column("data", LargeBinary(), nullable=False, comment="The state."),
+    Column("taken_at", _TIME, nullable=False, comment="When it was taken."),
+    PrimaryKeyConstraint("id", "category", "kind", name="commons_events_snapshots_pkey"),
+    comment="States of streams, to load them sooner. A cache: its rows may be deleted at any time.",
+)
+
+leases = Table(
+    "commons_events_leases",
+    metadata,
+    Column("group_name", _word(), nullable=False, comment="The group."),
+    Column("partition", Integer(), nullable=False, comment="The partition, from 0."),
+    Column("owner", _word(), nullable=False, comment="The worker that has it; empty where none has."),
+    Column("epoch", _number(), nullable=False, comment="Counts up with every owner."),
+    Column("expires_at", Double(), nullable=False, comment="When it is free, unless renewed: Unix time in seconds."),
+    PrimaryKeyConstraint("group_name", "partition", name="commons_events_leases_pkey"),
+    comment="Which worker of a group has which partition of the streams.",
+)
+
+workers = Table(
+    "commons_events_workers",
+    metadata,
+    Column("group_name", _word(), nullable=False, comment="The group."),
+    Column("worker", _word(), nullable=False, comment="The worker."),
+    Column("expires_at", Double(), nullable=False, comment="When it counts as gone, unless renewed: Unix time."),
+    PrimaryKeyConstraint("group_name", "worker", name="commons_events_workers_pkey"),
+    comment="The workers of each group that were heard of.",
+)
+
+versions = Table(
+    "commons_events_version",
+    metadata,
+    Column("version_num", _word(), primary_key=True, comment="The revision of these tables."),
+    comment="The revision of the commons_events_ tables.",
+)
+
+NAMES = frozenset(metadata.tables)

@@ -1,0 +1,260 @@
+"""What a user does wrong with a database, and what a DBA looks at."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from commons_events import Event, EventSchema
+from commons_events.errors import (
+    ConfigurationError,
+    NewerStoreError,
+    OlderStoreError,
+    StoreSchemaError,
+    StoreUnavailableError,
+    UnknownDatabaseError,
+    VersionConflictError,
+)
+from commons_events.sourcing import EventStore, StreamId, upgrade
+from commons_events.sourcing._tables import NAMES, metadata
+from commons_events.testing.services import RunningPostgres
+
+from .stores import Place, place  # noqa: F401
+
+pytestmark = pytest.mark.asyncio
+
+
+class Kept(Event):
+    event_type = "tests.kept"
+    number: int = 0
+
+
+def sync(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://")
+
+
+async def test_an_unknown_or_unreachable_database(postgres_service: RunningPostgres, tmp_path: Path) -> None:
+    for url, error in (
+        (postgres_service.url_of("no such database"), UnknownDatabaseError),
+        ("postgresql://postgres:secret@127.0.0.1:1/x", StoreUnavailableError),
+        (f"sqlite:///{tmp_path / 'missing' / 'file.db'}", UnknownDatabaseError),
+    ):
+        store = EventStore(url)
+        for _ in range(2):  # it may be there the next time
+            with pytest.raises(error) as caught:
+                await store.append("a", [Kept()])
+            assert "secret" not in str(caught.value)
+        await store.close()
+    (tmp_path / "text.db").write_text("this is no database, whatever its name says" * 30)
+    async with EventStore("memory://"):
+        pass
+    store = EventStore(f"sqlite:///{tmp_path / 'text.db'}")
+    with pytest.raises(UnknownDatabaseError, match="not an SQLite file"):
+        await store.open()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://localhost/x", "memory, postgresql, sqlite"),
+        ("events.db", "connection string"),
+        ("sqlite://events.db", "three slashes"),
+        ("sqlite:///events.db?mode=fast", "synchronous"),
+        ("memory://?", "connections"),
+    ],
+)
+async def test_a_wrong_connection_string_says_what_is_right(url: str, said: str) -> None:
+    options: dict[str, Any] = {"connections": 3} if url.startswith("memory") else {}
+    with pytest.raises(ConfigurationError, match=said):
+        EventStore(url, **options)
+
+
+async def test_unknown_settings_are_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"no setting conections.*connections"):
+        EventStore("postgresql://localhost/x", conections=3)
+    with pytest.raises(ConfigurationError, match="page_size"):
+        EventStore("memory://", page_size=0)
+
+
+async def test_older_newer_and_damaged_tables(place: Place) -> None:  # noqa: F811
+    if place.kind == "memory":
+        pytest.skip("a store in memory has no tables")
+    async with place.opened() as store:
+        await store.append("a", [Kept()])
+    engine = create_engine(sync(place.url.partition("?")[0]))
+
+    def do(statement: str) -> None:
+        with engine.begin() as connection:
+            connection.execute(text(statement))
+
+    for version, error in (("0000", OlderStoreError), ("9999", NewerStoreError)):
+        do(f"UPDATE commons_events_version SET version_num = '{version}'")
+        store = place.store()
+        with pytest.raises(error, match=version):
+            await store.open()
+        await store.close()
+    do("UPDATE commons_events_version SET version_num = '0001'")
+    async with place.opened() as store:
+        assert await store.stream_version("a") == 1
+    do("DROP TABLE commons_events_leases")
+    store = place.store()
+    with pytest.raises(StoreSchemaError, match="commons_events_leases"):
+        await store.open()
+    await store.close()
+    do("DROP TABLE commons_events_version")
+    store = place.store()
+    with pytest.raises(StoreSchemaError, match="commons_events_version"):
+        await store.open()
+    await store.close()
+    engine.dispose()
+
+
+async def test_migrations_make_just_the_tables_that_first_use_makes(place: Place) -> None:  # noqa: F811
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    if place.kind == "memory":
+        pytest.skip("a store in memory has no tables")
+    url = place.url.partition("?")[0]
+    assert await asyncio.to_thread(upgrade, url) == "0001"
+    assert await asyncio.to_thread(upgrade, url) == "0001"
+    engine = create_engine(sync(url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": "commons_events_version", "compare_type": True}
+        )
+        differences = compare_metadata(context, metadata)
+    engine.dispose()
+    assert [d for d in differences if "commons_events_version" not in str(d)] == []
+    async with place.opened() as store:
+        assert (await store.append("a", [Kept()])).last_position == 1
+
+
+async def test_a_database_with_other_tables_is_shared(place: Place) -> None:  # noqa: F811
+    if place.kind == "memory":
+        pytest.skip("a store in memory has no tables")
+    engine = create_engine(sync(place.url.partition("?")[0]))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE mine (n int)"))
+    async with place.opened() as one, place.opened() as two:
+        await asyncio.gather(one.append("a", [Kept()]), two.append("b", [Kept()]))
+    engine.dispose()
+
+
+async def test_tables_have_comments_and_each_read_has_its_index(postgres_database: str) -> None:
+    async with EventStore(postgres_database) as store:
+        await store.append(StreamId("a", "Order"), [Kept(number=n) for n in range(50)])
+    engine = create_engine(sync(postgres_database))
+    with engine.connect() as connection:
+        commented = connection.execute(
+            text(
+                "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 "
+                "WHERE c.relkind = 'r' AND starts_with(c.relname, 'commons_events_') "
+                "AND (col_description(c.oid, a.attnum) IS NULL OR obj_description(c.oid) IS NULL)"
+            )
+        ).all()
+        assert commented == []
+        assert len(NAMES) == 7
+        read = connection.execute(text("SELECT data::jsonb ->> 'number' FROM commons_events_events WHERE position = 8"))
+        assert read.scalar_one() == "7"
+        connection.execute(text("SET enable_seqscan = off"))
+        for condition in (
+            "event_id = 'x'", "category = 'x' AND position > 1 ORDER BY position",
+            "event_type = 'x' AND position > 1 ORDER BY position", "stream_id = 1 AND version > 1 ORDER BY version",
+            "tags @> ARRAY['x'] AND tags IS NOT NULL",
+        ):  # fmt: skip
+            plan = connection.execute(text(f"EXPLAIN SELECT * FROM commons_events_events WHERE {condition}")).scalars()
+            shown = "\n".join(plan)
+            assert "commons_events_events_" in shown, shown
+            assert "Sort" not in shown, shown
+    engine.dispose()
+
+
+async def test_other_formats_lie_there_as_their_own_bytes(place: Place, event_registry: object) -> None:  # noqa: F811
+
+    @EventSchema(name="tests.in_avro", version="1.0.0", schema_type="avro")
+    class InAvro(Event):
+        number: int
+
+    async with place.opened() as store:
+        mixed: list[Event] = [InAvro(number=1), Kept(number=2), InAvro(number=3)]
+        await store.append("a", mixed)
+        await store.append("b", [InAvro(number=4)])
+        await store.append("c", [InAvro(number=n) for n in range(600)])
+        stored = await store.fetch_stream("a")
+        assert [one.event() for one in stored] == mixed
+        assert [one.data for one in stored] == [event.serialize() for event in mixed]
+        assert [one.format for one in stored] == ["avro", "json", "avro"]
+        assert (await store.fetch_stream("b"))[0].event().number == 4  # type: ignore[attr-defined]
+        assert len(await store.get_events("c", from_version=2)) == 599
+
+
+async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    async with EventStore(f"sqlite:///{path}", busy_timeout=0.1) as store:
+        await store.append("a", [Kept()])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError, match="busy_timeout"):
+            await store.append("a", [Kept()])
+        with pytest.raises(StoreUnavailableError, match="busy_timeout"):
+            async with store.transaction():
+                pass
+        other.execute("ROLLBACK")
+        other.close()
+        assert (await store.append("a", [Kept()])).version == 2
+
+
+async def test_a_lock_on_one_stream_leaves_the_others_be(postgres_database: str) -> None:
+    async with EventStore(postgres_database) as one, EventStore(postgres_database) as two:
+        await one.append("locked", [Kept()])
+        async with one.transaction() as transaction:
+            await transaction.append("locked", [Kept()])
+            waiting = asyncio.ensure_future(two.append("locked", [Kept()], expected=1))
+            for number in range(5):
+                await asyncio.wait_for(two.append(f"free-{number}", [Kept(), Kept()]), 60)
+            assert not waiting.done()
+        with pytest.raises(VersionConflictError) as caught:
+            await waiting
+        assert caught.value.actual == 2
+
+
+async def test_twenty_concurrent_savers_share_commits(tmp_path: Path) -> None:
+    async with EventStore(f"sqlite:///{tmp_path / 'events.db'}", synchronous="NORMAL") as store:
+        await store.append("first", [Kept()])
+        batches: list[int] = []
+        writes: Any = store.backend._writes  # type: ignore[attr-defined]
+        write = writes._write
+
+        async def counted(appends: Any) -> Any:
+            batches.append(len(appends))
+            return await write(appends)
+
+        writes._write = counted
+        await asyncio.gather(*(store.append(f"s{n}", [Kept()], expected=0) for n in range(20)))
+        assert sum(batches) == 20
+        assert len(batches) < 20
+
+
+async def test_no_lock_on_positions_is_left_behind(postgres_database: str) -> None:
+    async with EventStore(postgres_database) as store:
+        await store.append("a", [Kept(), Kept()], expected=0)
+        for events in ([Kept(), Kept()], [Kept() for _ in range(600)]):
+            with pytest.raises(VersionConflictError):
+                await store.append("a", events, expected=0)
+        engine = create_engine(sync(postgres_database))
+        with engine.connect() as connection:
+            held = connection.execute(
+                text(
+                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' "
+                    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                )
+            )
+            assert held.scalar_one() == 0
+        engine.dispose()

@@ -1,0 +1,161 @@
+"""Writers and servers die in the middle; what was confirmed is there, whole, and nothing is there by half.
+
+``COMMONS_EVENTS_CHAOS=N`` kills N times as often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from commons_events.sourcing import EventStore, StoredEvent
+from commons_events.testing import eventually
+from commons_events.testing.services import RunningPostgres
+
+from .stores import Place, place  # noqa: F401
+from .writer import SIZE
+
+pytestmark = pytest.mark.asyncio
+
+ROUNDS = int(os.environ.get("COMMONS_EVENTS_CHAOS", "1"))
+WAIT = 120.0
+WRITER = Path(__file__).with_name("writer.py")
+
+
+class Writer:
+    """The process, and what it said."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.confirmed: list[str] = []
+        self.reading = asyncio.ensure_future(self._read())
+
+    @classmethod
+    async def start(cls, url: str, name: str, tasks: int) -> Writer:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, WRITER, url, name, str(tasks), stdout=asyncio.subprocess.PIPE
+        )
+        return cls(process)
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            if line.endswith(b"\n"):  # else it was cut off
+                self.confirmed.append(line.decode().strip())
+
+    async def kill(self) -> list[str]:
+        """By SIGKILL; gives the streams that were confirmed."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+        await self.reading
+        return [name for name in self.confirmed if name != "ready"]
+
+
+class Reader:
+    def __init__(self, store: EventStore) -> None:
+        self.seen: list[StoredEvent] = []
+        self.task = asyncio.ensure_future(self._follow(store))
+
+    async def _follow(self, store: EventStore) -> None:
+        async for stored in store.subscribe(poll_interval=0.1):
+            self.seen.append(stored)  # it never ends
+
+
+def check(events: list[StoredEvent], confirmed: set[str]) -> None:
+    """Streams are whole, none of the confirmed ones is missing, and two of one append are there both or neither."""
+    sizes = Counter(stored.stream.id for stored in events)
+    assert set(sizes.values()) <= {SIZE}
+    assert confirmed <= sizes.keys()
+    for name in sizes:
+        if name.endswith("b"):
+            assert name[:-1] in sizes
+        elif int(name.rpartition("-")[2]) % 2:
+            assert f"{name}b" in sizes
+    positions = [stored.position for stored in events]
+    assert positions == sorted(set(positions))
+
+
+async def test_writers_are_killed(place: Place) -> None:  # noqa: F811
+    if place.kind == "memory":
+        pytest.skip("what is in memory dies with its process")
+    confirmed: set[str] = set()
+    async with place.opened() as store:
+        reader = Reader(store)
+        for number in range(ROUNDS):
+            writers = [await Writer.start(place.url, f"{number}.{one}", 10) for one in range(2)]
+            for writer in writers:
+                await eventually(lambda writer=writer: len(writer.confirmed) > 30, timeout=WAIT, interval=0.02)  # type: ignore[misc]
+                confirmed.update(await writer.kill())
+        last = await store.append("last", [])
+        assert last.version == 0
+        stored = [stored async for stored in store.read_all()]
+        check(stored, confirmed)
+        await eventually(lambda: len(reader.seen) == len(stored), timeout=WAIT)
+        assert reader.seen == stored
+        reader.task.cancel()
+
+
+async def test_the_server_is_killed(postgres_service: RunningPostgres, postgres_database: str) -> None:
+    postgres_service.require("signals", "durability")
+    confirmed: set[str] = set()
+    writers = [await Writer.start(postgres_database, f"w{number}", 5) for number in range(2)]
+    for _ in range(ROUNDS):
+        for writer in writers:
+            before = len(writer.confirmed)
+            await eventually(lambda w=writer, n=before: len(w.confirmed) > n + 20, timeout=WAIT, interval=0.02)  # type: ignore[misc]
+        await asyncio.to_thread(postgres_service.kill)
+        await asyncio.to_thread(postgres_service.start)
+    for writer in writers:
+        before = len(writer.confirmed)
+        await eventually(lambda w=writer, n=before: len(w.confirmed) > n, timeout=WAIT, interval=0.02)  # type: ignore[misc]
+        confirmed.update(await writer.kill())
+    async with EventStore(postgres_database) as store:
+        check([stored async for stored in store.read_all()], confirmed)
+        reader = Reader(store)
+        count = sum([1 async for _ in store.read_all()])
+        await eventually(lambda: len(reader.seen) == count, timeout=WAIT)
+        reader.task.cancel()
+
+
+async def test_a_subscription_outlives_the_server(postgres_service: RunningPostgres, postgres_database: str) -> None:
+    """LISTEN breaks with its connection; the store says so to who reads, and a new subscription goes on."""
+    from commons_events.errors import StoreUnavailableError
+
+    from .writer import Written
+
+    postgres_service.require("signals", "durability")
+    async with EventStore(postgres_database) as store:
+        await store.append("a", [Written(text="1")])
+        seen: list[int] = []
+
+        async def follow() -> None:
+            after = 0
+            while True:
+                try:
+                    async for stored in store.subscribe(after=after, poll_interval=0.1):
+                        seen.append(stored.position)
+                        after = stored.position
+                except StoreUnavailableError:
+                    await asyncio.sleep(0.05)
+
+        task = asyncio.ensure_future(follow())
+        await eventually(lambda: len(seen) == 1, timeout=WAIT)
+        await asyncio.to_thread(postgres_service.kill)
+        await asyncio.to_thread(postgres_service.start)
+
+        async def append() -> bool:
+            with suppress(StoreUnavailableError):
+                await store.append("b", [Written(text="2", event_id="two")])
+                return True
+            return False
+
+        await eventually(append, timeout=WAIT, interval=0.1)
+        await eventually(lambda: len(seen) == 2, timeout=WAIT)
+        task.cancel()

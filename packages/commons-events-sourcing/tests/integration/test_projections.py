@@ -1,0 +1,630 @@
+"""Projections: each event has its effect once, what fails is parked, and a rebuild takes the live one's place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, insert, select, text, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from commons_events.errors import (
+    CapabilityError,
+    ConfigurationError,
+    ProjectionDefinitionError,
+    ProjectionVersionError,
+    UnknownProjectionError,
+)
+from commons_events.event import Event, registry
+from commons_events.retries import Retry
+from commons_events.sourcing import DomainEvent, EventStore, StoredEvent, StoreTransaction, StreamId
+from commons_events.sourcing.projections import Projection, Projector, RebuildProgress
+
+
+class UserNamed(DomainEvent):
+    event_type = "person.named"
+    name: str
+
+
+class UserLeft(DomainEvent):
+    event_type = "person.left"
+
+
+class Unrelated(DomainEvent):
+    event_type = "person.unrelated"
+
+
+QUICK = Retry(attempts=2, delay=0.001)
+
+
+@dataclass
+class People:
+    """A projection of people by name, whose handlers can be made to fail."""
+
+    version: int = 1
+    extra: tuple[Any, ...] = ()
+    broken: set[str] = field(default_factory=set)
+    calls: list[int] = field(default_factory=list)
+    parking: Any = "stream"
+
+    def __post_init__(self) -> None:
+        self.table = Table(
+            "people",
+            MetaData(),
+            Column("id", String(50), primary_key=True),
+            Column("name", String(50), nullable=False, index=True),
+            Column("changes", Integer, nullable=False),
+            *self.extra,
+        )
+        self.projection = Projection("people", tables=[self.table], version=self.version, parking=self.parking)
+        people = self.table
+
+        @self.projection.handler
+        async def named(event: UserNamed, stored: StoredEvent, transaction: StoreTransaction) -> None:
+            self.calls.append(stored.position)
+            mine = people.c.id == event.aggregate_id
+            changed = await transaction.execute(
+                update(people).where(mine).values(name=event.name, changes=people.c.changes + 1)
+            )
+            if changed.rowcount == 0:
+                more = {"shout": event.name.upper()} if self.extra else {}
+                await transaction.execute(
+                    insert(people).values(id=event.aggregate_id, name=event.name, changes=1, **more)
+                )
+            if event.name in self.broken:
+                raise LookupError(f"no {event.name}")
+
+        @self.projection.handler
+        async def left(event: UserLeft, transaction: StoreTransaction) -> None:
+            await transaction.execute(people.delete().where(people.c.id == event.aggregate_id))
+
+    async def rows(self, store: EventStore) -> list[tuple[Any, ...]]:
+        async with store.transaction() as transaction:
+            found = await transaction.execute(select(self.table).order_by(self.table.c.id))
+            return [tuple(row) for row in found.all()]
+
+    def projector(self, store: EventStore, **options: Any) -> Projector:
+        return Projector(store, [self.projection], **{"retry": QUICK, "poll_interval": 0.05, **options})
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/events.db"
+    found: str = request.getfixturevalue("postgres_database")
+    return found
+
+
+@pytest_asyncio.fixture
+async def store(url: str) -> AsyncIterator[EventStore]:
+    async with EventStore(url) as made:
+        yield made
+
+
+async def name(store: EventStore, *names: str, id: str = "u-1") -> None:
+    await store.append(StreamId(id, "Person"), [UserNamed(aggregate_id=id, name=one) for one in names])
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(60):
+        while not await condition():  # noqa: ASYNC110  # it asks a database
+            await asyncio.sleep(0.02)
+
+
+# --- running ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_it_catches_up_and_goes_on_from_where_it_was(store: EventStore) -> None:
+    people = People()
+    await name(store, "Ann", "Anna")
+    await name(store, "Bob", id="u-2")
+    assert await people.projector(store).catch_up() == 3
+    assert await people.rows(store) == [("u-1", "Anna", 2), ("u-2", "Bob", 1)]
+    await store.append(StreamId("u-2", "Person"), [UserLeft(aggregate_id="u-2"), Unrelated(aggregate_id="u-2")])
+    again = People()
+    assert await again.projector(store).catch_up() == 1
+    assert await again.rows(store) == [("u-1", "Anna", 2)]
+    assert again.calls == []
+    (status,) = await again.projector(store).status()
+    assert (status.position, status.lag, status.state) == (await store.head(), 0, "live")
+    assert status.is_healthy()
+
+
+@pytest.mark.asyncio
+async def test_it_follows_what_is_new_until_it_is_cancelled(store: EventStore) -> None:
+    people = People()
+    running = asyncio.create_task(people.projector(store).run())
+    for number in range(3):
+        await name(store, f"n{number}")
+
+        async def there(number: int = number) -> bool:
+            with suppress(Exception):
+                return (await people.rows(store))[0][2] == number + 1
+            return False
+
+        await until(there)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.asyncio
+async def test_two_workers_of_one_projection_give_each_event_one_effect(store: EventStore) -> None:
+    workers = [People(), People()]
+    for number in range(40):
+        await name(store, *(f"n{number}-{i}" for i in range(3)), id=f"u-{number % 7}")
+    running = [asyncio.create_task(people.projector(store, batch=5).run()) for people in workers]
+
+    async def done() -> bool:
+        with suppress(Exception):
+            return sum(row[2] for row in await workers[0].rows(store)) >= 120
+        return False
+
+    await until(done)
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    assert sum(row[2] for row in await workers[0].rows(store)) == 120
+
+
+@pytest.mark.asyncio
+async def test_workers_that_start_at_once_make_the_tables_once(url: str) -> None:
+    async with AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(EventStore(url)) for _ in range(4)]
+        await name(stores[0], "Ann")
+        handled = await asyncio.gather(*(People().projector(store).catch_up() for store in stores))
+        assert sum(handled) >= 1
+        assert await People().rows(stores[0]) == [("u-1", "Ann", 1)]
+
+
+@pytest.mark.asyncio
+async def test_handlers_that_are_not_async_get_a_connection_or_a_session(store: EventStore) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Person(Base):
+        __tablename__ = "persons"
+        id: Mapped[str] = mapped_column(String(50), primary_key=True)
+        name: Mapped[str] = mapped_column(String(50))
+
+    projection = Projection("persons", tables=[Person.__table__])  # type: ignore[list-item]  # FromClause to checkers
+
+    @projection.handler
+    def named(event: UserNamed, session: Session) -> None:
+        person = session.get(Person, event.aggregate_id) or Person(id=event.aggregate_id)
+        person.name = event.name
+        session.add(person)
+
+    @projection.handler
+    def left(event: UserLeft | Unrelated, connection: Connection) -> None:
+        connection.execute(text("DELETE FROM persons WHERE id = :id"), {"id": event.aggregate_id})
+
+    await name(store, "Ann", "Anna")
+    await name(store, "Bob", id="u-2")
+    await store.append(StreamId("u-2", "Person"), [Unrelated(aggregate_id="u-2")])
+    assert await Projector(store, [projection]).catch_up() == 4
+    async with store.transaction() as transaction:
+        assert (await transaction.execute(text("SELECT id, name FROM persons"))).all() == [("u-1", "Anna")]
+
+
+@pytest.mark.asyncio
+async def test_a_handler_of_event_takes_all_others(store: EventStore) -> None:
+    seen: list[str] = []
+    projection = Projection("all")
+
+    @projection.handler
+    def named(event: UserNamed) -> None:
+        seen.append(event.name)
+
+    @projection.handler
+    def other(event: Event, stored: StoredEvent) -> None:
+        seen.append(stored.event_type)
+
+    await store.append(
+        StreamId("u-1", "Person"), [UserNamed(aggregate_id="u-1", name="Ann"), UserLeft(aggregate_id="u-1")]
+    )
+    assert await Projector(store, [projection]).catch_up() == 2
+    assert seen == ["Ann", "person.left"]
+
+
+# --- events that fail ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_a_poison_event_is_parked_with_its_followers_and_the_others_go_on(store: EventStore) -> None:
+    people = People(broken={"bad"})
+    await name(store, "Ann", "bad", "Anna")
+    await name(store, "Bob", id="u-2")
+    await name(store, "Anne")
+    projector = people.projector(store)
+    await projector.catch_up()
+    assert await people.rows(store) == [("u-1", "Ann", 1), ("u-2", "Bob", 1)]
+    first, *followers = await projector.states.parked("people")
+    assert (first.reason, first.error_type, first.attempts, first.behind) == (
+        "LookupError: no bad",
+        "LookupError",
+        2,
+        None,
+    )
+    assert [event.behind for event in followers] == [first.position] * 2
+    (status,) = await projector.status()
+    assert (status.parked, status.lag, status.is_healthy()) == (3, 0, False)
+
+    assert await projector.retry_parked("people") == (0, 3)
+    assert (await projector.states.parked("people"))[0].attempts == 3
+    people.broken.clear()
+    assert await projector.retry_parked("people") == (3, 0)
+    assert await people.rows(store) == [("u-1", "Anne", 4), ("u-2", "Bob", 1)]
+    assert (await projector.status())[0].is_healthy()
+
+
+@pytest.mark.asyncio
+async def test_two_who_retry_at_once_give_each_parked_event_one_effect(store: EventStore) -> None:
+    people = People(broken={f"n{number}" for number in range(10)})
+    await name(store, *(f"n{number}" for number in range(10)))
+    projector = people.projector(store)
+    await projector.catch_up()
+    people.broken.clear()
+    outcomes = await asyncio.gather(*(people.projector(store).retry_parked("people") for _ in range(3)))
+    assert sum(done for done, _ in outcomes) == 10
+    assert await people.rows(store) == [("u-1", "n9", 10)]
+
+
+@pytest.mark.asyncio
+async def test_with_parking_by_event_the_stream_goes_on(store: EventStore) -> None:
+    people = People(broken={"bad"}, parking="event")
+    await name(store, "Ann", "bad", "Anna")
+    projector = people.projector(store)
+    await projector.catch_up()
+    assert await people.rows(store) == [("u-1", "Anna", 2)]
+    assert len(await projector.states.parked("people")) == 1
+
+
+@pytest.mark.asyncio
+async def test_what_fails_for_a_while_is_tried_again_and_nothing_is_parked(store: EventStore) -> None:
+    people = People(broken={"late"})
+    await name(store, "Ann", "late", "Anna")
+    projector = people.projector(store, retry=Retry(attempts=1_000, delay=0.01, factor=1))
+    running = asyncio.create_task(projector.run())
+
+    async def failing() -> bool:
+        found = await projector.states.status()
+        return bool(found and found[0].state == "failing")
+
+    await until(failing)
+    (status,) = await projector.status()
+    assert status.error == "LookupError: no late"
+    assert status.error_position == 2
+    assert await people.rows(store) == [("u-1", "Ann", 1)]
+    people.broken.clear()
+
+    async def done() -> bool:
+        return await people.rows(store) == [("u-1", "Anna", 3)]
+
+    await until(done)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    (status,) = await projector.status()
+    assert (status.error, status.parked) == (None, 0)
+
+
+@pytest.mark.asyncio
+async def test_bytes_that_do_not_decode_are_parked(store: EventStore) -> None:
+    with registry.isolated():
+
+        class Odd(DomainEvent):
+            event_type = "person.odd"
+            size: int
+
+        await store.append(StreamId("u-1", "Person"), [Odd(aggregate_id="u-1", size=1)])
+    with registry.isolated():
+
+        class Odd(DomainEvent):  # type: ignore[no-redef]
+            event_type = "person.odd"
+            size: int
+            colour: str
+
+        projection = Projection("odd")
+
+        def odd(event: Any) -> None: ...
+
+        odd.__annotations__["event"] = Odd  # whose name only this function knows
+        projection.handler(odd)
+        projector = Projector(store, [projection])
+        await projector.catch_up()
+        (parked,) = await projector.states.parked("odd")
+        assert parked.error_type == "UndecodableEventError"
+        assert "colour" in parked.reason
+
+
+@pytest.mark.asyncio
+async def test_a_migrated_event_reaches_the_handler_of_the_newest_class(store: EventStore) -> None:
+    from commons_events import EventSchema, migration
+
+    with registry.isolated():
+
+        @EventSchema(name="person.moved", version="1.0.0")
+        class Moved1(DomainEvent):
+            place: str
+
+        await store.append(StreamId("u-1", "Person"), [Moved1(aggregate_id="u-1", place="Ulm, DE")])
+
+        @EventSchema(name="person.moved", version="2.0.0")
+        class Moved(DomainEvent):
+            city: str
+            country: str
+
+        @migration(from_=Moved1, to=Moved)
+        def split(event: Moved1) -> Moved:
+            city, country = event.place.split(", ")
+            return Moved(aggregate_id=event.aggregate_id, city=city, country=country)
+
+        seen: list[tuple[str, int]] = []
+        projection = Projection("moved")
+
+        def moved(event: Any) -> None:
+            seen.append((event.country, event.aggregate_version))
+
+        moved.__annotations__["event"] = Moved  # whose name only this function knows
+        projection.handler(moved)
+        await Projector(store, [projection]).catch_up()
+        assert seen == [("DE", 1)]
+
+
+# --- operations ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_a_paused_projection_stands_still_until_it_goes_on(store: EventStore) -> None:
+    people = People()
+    projector = people.projector(store)
+    await projector.catch_up()
+    await projector.states.set_paused("people", True)
+    await name(store, "Ann")
+    assert await projector.catch_up() == 0
+    assert (await projector.status())[0].state == "paused"
+    assert (await projector.status())[0].lag > 0
+    await projector.states.set_paused("people", False)
+    assert await projector.catch_up() == 1
+    with pytest.raises(UnknownProjectionError, match="there are: people"):
+        await projector.states.set_paused("persons", True)
+    with pytest.raises(UnknownProjectionError, match="it has: people"):
+        await projector.rebuild("persons")
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_fills_new_tables_beside_the_live_ones_and_swaps_them(store: EventStore) -> None:
+    old = People()
+    for number in range(10):
+        await name(store, f"n{number}", id=f"u-{number % 3}")
+    old_projector = old.projector(store)
+    await old_projector.catch_up()
+    new = People(version=2, extra=(Column("shout", String(50), index=True),))
+    new_projector = new.projector(store, batch=3)
+    with pytest.raises(ProjectionVersionError, match="older version 1. Rebuild it"):
+        await new_projector.catch_up()
+
+    before = await old.rows(store)
+    steps: list[RebuildProgress] = []
+    done = await new_projector.rebuild("people", on_progress=steps.append)
+    assert [step.swapped for step in steps] == [False] * (len(steps) - 1) + [True]
+    assert (done.events, done.parked) == (10, 0)
+    assert [row[:3] for row in await new.rows(store)] == before
+    assert {row[3] for row in await new.rows(store)} == {"N0", "N1", "N2"}
+    with pytest.raises(ProjectionVersionError, match="newer version 2"):
+        await old.projector(store).catch_up()
+    await name(store, "after", id="u-9")
+    assert await new_projector.catch_up() == 1
+    assert (await new.rows(store))[-1] == ("u-9", "after", 1, "AFTER")
+    (status,) = await new_projector.status()
+    assert (status.version, status.rebuild_version, status.state) == (2, None, "live")
+    # and once more, of the same version
+    await new_projector.rebuild("people")
+    assert len(await new.rows(store)) == 4
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_leaves_the_live_tables_to_readers_and_workers(store: EventStore) -> None:
+    old = People()
+    await name(store, "Ann", "Anna")
+    old_projector = old.projector(store)
+    await old_projector.catch_up()
+    new = People(version=2)
+    seen: list[Any] = []
+    loop = asyncio.get_running_loop()
+
+    async def meanwhile() -> None:
+        await name(store, f"while-{len(seen)}", id="u-2")
+        await old_projector.catch_up()
+        seen.append((await old.rows(store), (await old_projector.states.status())[0].state))
+
+    tasks: list[asyncio.Task[None]] = []
+
+    def progress(step: RebuildProgress) -> None:
+        if len(tasks) < 3 and not step.swapped:
+            tasks.append(loop.create_task(meanwhile()))
+
+    new_projector = new.projector(store, batch=1)
+    await new_projector.rebuild("people", on_progress=progress)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(outcome is None or isinstance(outcome, ProjectionVersionError) for outcome in outcomes), outcomes
+    assert seen[0][0][0] == ("u-1", "Anna", 2)
+    await new_projector.catch_up()
+    rows = {row[0]: row for row in await new.rows(store)}
+    assert rows["u-1"] == ("u-1", "Anna", 2)
+    assert rows["u-2"][2] == len(tasks)
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_that_was_broken_off_is_gone_on_with(store: EventStore) -> None:
+    await name(store, *(f"n{number}" for number in range(6)))
+    await People().projector(store).catch_up()
+    first = People(version=2)
+
+    def stop(step: RebuildProgress) -> None:
+        if step.events == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await first.projector(store, batch=2).rebuild("people", on_progress=stop)
+    second = People(version=2)
+    projector = second.projector(store, batch=2)
+    assert (await projector.states.status())[0].state == "rebuilding"
+    done = await projector.rebuild("people")
+    assert done.events == 2
+    assert await second.rows(store) == [("u-1", "n5", 6)]
+
+
+@pytest.mark.asyncio
+async def test_what_a_rebuild_parks_takes_the_place_of_what_was_parked(store: EventStore) -> None:
+    old = People(broken={"a", "b"}, parking="event")
+    await name(store, "a", id="u-1")
+    await name(store, "b", id="u-2")
+    await old.projector(store).catch_up()
+    new = People(version=2, broken={"b"}, parking="event")
+    projector = new.projector(store)
+    done = await projector.rebuild("people")
+    assert done.parked == 1
+    assert [event.stream.id for event in await projector.states.parked("people")] == ["u-2"]
+    assert await new.rows(store) == [("u-1", "a", 1)]
+
+
+# --- a killed worker -------------------------------------------------------------------------------------------
+
+WORKER = """
+    import asyncio, sys
+    from sqlalchemy import Column, Integer, MetaData, String, Table, insert, update
+    from commons_events.sourcing import DomainEvent, EventStore, StoreTransaction
+    from commons_events.sourcing.projections import Projection, Projector
+
+    class UserNamed(DomainEvent):
+        event_type = "person.named"
+        name: str
+
+    people = Table("people", MetaData(), Column("id", String(50), primary_key=True), Column("changes", Integer))
+    projection = Projection("people", tables=[people])
+
+    @projection.handler
+    async def named(event: UserNamed, transaction: StoreTransaction) -> None:
+        changed = await transaction.execute(
+            update(people).where(people.c.id == event.aggregate_id).values(changes=people.c.changes + 1)
+        )
+        if changed.rowcount == 0:
+            await transaction.execute(insert(people).values(id=event.aggregate_id, changes=1))
+        print("one", flush=True)
+
+    async def main():
+        async with EventStore(sys.argv[1]) as store:
+            await Projector(store, [projection], batch=7, poll_interval=0.05).run()
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.asyncio
+async def test_a_worker_that_is_killed_has_given_each_event_one_effect_or_none(url: str) -> None:
+    total = 200
+    async with EventStore(url) as store:
+        for number in range(0, total, 20):
+            await name(store, *(f"n{n}" for n in range(number, number + 20)), id=f"u-{number % 3}")
+    for lines in (3, 40):
+        worker = subprocess.Popen(  # noqa: ASYNC220  # nothing else runs meanwhile
+            [sys.executable, "-c", textwrap.dedent(WORKER), url], stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert worker.stdout is not None
+        try:
+            for _ in range(lines):
+                assert worker.stdout.readline() == b"one\n"
+        finally:
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait(60)
+            worker.stdout.close()
+    people = Table("people", MetaData(), Column("id", String(50), primary_key=True), Column("changes", Integer))
+    projection = Projection("people", tables=[people])
+
+    @projection.handler
+    async def named(event: UserNamed, transaction: StoreTransaction) -> None:
+        await transaction.execute(
+            update(people).where(people.c.id == event.aggregate_id).values(changes=people.c.changes + 1)
+        )
+
+    async with EventStore(url) as store:
+        await Projector(store, [projection]).catch_up()
+        async with store.transaction() as transaction:
+            changes = (await transaction.execute(select(people.c.changes))).scalars().all()
+        assert sum(changes) == total
+
+
+# --- bad input -------------------------------------------------------------------------------------------------
+
+
+def test_projections_that_cannot_work_are_refused_when_they_are_defined() -> None:
+    table = Table("t", MetaData(), Column("id", Integer, primary_key=True))
+    for arguments, reason in (
+        ({"name": ""}, "projection's name"),
+        ({"name": "x" * 101}, "at most 100"),
+        ({"name": "p", "version": 0}, "from 1 on"),
+        ({"name": "p", "version": True}, "from 1 on"),
+        ({"name": "p", "parking": "row"}, "parking is"),
+        ({"name": "p", "tables": ["t"]}, r"no sqlalchemy\.Table"),
+        ({"name": "p", "tables": [Table("t", MetaData(), schema="s")]}, "names its schema"),
+    ):
+        with pytest.raises((ProjectionDefinitionError, ValueError), match=reason):
+            Projection(**arguments)
+    store, projection = EventStore("memory://"), Projection("p", tables=[table])
+    with pytest.raises(ConfigurationError, match="Two projections are called 'p'"):
+        Projector(store, [projection, Projection("p")])
+    with pytest.raises(ConfigurationError, match="both have the table 't'"):
+        Projector(store, [projection, Projection("q", tables=[table])])
+    with pytest.raises(ConfigurationError, match="at least one"):
+        Projector(store, [])
+
+
+def test_handlers_that_cannot_work_are_refused_when_they_are_defined() -> None:
+    projection = Projection("p")
+
+    def none(transaction: StoreTransaction) -> None: ...
+    def odd(event: UserNamed, size: int) -> None: ...
+    def bare(event) -> None: ...  # type: ignore[no-untyped-def]
+    def two(event: UserNamed, other: UserLeft) -> None: ...
+    async def blocking(event: UserNamed, session: Session) -> None: ...
+
+    for function, reason in (
+        (none, "has no event parameter"),
+        (odd, "nobody fills 'size'"),
+        (bare, "nobody fills 'event'"),
+        (two, "two event parameters"),
+        (blocking, "for a function that is not async"),
+    ):
+        with pytest.raises(ProjectionDefinitionError, match=reason):
+            projection.handler(function)
+
+    @projection.handler
+    def first(event: UserNamed) -> None: ...
+
+    with pytest.raises(ProjectionDefinitionError, match="both handle UserNamed"):
+
+        @projection.handler
+        def second(event: UserLeft | UserNamed) -> None: ...
+
+
+@pytest.mark.asyncio
+async def test_a_projection_needs_a_handler_and_a_store_with_sql(url: str) -> None:
+    async with EventStore(url) as store:
+        with pytest.raises(ProjectionDefinitionError, match="has no handler"):
+            await Projector(store, [Projection("p")]).catch_up()
+    async with EventStore("memory://") as memory:
+        with pytest.raises(CapabilityError, match="no SQL"):
+            await People().projector(memory).catch_up()

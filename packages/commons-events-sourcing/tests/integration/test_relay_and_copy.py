@@ -1,0 +1,175 @@
+"""From a store to a broker, and from a store to a store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+
+from commons_events import Event, EventConsumer, Message
+from commons_events.errors import ConnectionLostError, PublishError, UnknownEventTypeError
+from commons_events.event import registry
+from commons_events.memory import MemoryBroker, MemoryTransport
+from commons_events.message import PublishResult
+from commons_events.sourcing import EventStore, NewEvent, OutboxRelay, Progress, StoredEvent, StreamId, copy_events
+from commons_events.testing import eventually
+
+from .stores import Place, place  # noqa: F401
+
+pytestmark = pytest.mark.asyncio
+WAIT = 60.0
+
+
+class Moved(Event):
+    event_type = "tests.moved"
+    number: int = 0
+
+
+class Counting(MemoryTransport):
+    """The in-process broker, with failures to order."""
+
+    failing: dict[int, Exception]
+    sent: list[str]
+
+    @classmethod
+    def make(cls, **failing: Exception) -> Counting:
+        transport = cls(MemoryBroker())
+        transport.failing = {int(number[1:]): error for number, error in failing.items()}
+        transport.sent = []
+        return transport
+
+    def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
+        passing: list[Message] = []
+        results: list[PublishResult | None] = []
+        for message in messages:
+            name = message.header("ce_id") or ""
+            error = self.failing.pop(len(self.sent) + len(passing), None)
+            results.append(error)  # type: ignore[arg-type]
+            if error is None:
+                passing.append(message)
+                self.sent.append(name)
+        published = super().publish(passing)
+
+        async def merge() -> Sequence[PublishResult]:
+            done = iter(await published)
+            return [next(done) if result is None else result for result in results]
+
+        return asyncio.ensure_future(merge())
+
+
+async def test_stored_events_reach_the_broker_in_order_for_each_stream(place: Place) -> None:  # noqa: F811
+    transport = Counting.make(n3=ConnectionLostError("gone"), n7=ConnectionLostError("gone again"))
+    async with place.opened() as store:
+        for number in range(12):
+            await store.append(StreamId(f"s{number % 3}", "Order"), [Moved(event_id=f"{number % 3}/{number}")])
+        relay = OutboxRelay(store, transport, topic="orders", types=[Moved])
+        assert await relay.run_once() == 12
+        assert await relay.run_once() == 0
+        for stream in range(3):
+            of_stream = [name for name in transport.sent if name.startswith(f"{stream}/")]
+            assert of_stream == [f"{stream}/{number}" for number in range(stream, 12, 3)]
+        running = asyncio.ensure_future(relay.run())
+        await store.append(StreamId("s1", "Order"), [Moved(event_id="late")])
+        await eventually(lambda: "late" in transport.sent, timeout=WAIT)
+        await eventually(lambda: store.checkpoint("outbox"), timeout=WAIT)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        assert len(transport.sent) == len(set(transport.sent)) == 13
+    await transport.close()
+
+
+async def test_a_relayed_event_is_received_as_it_was_stored(place: Place) -> None:  # noqa: F811
+    MemoryBroker.reset_all()
+    transport = MemoryTransport(MemoryBroker.get())
+    event = Moved(number=7, correlation_id="c", source="urn:mine")
+    async with place.opened() as store:
+        await store.append("a", [event, Moved(number=8)])
+        relay = OutboxRelay(store, transport, topic=lambda stored: "orders" if stored.aggregate_version == 1 else None)
+        assert await relay.run_once() == 1
+    async with EventConsumer(topics=["orders"]) as consumer:
+        delivery = await anext(aiter(consumer))
+        assert delivery.event() == event
+        assert delivery.message.key == b"a"
+        await delivery.ack()
+    MemoryBroker.reset_all()
+
+
+async def test_what_cannot_be_published_is_not_skipped(event_registry: object) -> None:
+    class Lost(Event):
+        event_type = "tests.lost"
+
+    async with EventStore("memory://") as store:
+        await store.append("a", [Moved(), Lost(), Moved()])
+        registry.unregister(Lost)
+        transport = Counting.make()
+        with pytest.raises(UnknownEventTypeError, match="position 2"):
+            await OutboxRelay(store, transport, topic="t").run_once()
+        refused = Counting.make(n0=PublishError("too large"))
+        with pytest.raises(PublishError, match="too large"):
+            await OutboxRelay(store, refused, topic="t", types=[Moved]).run_once()
+        assert await store.checkpoint("outbox") == 0
+
+
+async def test_one_relay_works_and_the_others_stand_by(place: Place) -> None:  # noqa: F811
+    async with place.opened() as store:
+        first, second = (OutboxRelay(store, Counting.make(), topic="t", lease_seconds=30) for _ in range(2))
+        await store.append("a", [Moved()])
+        running = asyncio.ensure_future(first.run())
+        await eventually(lambda: first.published == 1, timeout=WAIT)
+        assert await second.run_once() == 0
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        await store.append("a", [Moved()])
+        assert await second.run_once() == 1
+
+
+async def test_a_copy_is_the_same_and_goes_on_where_it_ended(place: Place) -> None:  # noqa: F811
+    async with EventStore("sqlite://", page_size=4) as source, place.opened() as target:
+        for number in range(10):
+            await source.append(StreamId(f"s{number % 3}", "C"), [NewEvent(Moved(number=number), ("t",)), Moved()])
+        seen: list[Progress] = []
+        assert await copy_events(source, target, progress=seen.append) == 20
+        assert seen[-1].position == seen[-1].head == 20
+        assert [progress.position for progress in seen] == sorted(progress.position for progress in seen)
+        assert await copy_events(source, target) == 0
+        await source.append("late", [Moved()])
+        assert await copy_events(source, target) == 1
+
+        def shape(stored: StoredEvent) -> object:
+            return (*stored[:10],)
+
+        originals = [shape(stored) async for stored in source.read_all()]
+        assert [shape(stored) async for stored in target.read_all()] == originals
+
+
+async def test_a_copy_is_transformed_while_it_follows(place: Place) -> None:  # noqa: F811
+    def transform(stored: StoredEvent) -> list[Event] | None:
+        event = stored.event()
+        assert isinstance(event, Moved)
+        if event.number % 2:
+            return None
+        return [event, Moved(number=event.number + 100)]
+
+    async with EventStore("memory://") as source, place.opened() as target:
+        await source.append("a", [Moved(number=number) for number in range(4)])
+        copying = asyncio.ensure_future(
+            copy_events(source, target, transform=transform, rename=lambda stream: f"new-{stream.id}", follow=True)
+        )
+        await eventually(lambda: target.stream_version("new-a"), timeout=WAIT)
+        await source.append("a", [Moved(number=6)])
+
+        async def numbers() -> list[int]:
+            return [event.number for event in await target.get_events("new-a")]  # type: ignore[attr-defined]
+
+        await eventually(lambda: _equal(numbers(), [0, 100, 2, 102, 6, 106]), timeout=WAIT)
+        copying.cancel()
+        with suppress(asyncio.CancelledError):
+            await copying
+
+
+async def _equal(found: object, wanted: object) -> bool:
+    return bool(await found == wanted)  # type: ignore[misc]

@@ -1,0 +1,193 @@
+"""Aggregates by themselves: what they apply, what they refuse, and that a refused event did not happen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+
+from commons_events.errors import (
+    AggregateDefinitionError,
+    EventOrderError,
+    ForeignEventError,
+    InvalidAggregateIdError,
+    MissingHandlerError,
+)
+from commons_events.event import Event, registry
+from commons_events.sourcing import AggregateRoot, DomainEvent
+
+
+class AccountOpened(DomainEvent):
+    event_type = "account.opened"
+    owner: str
+
+
+class MoneyMoved(DomainEvent):
+    event_type = "account.money-moved"
+    amount: int
+
+
+class SalaryPaid(MoneyMoved):
+    event_type = "account.salary-paid"
+
+
+class HTTPNoticeSent2(DomainEvent):
+    pass
+
+
+class Unheard(DomainEvent):
+    pass
+
+
+class Account(AggregateRoot):
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.owner = ""
+        self.balance = 0
+        self.notices = 0
+
+    def handle_account_opened(self, event: AccountOpened) -> None:
+        self.owner = event.owner
+
+    def handle_money_moved(self, event: MoneyMoved) -> None:
+        if event.amount == 13:
+            raise ArithmeticError("thirteen")
+        self.balance += event.amount
+
+    def handle_http_notice_sent2(self, event: HTTPNoticeSent2) -> None:
+        self.notices += 1
+
+
+def moved(amount: int, id: str = "a-1") -> MoneyMoved:
+    return MoneyMoved(aggregate_id=id, amount=amount)
+
+
+def test_an_applied_event_changes_the_state_and_waits_to_be_saved() -> None:
+    account = Account("a-1")
+    events = [AccountOpened(aggregate_id="a-1", owner="Ann"), moved(5), moved(-2)]
+    for event in events:
+        account.apply(event)
+    assert (account.owner, account.balance) == ("Ann", 3)
+    assert list(account.pending_events) == events
+    assert [event.aggregate_version for event in events] == [1, 2, 3]
+    assert (account.version, account.saved_version) == (3, 0)
+
+
+def test_a_class_s_name_with_an_abbreviation_and_a_digit_has_its_handler() -> None:
+    account = Account("a-1")
+    account.apply(HTTPNoticeSent2(aggregate_id="a-1"))
+    assert account.notices == 1
+
+
+def test_a_derived_event_is_handled_as_its_base_and_a_derived_aggregate_may_say_otherwise() -> None:
+    class Doubling(Account):
+        def handle_salary_paid(self, event: SalaryPaid) -> None:
+            self.balance += 2 * event.amount
+
+    for aggregate_class, balance in ((Account, 7), (Doubling, 14)):
+        account = aggregate_class("a-1")
+        account.apply(SalaryPaid(aggregate_id="a-1", amount=7))
+        assert account.balance == balance
+
+
+def test_an_event_that_a_handler_refuses_did_not_happen() -> None:
+    account = Account("a-1")
+    account.apply(moved(1))
+    bad = moved(13)
+    with pytest.raises(ArithmeticError, match="thirteen"):
+        account.apply(bad)
+    assert (account.version, len(account.pending_events), bad.aggregate_version) == (1, 1, 0)
+    account.apply(moved(2))
+    assert [event.aggregate_version for event in account.pending_events] == [1, 2]
+
+
+def test_an_event_without_a_handler_is_refused_with_the_method_to_write() -> None:
+    account = Account("a-1")
+    with pytest.raises(MissingHandlerError, match=r"Define handle_unheard\(self, event: Unheard\).*handle_money_moved"):
+        account.apply(Unheard(aggregate_id="a-1"))
+    assert (account.version, account.pending_events) == (0, ())
+    with pytest.raises(MissingHandlerError):
+        account.replay([Unheard(aggregate_id="a-1", aggregate_version=1)])
+    assert account.version == 0
+
+
+def test_an_event_of_another_aggregate_is_refused() -> None:
+    account = Account("a-1")
+    with pytest.raises(ForeignEventError, match="it is of the aggregate 'a-2'"):
+        account.apply(moved(1, "a-2"))
+    with pytest.raises(ForeignEventError, match="'a-2'"):
+        account.replay([moved(1, "a-2").placed(1)])
+    assert account.balance == 0
+
+
+def test_what_is_no_domain_event_is_refused() -> None:
+    with registry.isolated():
+
+        class Plain(Event):
+            aggregate_id: str
+
+        with pytest.raises(ForeignEventError, match="no DomainEvent"):
+            Account("a-1").apply(Plain(aggregate_id="a-1"))  # type: ignore[arg-type]
+
+
+def test_an_event_happens_once() -> None:
+    account, event = Account("a-1"), moved(1)
+    account.apply(event)
+    with pytest.raises(EventOrderError, match="applied before, as version 1"):
+        account.apply(event)
+    assert account.balance == 1
+
+
+def test_stored_events_come_in_order_and_before_new_ones() -> None:
+    account = Account("a-1")
+    account.replay([moved(1).placed(1), moved(2).placed(2)])
+    assert (account.version, account.saved_version, account.pending_events) == (2, 2, ())
+    with pytest.raises(EventOrderError, match="at version 2.* has version 4"):
+        account.replay([moved(4).placed(4)])
+    account.apply(moved(3))
+    with pytest.raises(EventOrderError, match="1 events that are not saved"):
+        account.replay([moved(5).placed(4)])
+
+
+@pytest.mark.parametrize("id", ["", "a\0b", "a\nb", "x" * 256, 7, None, b"a"])
+def test_an_id_that_is_none_is_refused(id: Any) -> None:
+    with pytest.raises(InvalidAggregateIdError, match="id"):
+        Account(id)
+
+
+def test_the_longest_id_is_taken() -> None:
+    assert Account("ü" * 255).id == "ü" * 255
+
+
+def test_a_class_that_forgets_its_base_s_init_says_so() -> None:
+    class Forgetful(AggregateRoot):
+        def __init__(self, id: str) -> None:
+            self.name = id
+
+    aggregate = Forgetful("a-1")
+    for use in (lambda: aggregate.id, lambda: aggregate.apply(moved(1))):
+        with pytest.raises(AggregateDefinitionError, match=r"has not called super\(\).__init__\(id\)"):
+            use()
+    assert "not initialized" in repr(aggregate)
+
+
+def test_an_async_handler_is_refused_when_the_class_is_made() -> None:
+    with pytest.raises(AggregateDefinitionError, match="handle_money_moved is async"):
+
+        class Waiting(AggregateRoot):
+            async def handle_money_moved(self, event: MoneyMoved) -> None: ...
+
+
+@for_all(st.lists(st.integers(-50, 50).filter(lambda n: n != 13), max_size=30), st.integers(0, 30))
+def test_replaying_what_was_applied_gives_the_same_state(amounts: list[int], cut: int) -> None:
+    account = Account("a-1")
+    for amount in amounts:
+        account.apply(moved(amount))
+    events = account.pending_events
+    again = Account("a-1")
+    again.replay(events[:cut])
+    again.replay(events[cut:])
+    assert vars(again) == vars(account)
+    assert again.version == account.version == len(amounts)

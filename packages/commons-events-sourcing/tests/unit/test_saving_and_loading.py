@@ -1,0 +1,370 @@
+"""Aggregates in and out of every store: what is saved comes back, and what cannot be saved is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from commons_events import EventSchema, migration
+from commons_events.errors import (
+    AggregateDefinitionError,
+    AggregateNotFoundError,
+    AmbiguousStreamError,
+    ConfigurationError,
+    EventTooLargeError,
+    ForeignAggregateError,
+    ForeignEventError,
+    InvalidVersionError,
+    MissingHandlerError,
+    StreamDeletedError,
+    UnchangedAggregateError,
+    UndecodableEventError,
+    UnknownEventTypeError,
+    VersionConflictError,
+)
+from commons_events.event import Event, EventRegistry, registry
+from commons_events.sourcing import AggregateRoot, Append, DomainEvent, EventStore, StreamId
+
+pytestmark = pytest.mark.asyncio
+
+
+class CartOpened(DomainEvent):
+    event_type = "cart.opened"
+    customer: str
+
+
+class ItemAdded(DomainEvent):
+    event_type = "cart.item-added"
+    sku: str
+    quantity: int = 1
+
+
+class Cart(AggregateRoot):
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.customer: str | None = None
+        self.items: dict[str, int] = {}
+
+    def open(self, customer: str) -> None:
+        self.apply(CartOpened(aggregate_id=self.id, customer=customer))
+
+    def add(self, sku: str, quantity: int = 1) -> None:
+        self.apply(ItemAdded(aggregate_id=self.id, sku=sku, quantity=quantity))
+
+    def handle_cart_opened(self, event: CartOpened) -> None:
+        self.customer = event.customer
+
+    def handle_item_added(self, event: ItemAdded) -> None:
+        self.items[event.sku] = self.items.get(event.sku, 0) + event.quantity
+
+
+class Wishlist(Cart):
+    pass
+
+
+@pytest_asyncio.fixture(params=["memory", "sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventStore]:
+    url = {"memory": lambda: "memory://", "sqlite": lambda: f"sqlite:///{tmp_path}/events.db"}.get(
+        request.param, lambda: request.getfixturevalue("postgres_database")
+    )()
+    async with EventStore(url, max_event_bytes=2_000) as made:
+        yield made
+
+
+def cart(id: str = "c-1", items: int = 2) -> Cart:
+    made = Cart(id)
+    made.open("Ann")
+    for number in range(items):
+        made.add(f"sku-{number}")
+    return made
+
+
+async def test_a_saved_aggregate_comes_back_with_its_events(store: EventStore) -> None:
+    made = cart()
+    events = made.pending_events
+    await store.save(made)
+    assert (made.pending_events, made.version, made.saved_version) == ((), 3, 3)
+
+    loaded = await store.load(Cart, "c-1")
+    assert vars(loaded) == vars(made) == {"customer": "Ann", "items": {"sku-0": 1, "sku-1": 1}}
+    assert (loaded.version, loaded.pending_events) == (3, ())
+    assert await store.get_events(aggregate_id="c-1", from_version=0) == list(events)
+    assert await store.get_events("c-1", 2, 2) == [events[1]]
+    assert await store.get_events("c-2") == []
+
+
+async def test_a_loaded_aggregate_goes_on(store: EventStore) -> None:
+    await store.save(cart())
+    loaded = await store.load(Cart, "c-1")
+    loaded.add("sku-0", 4)
+    await store.save(loaded)
+    loaded.add("sku-9")
+    await store.save(loaded)
+    again = await store.load(Cart, "c-1")
+    assert again.items == {"sku-0": 5, "sku-1": 1, "sku-9": 1}
+    assert [e.aggregate_version for e in await store.get_events("c-1") if isinstance(e, DomainEvent)] == [1, 2, 3, 4, 5]
+
+
+async def test_an_aggregate_is_loaded_as_it_was(store: EventStore) -> None:
+    await store.save(cart(items=3))
+    assert (await store.load(Cart, "c-1", version=2)).items == {"sku-0": 1}
+    with pytest.raises(AggregateNotFoundError, match="is at version 4, and has no version 5 yet"):
+        await store.load(Cart, "c-1", version=5)
+    for version in (0, -1, True, "2"):
+        with pytest.raises(InvalidVersionError, match="from 1 on"):
+            await store.load(Cart, "c-1", version=version)  # type: ignore[arg-type]
+    with pytest.raises(InvalidVersionError):
+        await store.get_events("c-1", from_version=-1)
+
+
+async def test_what_was_changed_by_somebody_else_is_a_conflict(store: EventStore) -> None:
+    await store.save(cart())
+    mine, theirs = await store.load(Cart, "c-1"), await store.load(Cart, "c-1")
+    theirs.add("theirs")
+    await store.save(theirs)
+    mine.add("mine")
+    with pytest.raises(VersionConflictError) as conflict:
+        await store.save(mine)
+    assert (conflict.value.expected, conflict.value.actual) == (3, 4)
+    assert len(mine.pending_events) == 1  # nothing is lost: the caller decides
+    assert "mine" not in (await store.load(Cart, "c-1")).items
+    with pytest.raises(VersionConflictError):
+        await store.save(cart())
+
+
+async def test_several_aggregates_are_saved_together_or_not_at_all(store: EventStore) -> None:
+    await store.save(cart("c-1"), cart("c-2"))
+    one, two = await store.load(Cart, "c-1"), await store.load(Cart, "c-2")
+    other = await store.load(Cart, "c-2")
+    other.add("x")
+    await store.save(other)
+    one.add("one")
+    two.add("two")
+    with pytest.raises(VersionConflictError, match="c-2"):
+        await store.save(one, two)
+    assert (await store.load(Cart, "c-1")).version == 3
+
+
+async def test_an_answer_that_was_lost_is_asked_for_again(store: EventStore) -> None:
+    made = cart()
+    await store.append_many([Append(StreamId("c-1", "Cart"), made.pending_events, 0)])
+    await store.save(made)  # the same events once more
+    assert made.pending_events == ()
+    assert (await store.load(Cart, "c-1")).version == 3
+
+
+async def test_saving_nothing_is_refused(store: EventStore) -> None:
+    made = cart()
+    await store.save(made)
+    with pytest.raises(UnchangedAggregateError, match="Cart 'c-1' has applied no event"):
+        await store.save(made)
+    with pytest.raises(ConfigurationError, match="none"):
+        await store.save()
+
+
+async def test_a_foreign_aggregate_is_refused(store: EventStore) -> None:
+    async with EventStore("memory://") as elsewhere:
+        await elsewhere.save(cart())
+        loaded = await elsewhere.load(Cart, "c-1")
+    loaded.add("x")
+    with pytest.raises(ForeignAggregateError, match="belongs to another store"):
+        await store.save(loaded)
+    with pytest.raises(ForeignAggregateError, match="is none"):
+        await store.save(loaded.pending_events[0])  # type: ignore[arg-type]
+    twice = cart()
+    with pytest.raises(ForeignAggregateError, match="comes twice"):
+        await store.save(twice, twice)
+    assert await store.get_events("c-1") == []
+
+
+async def test_an_aggregate_that_is_not_there_says_what_is(store: EventStore) -> None:
+    with pytest.raises(AggregateNotFoundError, match="There is no Cart 'c-1'"):
+        await store.load(Cart, "c-1")
+    await store.save(cart())
+    with pytest.raises(AggregateNotFoundError, match="Its id is that of streams of 'Cart'"):
+        await store.load(Wishlist, "c-1")
+
+
+async def test_two_classes_may_share_an_id_that_is_then_to_be_told_apart(store: EventStore) -> None:
+    wishlist = Wishlist("c-1")
+    wishlist.open("Bob")
+    await store.save(wishlist, cart())
+    assert (await store.load(Cart, "c-1")).customer == "Ann"
+    assert (await store.load(Wishlist, "c-1")).customer == "Bob"
+    with pytest.raises(AmbiguousStreamError):
+        await store.get_events("c-1")
+    assert len(await store.get_events(StreamId("c-1", "Wishlist"))) == 1
+
+
+async def test_a_deleted_aggregate_says_so(store: EventStore) -> None:
+    await store.save(cart())
+    await store.delete_stream(StreamId("c-1", "Cart"))
+    with pytest.raises(StreamDeletedError):
+        await store.load(Cart, "c-1")
+    with pytest.raises(StreamDeletedError):
+        await store.save(cart())
+
+
+async def test_an_event_that_is_too_large_leaves_nothing_behind(store: EventStore) -> None:
+    made, large = cart("c-1"), cart("c-2")
+    large.add("x" * 3_000)
+    with pytest.raises(EventTooLargeError, match="ItemAdded"):
+        await store.save(made, large)
+    assert await store.get_events("c-1") == []
+    assert len(made.pending_events) == 3
+
+
+async def test_an_event_without_a_handler_in_the_stream_is_refused(store: EventStore) -> None:
+    class Narrow(AggregateRoot):
+        category = "Cart"
+
+        def handle_cart_opened(self, event: CartOpened) -> None: ...
+
+    await store.save(cart())
+    with pytest.raises(MissingHandlerError, match=r"Narrow has no handler for ItemAdded"):
+        await store.load(Narrow, "c-1")
+
+
+async def test_an_event_that_is_no_domain_event_in_the_stream_is_refused(
+    store: EventStore, event_registry: EventRegistry
+) -> None:
+    class Stray(Event):
+        pass
+
+    await store.append(StreamId("c-1", "Cart"), [Stray()])
+    with pytest.raises(ForeignEventError, match="Stray: it is no DomainEvent"):
+        await store.load(Cart, "c-1")
+
+
+async def test_an_unknown_event_type_says_where_it_lies(store: EventStore) -> None:
+    with registry.isolated():
+
+        class Forgotten(DomainEvent):
+            pass
+
+        await store.append(StreamId("c-1", "Cart"), [Forgotten(aggregate_id="c-1")])
+    with pytest.raises(UnknownEventTypeError, match="version 1 of stream 'Cart/c-1'.*'Forgotten'"):
+        await store.load(Cart, "c-1")
+    with pytest.raises(UnknownEventTypeError):
+        await store.get_events("c-1")
+
+
+async def test_bytes_that_no_longer_decode_say_where_they_lie(store: EventStore) -> None:
+    with registry.isolated():
+
+        class Priced(DomainEvent):
+            price: int
+
+        await store.append(StreamId("c-1", "Cart"), [Priced(aggregate_id="c-1", price=1)])
+    with registry.isolated():
+
+        class Priced(DomainEvent):  # type: ignore[no-redef]
+            price: int
+            currency: str
+
+        with pytest.raises(UndecodableEventError, match="version 1 of stream 'Cart/c-1'.*currency"):
+            await store.load(Cart, "c-1")
+
+
+async def test_older_events_come_through_their_migrations_and_stay_as_they_are(
+    store: EventStore, event_registry: EventRegistry
+) -> None:
+    @EventSchema(name="cart.renamed", version="1.0.0")
+    class Renamed1(DomainEvent):
+        name: str
+
+    class Named(AggregateRoot):
+        first = last = ""
+
+        def handle_renamed(self, event: Any) -> None:
+            self.first, self.last = event.first, event.last
+
+    old = Renamed1(aggregate_id="n-1", name="Ann Lee")
+    await store.append(StreamId("n-1", "Named"), [old])
+
+    @EventSchema(name="cart.renamed", version="2.0.0")
+    class Renamed(DomainEvent):
+        first: str
+        last: str
+
+    @migration(from_=Renamed1, to=Renamed)
+    def split(event: Renamed1) -> Renamed:
+        first, _, last = event.name.partition(" ")
+        return Renamed(aggregate_id=event.aggregate_id, first=first, last=last)
+
+    loaded = await store.load(Named, "n-1")
+    assert (loaded.first, loaded.last, loaded.version) == ("Ann", "Lee", 1)
+    (event,) = await store.get_events("n-1")
+    assert isinstance(event, Renamed)
+    assert (event.event_id, event.aggregate_version) == (old.event_id, 1)
+    (stored,) = await store.fetch_stream(StreamId("n-1", "Named"))
+    assert stored.schema_version == "1.0.0"
+    assert b"Ann Lee" in stored.data
+
+
+async def test_classes_that_cannot_be_made_from_an_id_are_refused(store: EventStore) -> None:
+    class Demanding(Cart):
+        category = "Cart"
+
+        def __init__(self, id: str, owner: str) -> None:
+            super().__init__(id)
+
+    class Renaming(Cart):
+        category = "Cart"
+
+        def __init__(self, id: str) -> None:
+            super().__init__(id.upper())
+
+    class Eager(Cart):
+        category = "Cart"
+
+        def __init__(self, id: str) -> None:
+            super().__init__(id)
+            self.open("nobody")
+
+    await store.save(cart())
+    for aggregate_class, reason in (
+        (Demanding, "missing a required argument: 'owner'"),
+        (Renaming, "has the id 'C-1'"),
+        (Eager, "applies events"),
+        (str, "no class that derives from AggregateRoot"),
+    ):
+        with pytest.raises(AggregateDefinitionError, match=reason):
+            await store.load(aggregate_class, "c-1")  # type: ignore[type-var]
+
+
+async def test_events_that_are_applied_while_it_saves_wait_for_the_next_time(store: EventStore) -> None:
+    made = cart()
+    saving = asyncio.create_task(store.save(made))
+    await asyncio.sleep(0)
+    made.add("late")
+    await saving
+    assert [event.sku for event in made.pending_events if isinstance(event, ItemAdded)] == ["late"]
+    await store.save(made)
+    assert (await store.load(Cart, "c-1")).items["late"] == 1
+
+
+async def test_many_savers_of_one_aggregate_lose_nothing_that_was_confirmed(store: EventStore) -> None:
+    await store.save(cart(items=0))
+
+    async def saver(name: str) -> list[str]:
+        confirmed: list[str] = []
+        for number in range(5):
+            loaded = await store.load(Cart, "c-1")
+            loaded.add(f"{name}-{number}")
+            try:
+                await store.save(loaded)
+            except VersionConflictError:
+                continue
+            confirmed.append(f"{name}-{number}")
+        return confirmed
+
+    confirmed = [sku for done in await asyncio.gather(*(saver(f"s{n}") for n in range(8))) for sku in done]
+    final = await store.load(Cart, "c-1")
+    assert sorted(final.items) == sorted(confirmed)
+    assert final.version == 1 + len(confirmed)

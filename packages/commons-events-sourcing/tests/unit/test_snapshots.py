@@ -1,0 +1,315 @@
+"""Snapshots: a shortcut that is never trusted beyond what fits the class and the stream."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given as for_all
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from commons_events.errors import ConfigurationError, SnapshotError
+from commons_events.runtime import Runtime, use_runtime
+from commons_events.sourcing import AggregateRoot, DomainEvent, EventStore, SnapshotPolicy, StoredSnapshot, StreamId
+from commons_events.sourcing._snapshots import StateCodec
+
+
+class Counted(DomainEvent):
+    event_type = "counter.counted"
+    by: int
+
+
+class Counter(AggregateRoot):
+    snapshot_policy = SnapshotPolicy(every=10)
+    replayed: ClassVar[int] = 0
+    per_key: dict[int, int]
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.total = 0
+        self.per_key = {}
+
+    def count(self, by: int) -> None:
+        self.apply(Counted(aggregate_id=self.id, by=by))
+
+    def handle_counted(self, event: Counted) -> None:
+        type(self).replayed += 1
+        self.total += event.by
+        self.per_key[event.by] = self.per_key.get(event.by, 0) + 1
+
+
+STREAM = StreamId("n-1", "Counter")
+
+
+async def counted(store: EventStore, *numbers: int, aggregate_class: type[Counter] = Counter) -> Counter:
+    counter = aggregate_class("n-1")
+    for number in numbers:
+        counter.count(number)
+    await store.save(counter)
+    return counter
+
+
+async def load(store: EventStore, aggregate_class: type[Counter] = Counter) -> tuple[Counter, int]:
+    """The aggregate, and how many events were read for it."""
+    aggregate_class.replayed = 0
+    loaded = await store.load(aggregate_class, "n-1")
+    return loaded, aggregate_class.replayed
+
+
+@pytest.mark.asyncio
+async def test_a_snapshot_is_kept_when_it_is_due_and_only_newer_events_are_read() -> None:
+    async with EventStore("memory://") as store:
+        counter = await counted(store, *range(9))
+        assert await store.snapshot(STREAM, "Counter") is None
+        counter.count(9)
+        await store.save(counter)
+        snapshot = await store.snapshot(STREAM, "Counter")
+        assert snapshot is not None
+        assert snapshot.version == 10
+        for number in range(3):
+            counter.count(number)
+            await store.save(counter)
+        loaded, events = await load(store)
+        assert events == 3
+        assert vars(loaded) == vars(counter)
+        assert (loaded.version, loaded.saved_version) == (13, 13)
+        assert loaded.per_key == {n: 2 if n < 3 else 1 for n in range(10)}
+
+
+@pytest.mark.asyncio
+async def test_a_snapshot_is_made_when_the_last_one_is_old() -> None:
+    class Clock(Runtime):
+        time = datetime(2026, 1, 1, tzinfo=UTC)
+
+        def now(self) -> datetime:
+            return self.time
+
+    class Aging(Counter):
+        category = "Counter"
+        snapshot_policy = SnapshotPolicy(every=3, max_age=timedelta(days=1))
+
+    with use_runtime(Clock()):
+        async with EventStore("memory://") as store:
+            aging = Aging("n-1")
+            for number in range(3):
+                aging.count(number)
+            await store.save(aging)
+            for hours, version in ((23, 3), (25, 5)):
+                Clock.time = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hours)
+                aging.count(1)
+                await store.save(aging)
+                snapshot = await store.snapshot(STREAM, Aging.__qualname__)
+                assert snapshot is not None
+                assert snapshot.version == version
+
+
+@pytest.mark.asyncio
+async def test_a_missing_snapshot_is_made_by_loading() -> None:
+    async with EventStore("memory://") as store:
+        await counted(store, *range(12))
+        await store.delete_snapshots(STREAM)
+        assert (await load(store))[1] == 12
+        assert (await load(store))[1] == 0
+
+
+@pytest.mark.asyncio
+async def test_an_aggregate_as_it_was_is_not_read_from_a_later_snapshot_and_keeps_none() -> None:
+    async with EventStore("memory://") as store:
+        await counted(store, *range(12))
+        assert (await store.load(Counter, "n-1", version=7)).total == sum(range(7))
+        await store.delete_snapshots(STREAM)
+        assert (await store.load(Counter, "n-1", version=11)).total == sum(range(11))
+        assert await store.snapshot(STREAM, "Counter") is None
+
+
+def changed_handler(self: Counter, event: Counted) -> None:
+    type(self).replayed += 1
+    self.total += 2 * event.by
+    self.per_key[event.by] = self.per_key.get(event.by, 0) + 1
+
+
+def changed_helper(self: Any) -> int:
+    return 7
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("change", "total"),
+    [
+        ({"handle_counted": changed_handler}, 2 * sum(range(12))),
+        ({"snapshot_version": 2}, sum(range(12))),
+        ({"__annotations__": {"per_key": "dict[int, int | None]"}}, sum(range(12))),
+    ],
+    ids=["a handler", "the snapshot_version", "an attribute's type"],
+)
+async def test_a_snapshot_of_a_class_that_has_changed_is_made_anew(change: dict[str, Any], total: int) -> None:
+    async with EventStore("memory://") as store:
+        await counted(store, *range(12))
+        new = type("Counter", (Counter,), {"__module__": __name__, "__qualname__": "Counter", **change})
+        loaded, events = await load(store, new)
+        assert (loaded.total, events) == (total, 12)
+        assert (await load(store, new))[1] == 0
+
+
+def test_the_fingerprint_follows_what_handlers_use_and_nothing_else() -> None:
+    def made(**members: Any) -> str:
+        def handle_counted(self: Any, event: Counted) -> None:
+            self.total += self.weight() * FACTOR
+
+        def weight(self: Any) -> int:
+            return 6
+
+        namespace = {"handle_counted": handle_counted, "weight": weight, "__module__": __name__, **members}
+        return StateCodec(type("Weighed", (AggregateRoot,), {**namespace, "__qualname__": "Weighed"})).fingerprint
+
+    assert made() == made()
+    assert made(weight=changed_helper) != made()
+    assert made(command=changed_helper) == made()
+    global FACTOR
+    before, FACTOR = made(), 3
+    assert made() != before
+
+
+FACTOR = 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b"{}", b'ID\n{"total": "many"}', b'ID\n{"total": 99, "per_key": {"x": 1}}']
+)
+async def test_a_snapshot_that_cannot_be_read_is_made_anew(data: bytes) -> None:
+    async with EventStore("memory://") as store:
+        counter = await counted(store, *range(12))
+        last = (await store.get_events("n-1"))[-1].event_id
+        await store.save_snapshot(damaged(data.replace(b"ID", last.encode())))
+        loaded, events = await load(store)
+        assert vars(loaded) == vars(counter)
+        assert events == 12
+        assert (await load(store))[1] == 0
+
+
+def damaged(data: bytes) -> StoredSnapshot:
+    fingerprint = StateCodec(Counter).fingerprint
+    return StoredSnapshot(
+        stream=STREAM, version=12, kind="Counter", schema_version=fingerprint, data=data, taken_at=datetime.now(UTC)
+    )
+
+
+@pytest.mark.asyncio
+async def test_a_snapshot_of_another_history_is_not_trusted() -> None:
+    async with EventStore("memory://") as one, EventStore("memory://") as other:
+        await counted(one, *[1] * 12)
+        foreign = await one.snapshot(STREAM, "Counter")
+        assert foreign is not None
+        await counted(other, *[2] * 12)
+        await other.delete_snapshots(STREAM)
+        await other.save_snapshot(foreign)
+        assert (await load(other))[0].total == 24
+    async with EventStore("memory://") as shorter:  # as after the return of an older backup
+        await counted(shorter, 1)
+        await shorter.save_snapshot(foreign)
+        assert (await load(shorter))[0].total == 1
+
+
+class Status(Enum):
+    OPEN = "open"
+
+
+class Address(BaseModel):
+    city: str
+
+
+class Rich(AggregateRoot):
+    price: Decimal
+    status: Status
+    address: Address | None
+    seen: set[int]
+    at: datetime
+    _hidden: tuple[int, ...]
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.price, self.status, self.address = Decimal("1.10"), Status.OPEN, Address(city="Ulm")
+        self.seen, self.at, self._hidden = {1, 2}, datetime(2026, 1, 1, tzinfo=UTC), (1, 2)
+        self.plain: Any = None
+
+
+def test_annotated_attributes_come_back_as_their_types() -> None:
+    rich, codec = Rich("r-1"), StateCodec(Rich)
+    assert codec.load(codec.dump(rich)) == vars(rich)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{1: "a"}, (1, 2), {1}, Status.OPEN, Decimal(1), datetime(2026, 1, 1, tzinfo=UTC), object(), float("nan"), [(1,)]],
+)
+def test_what_would_not_come_back_is_refused_with_the_attribute_s_name(value: object) -> None:
+    rich = Rich("r-1")
+    rich.plain = value
+    with pytest.raises(SnapshotError, match=r"Rich 'r-1': a snapshot cannot keep the attribute 'plain'.*Say its type"):
+        StateCodec(Rich).dump(rich)
+
+
+@pytest.mark.asyncio
+async def test_a_state_that_cannot_be_kept_is_refused_before_anything_is_stored() -> None:
+    class Awkward(Counter):
+        def handle_counted(self, event: Counted) -> None:
+            self.total = Decimal(event.by)  # type: ignore[assignment]
+
+    async with EventStore("memory://") as store:
+        awkward = Awkward("n-1")
+        for number in range(10):
+            awkward.count(number)
+        with pytest.raises(SnapshotError, match="'total'"):
+            await store.save(awkward)
+        assert await store.get_events("n-1") == []
+        assert len(awkward.pending_events) == 10
+
+
+@pytest.mark.asyncio
+async def test_loading_needs_no_snapshot_that_can_be_kept() -> None:
+    class Late(Counter):
+        category = "Counter"
+
+        def handle_counted(self, event: Counted) -> None:
+            self.total = {event.by}  # type: ignore[assignment]
+
+    async with EventStore("memory://") as store:
+        await counted(store, *range(12))
+        assert (await store.load(Late, "n-1")).total == {11}  # type: ignore[comparison-overlap]
+
+
+def test_an_annotation_that_cannot_be_looked_up_is_named() -> None:
+    odd = type("Odd", (AggregateRoot,), {"__annotations__": {"x": "Nowhere"}, "__module__": __name__})
+    with pytest.raises(SnapshotError, match="Nowhere"):
+        StateCodec(odd)
+    strange = type("Strange", (AggregateRoot,), {"__annotations__": {"x": Runtime}, "__module__": __name__})
+    with pytest.raises(SnapshotError, match="pydantic cannot write"):
+        StateCodec(strange)
+
+
+@pytest.mark.parametrize("options", [{"every": 0}, {"every": None}, {"max_age": timedelta(0)}])
+def test_a_policy_that_is_none_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="SnapshotPolicy"):
+        SnapshotPolicy(**options)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@for_all(st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True), json_values, max_size=5))
+def test_any_state_of_json_comes_back(state: dict[str, Any]) -> None:
+    class Loose(AggregateRoot):
+        pass
+
+    loose, codec = Loose("l-1"), StateCodec(Loose)
+    vars(loose).update(state)
+    assert codec.load(codec.dump(loose)) == state

@@ -1,0 +1,178 @@
+"""Repositories and units of work: one object an aggregate, all or nothing, and another try after a conflict."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from commons_events.errors import AggregateNotFoundError, ClosedError, ForeignAggregateError, VersionConflictError
+from commons_events.retries import Retry
+from commons_events.sourcing import AggregateRoot, DomainEvent, EventStore, Repository, UnitOfWork, run_unit
+
+pytestmark = pytest.mark.asyncio
+
+
+class Deposited(DomainEvent):
+    event_type = "purse.deposited"
+    amount: int
+
+
+class Purse(AggregateRoot):
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.balance = 0
+
+    def deposit(self, amount: int) -> int:
+        if self.balance + amount < 0:
+            raise ValueError("not that much in it")
+        self.apply(Deposited(aggregate_id=self.id, amount=amount))
+        return self.balance
+
+    async def deposit_later(self, amount: int) -> int:
+        await asyncio.sleep(0)
+        return self.deposit(amount)
+
+    def look(self) -> int:
+        return self.balance
+
+    def handle_deposited(self, event: Deposited) -> None:
+        self.balance += event.amount
+
+
+@pytest.fixture
+def store() -> EventStore:
+    return EventStore("memory://")
+
+
+async def filled(store: EventStore, *ids: str, amount: int = 10) -> None:
+    for id in ids:
+        purse = Purse(id)
+        purse.deposit(amount)
+        await store.save(purse)
+
+
+async def test_commands_of_many_at_once_are_tried_again_until_all_are_done(store: EventStore) -> None:
+    await filled(store, "p-1", amount=0)
+    purses = Repository(store, Purse, retry=Retry(attempts=100, immediate=5, delay=0.001, on=(VersionConflictError,)))
+    await asyncio.gather(*(purses.execute("p-1", Purse.deposit, 1) for _ in range(20)))
+    loaded = await purses.load("p-1")
+    assert (loaded.balance, loaded.version) == (20, 21)
+
+
+async def test_a_conflict_after_the_last_try_reaches_the_caller(store: EventStore) -> None:
+    await filled(store, "p-1")
+    seen: list[int] = []
+
+    async def overtaken(purse: Purse) -> None:
+        seen.append(purse.version)
+        other = await store.load(Purse, "p-1")
+        other.deposit(1)
+        await store.save(other)
+        purse.deposit(100)
+
+    purses = Repository(store, Purse, retry=Retry(attempts=3, delay=0.001, on=(VersionConflictError,)))
+    with pytest.raises(VersionConflictError):
+        await purses.execute("p-1", overtaken)
+    assert seen == [1, 2, 3]  # loaded anew each time
+    assert (await purses.load("p-1")).balance == 13
+
+
+async def test_what_a_command_raises_is_not_tried_again_and_saves_nothing(store: EventStore) -> None:
+    await filled(store, "p-1")
+    calls = 0
+
+    def refused(purse: Purse) -> None:
+        nonlocal calls
+        calls += 1
+        purse.deposit(5)
+        purse.deposit(-100)
+
+    with pytest.raises(ValueError, match="not that much"):
+        await Repository(store, Purse).execute("p-1", refused)
+    assert calls == 1
+    assert (await store.load(Purse, "p-1")).version == 1
+
+
+async def test_a_repository_returns_what_the_command_did(store: EventStore) -> None:
+    purses = Repository(store, Purse)
+    assert await purses.get("p-1") is None
+    with pytest.raises(AggregateNotFoundError):
+        await purses.execute("p-1", Purse.deposit, 1)
+    assert await purses.create("p-1", Purse.deposit, 3) == 3
+    with pytest.raises(VersionConflictError):
+        await purses.create("p-1", Purse.deposit, 3)
+    assert await purses.execute("p-1", Purse.deposit_later, amount=4) == 7
+    assert await purses.execute("p-1", Purse.look) == 7
+    loaded = await purses.load("p-1")
+    assert loaded.version == 2
+    loaded.deposit(1)
+    await purses.save(loaded)
+    assert (await purses.load("p-1", version=2)).balance == 7
+
+
+async def test_a_unit_saves_all_it_changed_together(store: EventStore) -> None:
+    await filled(store, "p-1", "p-2", "p-3")
+    async with UnitOfWork(store) as unit:
+        one, two = await unit.load(Purse, "p-1"), await unit.load(Purse, "p-2")
+        await unit.load(Purse, "p-3")
+        assert await unit.load(Purse, "p-1") is one
+        assert await unit.get(Purse, "p-9") is None
+        new = unit.add(Purse("p-4"))
+        one.deposit(-5)
+        two.deposit(5)
+        new.deposit(1)
+    assert [(await store.load(Purse, f"p-{n}")).balance for n in (1, 2, 3, 4)] == [5, 15, 10, 1]
+    positions = [stored.position async for stored in store.read_all(from_position=4)]
+    assert len(positions) == 3
+
+
+async def test_a_unit_that_ends_by_an_exception_saves_nothing(store: EventStore) -> None:
+    await filled(store, "p-1")
+    with pytest.raises(ZeroDivisionError):
+        async with UnitOfWork(store) as unit:
+            (await unit.load(Purse, "p-1")).deposit(1)
+            raise ZeroDivisionError
+    async with UnitOfWork(store) as unit:
+        (await unit.load(Purse, "p-1")).deposit(1)
+        unit.discard()
+    assert (await store.load(Purse, "p-1")).version == 1
+    with pytest.raises(ClosedError, match="has ended"):
+        await unit.load(Purse, "p-1")
+
+
+async def test_a_unit_has_one_object_an_aggregate(store: EventStore) -> None:
+    await filled(store, "p-1")
+    async with UnitOfWork(store) as unit:
+        loaded = await unit.load(Purse, "p-1")
+        assert unit.add(loaded) is loaded
+        with pytest.raises(ForeignAggregateError, match="another object already"):
+            unit.add(Purse("p-1"))
+
+
+async def test_a_commit_in_between_goes_on_with_the_same_objects(store: EventStore) -> None:
+    async with UnitOfWork(store) as unit:
+        purse = unit.add(Purse("p-1"))
+        purse.deposit(1)
+        await unit.commit()
+        await unit.commit()
+        purse.deposit(2)
+    assert (await store.load(Purse, "p-1")).version == 2
+
+
+async def test_transfers_that_cross_keep_the_sum(store: EventStore) -> None:
+    ids = ["p-1", "p-2", "p-3"]
+    await filled(store, *ids, amount=100)
+
+    async def transfer(start: str, end: str) -> None:
+        async def work(unit: UnitOfWork) -> None:
+            (await unit.load(Purse, start)).deposit(-1)
+            await asyncio.sleep(0)
+            (await unit.load(Purse, end)).deposit(1)
+
+        await run_unit(store, work, retry=Retry(attempts=200, immediate=3, delay=0.001, max_delay=0.01))
+
+    await asyncio.gather(*(transfer(ids[n % 3], ids[(n + 1 + n % 2) % 3]) for n in range(30)))
+    balances = [(await store.load(Purse, id)).balance for id in ids]
+    assert sum(balances) == 300
+    assert sum([(await store.load(Purse, id)).version for id in ids]) == 3 + 60

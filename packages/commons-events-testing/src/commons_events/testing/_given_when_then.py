@@ -1,0 +1,196 @@
+"""``given(…).when(…).then(…)``: what an aggregate decides, said by events alone."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+
+from commons_events.event import Event
+
+__all__ = ["Decided", "Given", "given"]
+
+P = ParamSpec("P")
+
+
+class _Aggregate(Protocol):
+    """As much of ``commons_events.sourcing.AggregateRoot`` as is needed here: this package does not import it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def pending_events(self) -> tuple[Any, ...]: ...
+
+    def replay(self, events: Iterable[Any], /) -> None: ...
+
+
+A = TypeVar("A", bound=_Aggregate)
+
+_ONLY_IF_STATED = ("event_id", "source", "correlation_id", "causation_id", "metadata", "aggregate_version")
+_NEVER = ("timestamp",)
+
+
+def given(aggregate_class: Callable[[str], A], id: str, *events: Event) -> Given[A]:
+    """An aggregate to which this has happened; without events, a new one.
+
+    Args:
+        aggregate_class: the class.
+        id: the aggregate's.
+        events: its `DomainEvent` s, in order. They are copied, so that several tests may share them.
+    """
+    aggregate = aggregate_class(id)
+    placed: list[Any] = []
+    for version, event in enumerate(events, 1):
+        copy: Any = event.model_copy()
+        placed.append(copy.placed(version))
+    aggregate.replay(placed)
+    return Given(aggregate)
+
+
+class Given(Generic[A]):
+    """An aggregate with a past. `given` makes it."""
+
+    def __init__(self, aggregate: A) -> None:
+        self.aggregate = aggregate
+        """The aggregate itself, for assertions on its state."""
+
+    def when(
+        self, command: Callable[Concatenate[A, P], object], *arguments: P.args, **keywords: P.kwargs
+    ) -> Decided[A]:
+        """Carry out a command; what it raises is kept for `Decided.then_raises`.
+
+        Args:
+            command: is called with the aggregate and the other arguments: ``UserAggregate.activate``, or a lambda.
+            arguments: passed on.
+            keywords: passed on.
+
+        Raises:
+            TypeError: the command is async; an aggregate's commands await nothing.
+        """
+        try:
+            result = command(self.aggregate, *arguments, **keywords)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the test says whether it was to come
+            return Decided(self.aggregate, error)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise TypeError("when() takes a command that awaits nothing; await before it, and pass what came of it.")
+        return Decided(self.aggregate, None)
+
+
+class Decided(Generic[A]):
+    """What came of a command. `Given.when` makes it; each assertion returns it again."""
+
+    def __init__(self, aggregate: A, error: Exception | None) -> None:
+        self.aggregate = aggregate
+        """The aggregate, after the command."""
+        self.error = error
+        """What the command raised, or None."""
+
+    @property
+    def events(self) -> Sequence[Any]:
+        """The events that the command applied."""
+        return self.aggregate.pending_events
+
+    def then(self, *expected: Event) -> Decided[A]:
+        """Assert that just these events happened, in this order.
+
+        The classes and all data have to be equal. The time is not compared; the rest of the envelope, and
+        ``aggregate_version``, only where the expected event was given one.
+
+        Raises:
+            AssertionError: the message shows both lists, and each field that differs.
+        """
+        __tracebackhide__ = True
+        self._refuse_error()
+        happened = self.events
+        problems = [
+            f"event {place}: {problem}"
+            for place, (wanted, found) in enumerate(zip(expected, happened, strict=False), 1)
+            for problem in _differences(wanted, found)
+        ]
+        if len(happened) != len(expected):
+            problems.insert(0, f"{len(expected)} were expected, and {len(happened)} happened")
+        if problems:
+            raise AssertionError(
+                "Other events happened than expected:\n  "
+                + "\n  ".join(problems)
+                + f"\nexpected: {_list(expected)}\nhappened: {_list(happened)}"
+            )
+        return self
+
+    def then_nothing(self) -> Decided[A]:
+        """Assert that no event happened, and nothing was raised.
+
+        Raises:
+            AssertionError: something did.
+        """
+        __tracebackhide__ = True
+        return self.then()
+
+    def then_raises(self, error_class: type[Exception], match: str | None = None) -> Decided[A]:
+        """Assert that the command was refused, and that no event happened.
+
+        Args:
+            error_class: what it raised is of this class.
+            match: a regular expression that is found in the error's message.
+
+        Raises:
+            AssertionError: it raised something else or nothing, or an event happened before; what it raised is the
+                cause.
+        """
+        __tracebackhide__ = True
+        if self.error is None:
+            raise AssertionError(f"{error_class.__name__} was expected, and the command did: {_list(self.events)}")
+        if not isinstance(self.error, error_class):
+            raise AssertionError(f"{error_class.__name__} was expected, and it raised {self.error!r}") from self.error
+        if match is not None and re.search(match, str(self.error)) is None:
+            raise AssertionError(f"{match!r} is not found in {str(self.error)!r}") from self.error
+        if self.events:
+            raise AssertionError(f"it raised {self.error!r}, and events had happened already: {_list(self.events)}")
+        return self
+
+    def then_state(self, **attributes: object) -> Decided[A]:
+        """Assert what the aggregate's attributes are now.
+
+        Raises:
+            AssertionError: one is another; the message names all that differ.
+        """
+        __tracebackhide__ = True
+        self._refuse_error()
+        missing = object()
+        problems = [
+            f"{name}: {wanted!r} was expected, and it is {'not there' if found is missing else repr(found)}"
+            for name, wanted in attributes.items()
+            if (found := getattr(self.aggregate, name, missing)) is missing or found != wanted
+        ]
+        if problems:
+            raise AssertionError("The state is another one:\n  " + "\n  ".join(problems))
+        return self
+
+    def _refuse_error(self) -> None:
+        __tracebackhide__ = True
+        if self.error is not None:
+            raise AssertionError(f"the command raised {self.error!r}") from self.error
+
+
+def _differences(wanted: Event, found: Event) -> list[str]:
+    if type(wanted) is not type(found):
+        return [f"{type(wanted).__qualname__} was expected, and it is a {type(found).__qualname__}"]
+    stated = wanted.model_fields_set
+    return [
+        f"{name}: {value!r} was expected, and it is {vars(found)[name]!r}"
+        for name, value in vars(wanted).items()
+        if name not in _NEVER and (name not in _ONLY_IF_STATED or name in stated) and vars(found)[name] != value
+    ]
+
+
+def _list(events: Sequence[Event]) -> str:
+    return "[" + ", ".join(f"{type(event).__qualname__}({_fields(event)})" for event in events) + "]"
+
+
+def _fields(event: Event) -> str:
+    skipped = {*_ONLY_IF_STATED, *_NEVER, "event_type", "version"}
+    return ", ".join(f"{name}={value!r}" for name, value in vars(event).items() if name not in skipped)

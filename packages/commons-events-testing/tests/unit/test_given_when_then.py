@@ -1,0 +1,112 @@
+"""``given(…).when(…).then(…)``: passes for what happened, and says what differs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+pytest.importorskip("commons_events.sourcing", reason="aggregates are commons-events-sourcing's")
+
+from commons_events.sourcing import AggregateRoot, DomainEvent
+from commons_events.testing import given
+
+
+class DoorOpened(DomainEvent):
+    event_type = "door.opened"
+    by: str
+    wide: bool = False
+
+
+class DoorClosed(DomainEvent):
+    event_type = "door.closed"
+
+
+class Door(AggregateRoot):
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.is_open = False
+
+    def open(self, by: str, *, wide: bool = False) -> None:
+        if self.is_open:
+            raise ValueError("it is open")
+        self.apply(DoorOpened(aggregate_id=self.id, by=by, wide=wide))
+
+    def slam(self) -> None:
+        self.apply(DoorClosed(aggregate_id=self.id))
+        raise RuntimeError("broken")
+
+    async def wait(self) -> None: ...
+
+    def handle_door_opened(self, event: DoorOpened) -> None:
+        self.is_open = True
+
+    def handle_door_closed(self, event: DoorClosed) -> None:
+        self.is_open = False
+
+
+OPENED = DoorOpened(aggregate_id="d", by="Ann")
+
+
+def test_what_happened_is_compared_by_its_data() -> None:
+    given(Door, "d").when(Door.open, "Ann").then(OPENED).then_state(is_open=True)
+    given(Door, "d").when(lambda door: door.open("Ann", wide=True)).then(
+        DoorOpened(aggregate_id="d", by="Ann", wide=True, aggregate_version=1)
+    )
+
+
+def test_a_past_is_given_and_its_events_may_be_shared() -> None:
+    for _ in range(2):
+        given(Door, "d", OPENED).when(Door.open, by="Bob").then_raises(ValueError, match="is open")
+    assert OPENED.aggregate_version == 0
+    decided = given(Door, "d", OPENED, DoorClosed(aggregate_id="d")).when(Door.open, "Bob")
+    assert [event.aggregate_version for event in decided.events] == [3]
+
+
+def test_nothing_happened() -> None:
+    given(Door, "d", OPENED).when(lambda door: door.is_open).then_nothing().then_state(is_open=True)
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lambda d: d.then(), "0 were expected, and 1 happened"),
+        (lambda d: d.then_nothing(), "0 were expected, and 1 happened"),
+        (lambda d: d.then(OPENED, OPENED), "2 were expected, and 1 happened"),
+        (lambda d: d.then(DoorClosed(aggregate_id="d")), "event 1: DoorClosed was expected, and it is a DoorOpened"),
+        (lambda d: d.then(DoorOpened(aggregate_id="d", by="Bob")), "event 1: by: 'Bob' was expected, and it is 'Ann'"),
+        (lambda d: d.then(OPENED.model_copy(update={"aggregate_version": 2})), "aggregate_version: 2 was expected"),
+        (lambda d: d.then(OPENED.model_copy(update={"correlation_id": "c"})), "correlation_id: 'c' was expected"),
+        (lambda d: d.then_raises(ValueError), "ValueError was expected, and the command did: [DoorOpened("),
+        (lambda d: d.then_state(is_open=False, size=3), "is_open: False was expected, and it is True\n  size: 3"),
+    ],
+)
+def test_what_differs_is_said(check: Any, message: str) -> None:
+    decided = given(Door, "d").when(Door.open, "Ann")
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        check(decided)
+
+
+def test_an_error_that_was_not_expected_is_shown_with_its_cause() -> None:
+    decided = given(Door, "d", OPENED).when(Door.open, "Bob")
+    for check in (
+        decided.then_nothing,
+        lambda: decided.then_raises(KeyError),
+        lambda: decided.then_state(is_open=True),
+    ):
+        with pytest.raises(AssertionError, match="it is open") as raised:
+            check()
+        assert isinstance(raised.value.__cause__, ValueError)
+    with pytest.raises(AssertionError, match="'shut' is not found"):
+        decided.then_raises(ValueError, match="shut")
+
+
+def test_a_refusal_after_an_event_is_none() -> None:
+    with pytest.raises(AssertionError, match="events had happened already"):
+        given(Door, "d", OPENED).when(Door.slam).then_raises(RuntimeError)
+
+
+def test_an_async_command_is_refused() -> None:
+    with pytest.raises(TypeError, match="awaits nothing"):
+        given(Door, "d").when(Door.wait)

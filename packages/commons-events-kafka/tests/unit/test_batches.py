@@ -32,7 +32,7 @@ class Client:
         self.room = room
         self.topics = {"t"}
         self.suspicious = 1_000
-        self.polled_elsewhere = False
+        self.polled_elsewhere = self.moving = False
         self.handed: list[tuple[bytes, Callback]] = []
         self.completed: list[Batch] = []
 
@@ -134,3 +134,27 @@ def test_a_value_that_was_refused_has_its_place() -> None:
     client.report(1, 0, 6, failed=False)
     client.report(0, 0, 5, failed=False)
     assert batch.results() == [Receipt("t", 0, 5), Receipt("t", 0, 6), refusal]
+
+
+@pytest.mark.parametrize("kind", ["values", "messages"])
+def test_what_one_client_gave_back_is_confirmed_by_the_next(kind: str) -> None:
+    client = Client()
+    moved: list[tuple[Message, Callback]] = []
+    client.move = lambda message, callback, report: moved.append((message, callback))  # type: ignore[attr-defined]
+    values = [b"0", b"1", b"2"]
+    batch: Batch
+    if kind == "values":
+        batch = value_batch(client, values)
+    else:
+        batch = MessageBatch(cast("Publisher", client), 16)
+        batch.fill([Message("t", value) for value in values], {"t"}, cast("asyncio.Future[Any]", None))
+    batch.hand_over(0)
+    client.report(0, 0, 0, failed=False)
+    client.moving = True
+    client.report(2, 0, 0, failed=True)  # in another order than they were handed over in
+    client.report(1, 0, 0, failed=True)
+    client.moving = False
+    assert [message.value for message, _ in moved] == [b"2", b"1"]
+    for offset, (message, callback) in enumerate(moved, 1):
+        callback(None, Report(topic="t", partition=0, offset=offset, value=message.value))
+    assert batch.results() == [Receipt("t", 0, 0), Receipt("t", 0, 2), Receipt("t", 0, 1)]

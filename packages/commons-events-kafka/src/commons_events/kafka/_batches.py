@@ -186,7 +186,7 @@ class ValueBatch(Batch):
     everything may stand for each other.
     """
 
-    __slots__ = ("headers", "key", "refused", "reports", "topic", "values")
+    __slots__ = ("headers", "in_order", "key", "refused", "reports", "topic", "values")
 
     def __init__(
         self, publisher: Publisher, topic: str, values: Sequence[bytes], key: bytes | None, headers: Headers
@@ -195,6 +195,8 @@ class ValueBatch(Batch):
         self.topic = topic
         self.values = values
         self.key = key
+        self.in_order = publisher.idempotent
+        """Whether reports of a partition come in the order of the batch."""
         self.headers: Any = list(headers) if headers else None
         self.reports: list[Report] = []
         self.refused: dict[int, TransportError] = {}
@@ -205,7 +207,8 @@ class ValueBatch(Batch):
         def report(error: KafkaError | None, message: Report) -> None:
             if error is not None:
                 if publisher.moving:
-                    taken_back = Message(batch.topic, message.value(), batch.key, batch.headers or ())
+                    batch.in_order = False
+                    taken_back = Message(batch.topic, batch.value_of(message), batch.key, batch.headers or ())
                     publisher.move(taken_back, report, message)
                     return
                 batch.failed = True
@@ -238,6 +241,11 @@ class ValueBatch(Batch):
             else:
                 return count
 
+    @staticmethod
+    def value_of(report: Report) -> bytes:
+        """The value that a report is of."""
+        return report.value() or b""
+
     def note_refusal(self, place: int, error: TransportError) -> None:
         """See `Batch`."""
         self.refused[place] = error
@@ -245,7 +253,7 @@ class ValueBatch(Batch):
     def results(self) -> Sequence[PublishResult]:
         """See `Batch`."""
         reports = self.reports
-        if not self.failed and self.publisher.idempotent:
+        if not self.failed and self.in_order:
             partitions = set(map(_PARTITION, reports))
             offsets = list(map(_OFFSET, reports))
             if len(partitions) == 1 and offsets == sorted(offsets):  # type: ignore[type-var]  # it has all of them
@@ -253,9 +261,9 @@ class ValueBatch(Batch):
         return self._results_by_value()
 
     def _results_by_value(self) -> Sequence[PublishResult]:
-        reported: defaultdict[object, deque[Report]] = defaultdict(deque)
+        reported: defaultdict[bytes, deque[Report]] = defaultdict(deque)
         for report in self.reports:
-            reported[report.value() or b""].append(report)
+            reported[self.value_of(report)].append(report)
         partitions: list[int] = []
         offsets: list[int | None] = []
         results: list[PublishResult] = []

@@ -333,6 +333,7 @@ class Poller:
             received += len(batch)
             self._gather(batch)
             batch.clear()  # before the next ones are made
+            room = min(room, self._most_ahead)  # fewer, now that they were seen to be large
             if received < room:
                 batch = self.consumer.consume(min(_AT_ONCE, room - received), 0)
         self._hand_over()

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from commons_events.sourcing import StoredEvent, StreamId
 from commons_events.sourcing._postgres_read import Watermark
 
 
+ONE_IS_OPEN = [
+    *[(step, writer) for writer in range(3) for step in ("begin", "take")],
+    ("commit", 0), ("commit", 2), ("read", 0),
+]  # fmt: skip
+
+
 def stored(position: int) -> StoredEvent:
     return StoredEvent(position, StreamId("s"), 1, str(position), "t", "1.0.0", "json", b"{}")
 
 
+@example(ONE_IS_OPEN, True)
+@example(ONE_IS_OPEN, False)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["begin", "take", "commit", "roll back", "read"]), st.integers(0, 4)), max_size=60

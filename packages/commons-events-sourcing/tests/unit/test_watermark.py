@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from commons_events.sourcing import StoredEvent, StreamId
 from commons_events.sourcing._postgres_read import Watermark
 
-
 ONE_IS_OPEN = [
     *[(step, writer) for writer in range(3) for step in ("begin", "take")],
     ("commit", 0), ("commit", 2), ("read", 0),

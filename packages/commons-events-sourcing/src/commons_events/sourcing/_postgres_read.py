@@ -92,9 +92,10 @@ class Watermark:
             if stored.position <= edge:
                 continue
             if not whole or stored.position != edge + 1:
+                self.settled = edge  # also here: what is given out is not to be read again
                 return count
             edge = stored.position
-        self.settled = max(self.settled, edge) if whole else self.settled
+        self.settled = edge
         return len(events)
 
 

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from commons_events import errors
-from commons_events.errors import BatchError, BatchHandlerError, CommonsEventsError, PublishError, PublishTimeoutError
+from commons_events.errors import (
+    BatchError,
+    BatchHandlerError,
+    CommonsEventsError,
+    PublishError,
+    PublishTimeoutError,
+    VersionConflictError,
+)
 from commons_events.message import Receipt
 
 TREE = {
@@ -59,8 +66,36 @@ TREE = {
     "UnhandledEventError": ("HandlerError", "LookupError"),
     "HandlerFailedError": ("HandlerError",),
     "BatchHandlerError": ("HandlerError",),
+    "EventStoreError": ("CommonsEventsError",),
+    "VersionConflictError": ("EventStoreError",),
+    "StreamNotFoundError": ("EventStoreError", "LookupError"),
+    "StreamDeletedError": ("EventStoreError",),
+    "AmbiguousStreamError": ("EventStoreError", "LookupError"),
+    "InvalidStreamError": ("EventStoreError", "ValueError"),
+    "InvalidVersionError": ("EventStoreError", "ValueError"),
+    "EventTooLargeError": ("EventStoreError", "ValueError"),
+    "UndecodableEventError": ("EventStoreError", "DeserializationError"),
+    "CheckpointError": ("EventStoreError",),
+    "LeaseLostError": ("EventStoreError",),
+    "UnknownDatabaseError": ("EventStoreError", "LookupError"),
+    "StoreUnavailableError": ("EventStoreError",),
+    "StoreSchemaError": ("EventStoreError",),
+    "OlderStoreError": ("StoreSchemaError",),
+    "NewerStoreError": ("StoreSchemaError",),
+    "AggregateDefinitionError": ("CommonsEventsError", "TypeError"),
+    "MissingHandlerError": ("AggregateDefinitionError", "LookupError"),
+    "InvalidAggregateIdError": ("InvalidStreamError",),
+    "ForeignEventError": ("CommonsEventsError", "ValueError"),
+    "EventOrderError": ("CommonsEventsError", "ValueError"),
+    "AggregateNotFoundError": ("StreamNotFoundError",),
+    "UnchangedAggregateError": ("CommonsEventsError", "ValueError"),
+    "ForeignAggregateError": ("CommonsEventsError", "ValueError"),
+    "SnapshotError": ("CommonsEventsError", "ValueError"),
+    "ProjectionDefinitionError": ("HandlerDefinitionError",),
+    "UnknownProjectionError": ("EventStoreError", "LookupError"),
+    "ProjectionVersionError": ("EventStoreError",),
 }
-RETRIABLE = {"ConnectionLostError", "PublishTimeoutError", "TopicFullError"}
+RETRIABLE = {"ConnectionLostError", "PublishTimeoutError", "TopicFullError", "StoreUnavailableError"}
 
 CLASSES: dict[str, Any] = {
     name: value
@@ -85,7 +120,7 @@ def test_an_error_says_whether_the_same_call_may_succeed_later(name: str) -> Non
     assert CLASSES[name].retriable is (name in RETRIABLE)
 
 
-@pytest.mark.parametrize("name", sorted(set(TREE) - {"BatchError", "BatchHandlerError"}))
+@pytest.mark.parametrize("name", sorted(set(TREE) - {"BatchError", "BatchHandlerError", "VersionConflictError"}))
 def test_an_error_shows_its_message_and_crosses_processes(name: str) -> None:
     error = CLASSES[name]("what was wrong")
     assert str(error) == "what was wrong"
@@ -132,6 +167,13 @@ def test_a_batch_handler_s_error_says_which_failed_and_crosses_processes() -> No
     assert "and 2 more" in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (list(again.failures), str(again)) == (list(range(7)), str(error))
+
+
+def test_a_version_conflict_says_both_versions_and_crosses_processes() -> None:
+    error = VersionConflictError("order-1", 3, 5)
+    assert str(error).startswith("Stream 'order-1' was expected at version 3 and is at version 5. ")
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.stream, again.expected, again.actual, str(again)) == ("order-1", 3, 5, str(error))
 
 
 def test_a_timeout_is_caught_as_python_s_own() -> None:

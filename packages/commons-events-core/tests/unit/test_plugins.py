@@ -312,18 +312,18 @@ def test_a_registered_format_serves_events() -> None:
 def test_a_plugin_of_ours_whose_library_is_not_installed_names_the_extra(
     distribution: Distribution, python: Python
 ) -> None:
-    root = distribution("ours", {TRANSPORTS: {"amqp": "ours_module:T"}}, {"ours_module": "import pika_of_nowhere"})
+    root = distribution("ours", {TRANSPORTS: {"pubsub": "ours_module:T"}}, {"ours_module": "import pubsub_of_nowhere"})
     code = """
 from commons_events import plugins
 from commons_events.errors import MissingDistributionError
 try:
-    plugins.load(plugins.TRANSPORTS, "amqp")
+    plugins.load(plugins.TRANSPORTS, "pubsub")
 except MissingDistributionError as error:
     print(error)
 """
     text = python(code, paths=(root,))
-    assert "'amqp' needs pika_of_nowhere, which is not installed" in text
-    assert 'pip install "commons-events-rabbitmq"' in text
+    assert "'pubsub' needs pubsub_of_nowhere, which is not installed" in text
+    assert 'pip install "commons-events-pubsub"' in text
 
 
 def test_a_name_that_two_distributions_offer_costs_no_other(distribution: Distribution, python: Python) -> None:

@@ -17,9 +17,8 @@ import pytest
 
 from commons_events.errors import TransportError
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer
+from commons_events.testing import History
 from commons_events.testing.services import RunningKafka
-
-from .history import History
 
 pytestmark = pytest.mark.asyncio
 

@@ -14,9 +14,8 @@ from commons_events.kafka._poller import Poller
 from commons_events.kafka._publisher import Publisher
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.kafka._transport import KafkaTransport
+from commons_events.testing import History
 from commons_events.testing.services import RunningKafka
-
-from .history import History
 
 pytestmark = pytest.mark.asyncio
 PATIENCE = 60.0

@@ -18,10 +18,9 @@ import pytest
 from commons_events.dead_letters import DeadLetter, DeadLetterQueue
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
 from commons_events.router import EventRouter
-from commons_events.testing import eventually
+from commons_events.testing import History, eventually
 from commons_events.testing.services import RunningKafka
 
-from .history import History
 from .router_worker import Numbered, make_router, poisoned
 
 pytestmark = pytest.mark.asyncio

@@ -25,9 +25,8 @@ from commons_events.rabbitmq import (
     RabbitMQProducer,
     Topology,
 )
+from commons_events.testing import History
 from commons_events.testing.services import RunningRabbitMQ, ServiceError
-
-from .history import History
 
 pytestmark = pytest.mark.asyncio
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from commons_events.testing._given_when_then import Decided, Given, given
     from commons_events.testing._harness import EventTestHarness
+    from commons_events.testing._history import History
     from commons_events.testing._mock_consumer import MockConsumer, MockDelivery
     from commons_events.testing._mock_producer import MockProducer, SentEvent
     from commons_events.testing._router_run import RouterRun
@@ -17,6 +18,7 @@ __all__ = [
     "Decided",
     "EventTestHarness",
     "Given",
+    "History",
     "MockConsumer",
     "MockDelivery",
     "MockProducer",
@@ -30,6 +32,7 @@ _HOMES = {
     "Decided": "_given_when_then",
     "EventTestHarness": "_harness",
     "Given": "_given_when_then",
+    "History": "_history",
     "MockConsumer": "_mock_consumer",
     "MockDelivery": "_mock_consumer",
     "MockProducer": "_mock_producer",

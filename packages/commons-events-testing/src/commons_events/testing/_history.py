@@ -1,4 +1,4 @@
-"""Histories: every confirmed send and every handled event, and what has to hold between them."""
+"""`History`: what was confirmed and what was handled in a run under faults, and what has to hold between them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ __all__ = ["History"]
 
 @dataclass
 class History:
-    """What happened in one run; each message is a key and its number under that key."""
+    """Every confirmed send and every handled message of one run; each is a key and its number under that key.
+
+    Senders append to ``confirmed`` once the broker has confirmed, handlers to ``handled`` once they are done; `check`
+    then says whether anything was lost, or came out of order.
+
+    Args:
+        confirmed: what was sent, in the order in which it was confirmed.
+        handled: what was handled, in the order in which it was finished.
+    """
 
     confirmed: list[tuple[str, int]] = field(default_factory=list)
     handled: list[tuple[str, int]] = field(default_factory=list)
@@ -23,11 +31,11 @@ class History:
         """Nothing confirmed is lost; each key is first handled in its order; nothing twice unless that is allowed.
 
         Args:
-            duplicates: whether a message may have been handled twice.
+            duplicates: whether a message may have been handled twice, as at-least-once delivery allows.
             ordered: whether the order of keys was promised.
 
         Raises:
-            AssertionError: one of them does not hold.
+            AssertionError: one of them does not hold; the message says which, with examples.
         """
         lost = self.missing()
         assert not lost, f"{len(lost)} confirmed messages were never handled, such as {sorted(lost)[:5]}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heapify, heappop, heapreplace
 from itertools import count
 
 from commons_events.memory._log import Partition, Topic
 from commons_events.memory._loops import Signal, call_in_loop
-from commons_events.transport import Delivery, OffsetTracker, Settler, TopicPartition
+from commons_events.transport import Delivery, OffsetTracker, RedeliverySchedule, Settler, TopicPartition
 
 __all__ = ["Group", "Member", "MemoryDelivery", "PartitionState"]
 
@@ -29,8 +29,8 @@ class PartitionState:
     """Where one group stands in one partition."""
 
     __slots__ = (
-        "attempts", "due", "group", "held", "in_flight", "next_owner", "owner", "partition", "position",
-        "revoke_deadline", "schedule", "tracker",
+        "attempts", "group", "in_flight", "next_owner", "owner", "partition", "position", "redeliveries",
+        "revoke_deadline", "tracker",
     )  # fmt: skip
 
     def __init__(self, group: Group, partition: Partition, start: int) -> None:
@@ -51,38 +51,11 @@ class PartitionState:
         """Offset and token of each delivery that is out; a settlement with another token is stale."""
         self.attempts: dict[int, int] = {}
         """The attempt that comes next, where it is not the first."""
-        self.schedule: list[tuple[float, int]] = []
-        """Heap of (time, offset) of what comes again."""
-        self.held: dict[bytes, list[int]] = {}
-        """For each key with something to come again: a heap of its offsets, which are delivered in that order."""
-        self.due: dict[int, float] = {}
+        self.redeliveries = RedeliverySchedule()
 
     def put_back(self, offset: int, due: float) -> None:
         """Let ``offset`` come again at ``due``, before anything of its key that has not been delivered yet."""
-        key = self.partition.messages[offset - self.partition.base].key
-        if key is not None:
-            heappush(self.held.setdefault(key, []), offset)
-            self.due[offset] = due
-        heappush(self.schedule, (due, offset))
-
-    def pop_due(self, now: float) -> int | None:
-        """The next offset that comes again by now, or None."""
-        while self.schedule and self.schedule[0][0] <= now:
-            offset = heappop(self.schedule)[1]
-            key = self.partition.messages[offset - self.partition.base].key
-            if key is None:
-                return offset
-            queue = self.held.get(key)
-            if queue is None or queue[0] != offset or self.due.get(offset, 0.0) > now:
-                continue  # an earlier one of its key goes first, or it has an entry for a later time
-            heappop(queue)
-            self.due.pop(offset, None)
-            if queue:
-                heappush(self.schedule, (self.due.get(queue[0], 0.0), queue[0]))
-            else:
-                del self.held[key]
-            return offset
-        return None
+        self.redeliveries.put_back(offset, self.partition.messages[offset - self.partition.base].key, due)
 
 
 @dataclass(eq=False, slots=True)
@@ -110,8 +83,8 @@ class Member:
         for index, state in enumerate(self.owned):
             if state.next_owner is not None:
                 continue
-            if state.schedule:
-                while len(batch) < limit and (again := state.pop_due(now)) is not None:
+            if state.redeliveries:
+                while len(batch) < limit and (again := state.redeliveries.pop_due(now)) is not None:
                     batch.append(_deliver(state, again, settler, token))
             partition = state.partition
             if state.position < partition.end:
@@ -123,8 +96,8 @@ class Member:
 
     def next_due(self) -> float | None:
         """When something of this member's comes again or a partition is taken over, at the earliest."""
-        times = [state.schedule[0][0] for state in self.owned if state.schedule and state.next_owner is None]
-        return min(times, default=None)
+        times = (state.redeliveries.next_due for state in self.owned if state.next_owner is None)
+        return min((time for time in times if time is not None), default=None)
 
 
 def _take_new(
@@ -142,10 +115,11 @@ def _take_new(
             heapreplace(heads, (partition.sequence[at], index, state))
         else:
             heappop(heads)
-        if state.held:
+        held = state.redeliveries.held
+        if held:
             key = partition.messages[at - 1].key
-            if key is not None and key in state.held:
-                heappush(state.held[key], offset)
+            if key is not None and key in held:
+                state.redeliveries.park(offset, key)
                 continue
         batch.append(_deliver(state, offset, settler, token))
 

@@ -3,6 +3,7 @@
 from commons_events.transport._capabilities import CONTRACT_VERSION, Capabilities
 from commons_events.transport._delivery import DONE, Delivery, Outcome, Settlement, Settler
 from commons_events.transport._offsets import OffsetTracker
+from commons_events.transport._redelivery import RedeliverySchedule
 from commons_events.transport._transport import (
     Browsable,
     Declaring,
@@ -33,6 +34,7 @@ __all__ = [
     "OffsetTracker",
     "Outcome",
     "Pausable",
+    "RedeliverySchedule",
     "SeekTarget",
     "Seekable",
     "Settlement",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from heapq import heappop, heappush, merge
+from heapq import merge
 from itertools import chain, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +13,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 
 from commons_events.kafka._raw import HEADERS, KEY, OFFSET, TIMESTAMP, VALUE, RawMessage
 from commons_events.message import Headers, Message
-from commons_events.transport import Delivery, Outcome, Settler, TopicPartition
+from commons_events.transport import Delivery, Outcome, RedeliverySchedule, Settler, TopicPartition
 
 if TYPE_CHECKING:
     from commons_events.kafka._subscription import KafkaSubscription
@@ -210,15 +210,12 @@ class PartitionState:
         "again",
         "assignment",
         "committed",
-        "due",
-        "held",
         "id",
         "next",
         "owned",
-        "parked",
+        "redeliveries",
         "returned",
         "runs",
-        "schedule",
         "settler",
         "subscription",
     )
@@ -243,13 +240,7 @@ class PartitionState:
         """What was handed out again."""
         self.returned: dict[int, Redelivery] = {}
         """By their offsets: what comes again, was handed out again, or is parked."""
-        self.schedule: list[tuple[float, int]] = []
-        """Heap of (time, offset) of what comes again."""
-        self.held: dict[bytes, list[int]] = {}
-        """For each key with something to come again: a heap of its offsets, which are delivered in that order."""
-        self.due: dict[int, float] = {}
-        self.parked = 0
-        """How many were never handed out, since an earlier one of their key comes again first."""
+        self.redeliveries = RedeliverySchedule()
 
     @property
     def out(self) -> int:
@@ -287,21 +278,18 @@ class PartitionState:
         assert offset is not None
         self.close(delivery)
         self.returned[offset] = Redelivery(delivery, self.again, attempt)
-        key = delivery.key
-        if key is not None:
-            heappush(self.held.setdefault(key, []), offset)
-            self.due[offset] = due
-        heappush(self.schedule, (due, offset))
+        self.redeliveries.put_back(offset, delivery.key, due)
 
     def admit(self, part: Part) -> Part:
         """What of new messages may be handed out: those that were not received before, nor wait behind their key."""
         admitted: list[int] = []
         waiting: list[int] = []
+        held = self.redeliveries.held
         for place, (offset, key) in enumerate(zip(part.offsets, part.keys, strict=True)):
             if self.next is not None and offset < self.next:
                 continue
             self.next = offset + 1
-            (waiting if key is not None and key in self.held else admitted).append(place)
+            (waiting if key is not None and key in held else admitted).append(place)
         if waiting:
             # They wait until those of their keys that come again are finished with.
             apart = handed_out(self, part.only(waiting))
@@ -310,32 +298,13 @@ class PartitionState:
                 assert delivery.offset is not None
                 assert delivery.key is not None
                 self.returned[delivery.offset] = Redelivery(delivery, self.again, 1)
-                heappush(self.held[delivery.key], delivery.offset)
-                self.parked += 1
+                self.redeliveries.park(delivery.offset, delivery.key)
         return part.only(admitted)
 
     def pop_due(self, now: float) -> Redelivery | None:
         """The next delivery that comes again by now, or None."""
-        while self.schedule and self.schedule[0][0] <= now:
-            offset = heappop(self.schedule)[1]
-            delivery = self.returned.get(offset)
-            if delivery is None:
-                continue
-            key = delivery.key
-            if key is None:
-                return delivery
-            queue = self.held.get(key)
-            if queue is None or queue[0] != offset or self.due.get(offset, 0.0) > now:
-                continue  # an earlier one of its key goes first, or it has an entry for a later time
-            heappop(queue)
-            if self.due.pop(offset, None) is None:
-                self.parked -= 1
-            if queue:
-                heappush(self.schedule, (self.due.get(queue[0], 0.0), queue[0]))
-            else:
-                del self.held[key]
-            return delivery
-        return None
+        offset = self.redeliveries.pop_due(now)
+        return None if offset is None else self.returned[offset]
 
     def at(self, offset: int) -> PartitionState:
         """The same partition, to go on at ``offset``."""
@@ -350,5 +319,4 @@ class PartitionState:
         for run in self.runs:
             run.deliveries = []
         self.runs, self.again, self.returned = {}, Run(self), {}
-        self.parked = 0
-        self.held, self.due, self.schedule = {}, {}, []
+        self.redeliveries = RedeliverySchedule()

@@ -85,7 +85,8 @@ class KafkaSubscription(Subscription):
             if batch:
                 return batch
             self._waiter = waiter = asyncio.get_running_loop().create_future()
-            due = min((state.schedule[0][0] for state in self._scheduled if state.schedule), default=None)
+            times = (state.redeliveries.next_due for state in self._scheduled)
+            due = min((time for time in times if time is not None), default=None)
             if due is None or self._paused:
                 await waiter
                 continue
@@ -139,7 +140,7 @@ class KafkaSubscription(Subscription):
             while len(taken) < limit and (again := state.pop_due(now)) is not None:
                 state.again.left += 1
                 taken.append(again)
-            if not state.schedule:
+            if not state.redeliveries:
                 del self._scheduled[state]
 
     def _take_new(self, part: Part, taken: list[KafkaDelivery], room: int) -> bool:
@@ -156,7 +157,7 @@ class KafkaSubscription(Subscription):
             return True
         if start or not all_taken:
             part = part.cut(start, end)
-        if state.held or (state.next is not None and part.offsets[0] < state.next):
+        if state.redeliveries.held or (state.next is not None and part.offsets[0] < state.next):
             part = state.admit(part)
             if not part.offsets:
                 return all_taken

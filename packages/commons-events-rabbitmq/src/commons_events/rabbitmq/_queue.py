@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from heapq import heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +11,7 @@ from pika.spec import BasicProperties
 from commons_events.errors import ConfigurationError
 from commons_events.message import Headers, Message
 from commons_events.rabbitmq._frames import KEY, read_attempts, to_message
-from commons_events.transport import DONE, Delivery, Outcome, Settler
+from commons_events.transport import DONE, Delivery, Outcome, RedeliverySchedule, Settler
 
 if TYPE_CHECKING:
     from commons_events.rabbitmq._subscription import RabbitMQSubscription
@@ -163,13 +162,10 @@ class QueueState:
     """
 
     __slots__ = (
-        "due",
-        "held",
         "name",
         "out",
-        "parked",
+        "redeliveries",
         "resume",
-        "schedule",
         "subscription",
         "topic",
         "unfinished",
@@ -190,13 +186,7 @@ class QueueState:
         """The delivery of each tag that counts: one that is not in here is stale."""
         self.out = 0
         """How many of them are with the user."""
-        self.schedule: list[tuple[float, int]] = []
-        """Heap of (time, tag) of what comes again."""
-        self.held: dict[bytes, list[int]] = {}
-        """For each key with something to come again: a heap of its tags, which are delivered in that order."""
-        self.due: dict[int, float] = {}
-        self.parked = 0
-        """How many were never handed out, since an earlier one of their key comes again first."""
+        self.redeliveries = RedeliverySchedule()
 
     def finish(self, delivery: RabbitMQDelivery) -> bool:
         """Count a delivery as finished; False where it is stale, and counts no more."""
@@ -223,42 +213,19 @@ class QueueState:
             return False
         self.unfinished[tag] = RabbitMQDelivery(delivery.arrived, self, delivery.epoch, attempt)
         self.out -= 1
-        key = delivery.key
-        if key is not None:
-            heappush(self.held.setdefault(key, []), tag)
-            self.due[tag] = due
-        heappush(self.schedule, (due, tag))
+        self.redeliveries.put_back(tag, delivery.key, due)
         return True
 
     def park(self, delivery: RabbitMQDelivery, key: bytes) -> None:
         """Keep a delivery behind what comes again of its key."""
         tag = delivery.arrived.tag
         self.unfinished[tag] = delivery
-        heappush(self.held[key], tag)
-        self.parked += 1
+        self.redeliveries.park(tag, key)
 
     def pop_due(self, now: float) -> RabbitMQDelivery | None:
         """The next delivery that comes again by now, or None."""
-        while self.schedule and self.schedule[0][0] <= now:
-            tag = heappop(self.schedule)[1]
-            delivery = self.unfinished.get(tag)
-            if delivery is None:
-                continue
-            key = delivery.key
-            if key is None:
-                return delivery
-            queue = self.held.get(key)
-            if queue is None or queue[0] != tag or self.due.get(tag, 0.0) > now:
-                continue  # an earlier one of its key goes first, or it has an entry for a later time
-            heappop(queue)
-            if self.due.pop(tag, None) is None:
-                self.parked -= 1
-            if queue:
-                heappush(self.schedule, (self.due.get(queue[0], 0.0), queue[0]))
-            else:
-                del self.held[key]
-            return delivery
-        return None
+        tag = self.redeliveries.pop_due(now)
+        return None if tag is None else self.unfinished[tag]
 
 
 def first_attempt(arrived: Arrived) -> int:

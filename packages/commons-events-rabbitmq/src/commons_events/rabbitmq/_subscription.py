@@ -83,7 +83,8 @@ class RabbitMQSubscription(Subscription):
             if batch:
                 return batch
             self._waiter = waiter = asyncio.get_running_loop().create_future()
-            due = min((state.schedule[0][0] for state in self._scheduled if state.schedule), default=None)
+            times = (state.redeliveries.next_due for state in self._scheduled)
+            due = min((time for time in times if time is not None), default=None)
             if due is None or self._paused:
                 await waiter
                 continue
@@ -138,10 +139,11 @@ class RabbitMQSubscription(Subscription):
                 state = states[what.source]
                 properties = what.properties
                 attempt = first_attempt(what) if properties.headers else 1
-                if state.held:
+                held = state.redeliveries.held
+                if held:
                     delivery = RabbitMQDelivery(what, state, epoch, attempt)
                     key = delivery.key
-                    if key is not None and key in state.held:
+                    if key is not None and key in held:
                         state.park(delivery, key)
                         continue
                 delivery = new(RabbitMQDelivery)  # its __init__, spelled out: the call takes longer than all it does
@@ -175,7 +177,7 @@ class RabbitMQSubscription(Subscription):
             while len(taken) < limit and (again := state.pop_due(now)) is not None:
                 state.out += 1
                 taken.append(again)
-            if not state.schedule:
+            if not state.redeliveries:
                 del self._scheduled[state]
 
     def _forget(self, epoch: int) -> None:

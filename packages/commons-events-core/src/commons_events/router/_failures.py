@@ -60,7 +60,8 @@ class Failures:
     ) -> None:
         self._plan = plan
         self._transport = transport
-        self._counts = bool(transport.capabilities.attempts)
+        # In a retry topic the headers count the tries: to be fetched while it waits there is none, yet a delivery.
+        self._counts = bool(transport.capabilities.attempts) and plan.topic == plan.origin
         self._release_followers = release_followers
         self._finish = finish
         self._parking = parking

@@ -289,10 +289,13 @@ class LocalRabbitMQ:
             "collect_statistics_interval": 1000,
         }
         plugins: tuple[str, ...] = PLUGINS
+        listeners = [amqp]
         security = None
         if secured:
-            security = _certificates(place.folder, f"amqps://guest:guest@127.0.0.1:{free_port()}/%2F")
-            configuration |= _secured(place.folder, urlsplit(security.url).port or 5671)
+            encrypted = free_port()
+            security = _certificates(place.folder, f"amqps://guest:guest@127.0.0.1:{encrypted}/%2F")
+            configuration |= _secured(place.folder, encrypted)
+            listeners.append(encrypted)
             plugins = (*PLUGINS, "rabbitmq_auth_mechanism_ssl")
         lines = [f"{name} = {value}" for name, value in configuration.items()]
         (place.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -329,7 +332,7 @@ class LocalRabbitMQ:
 
         def ready(process: ServerProcess) -> None:
             # Seconds on an idle machine, and minutes on a busy one.
-            serving = lambda: accepts(amqp) and serves(management_url)  # noqa: E731
+            serving = lambda: all(map(accepts, listeners)) and serves(management_url)  # noqa: E731
             wait_until(serving, what="RabbitMQ", process=process, timeout=240.0, interval=0.1)
 
         running = RunningRabbitMQ(

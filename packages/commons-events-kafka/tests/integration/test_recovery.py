@@ -98,6 +98,26 @@ async def test_a_reader_from_the_end_made_anew_does_not_go_back(kafka_service: R
     assert [number for _, number in case.history.handled] == [5, 6, 7, 8, 9]
 
 
+async def test_a_commit_that_is_under_way_and_fails_is_made_again_on_closing(kafka_service: RunningKafka) -> None:
+    case = Case(kafka_service)
+    await case.declare()
+    await case.send(5)
+    consumer = case.consumer()
+    group = consumer.config.group_id
+    async with consumer:
+        await case.receive(consumer, 4)
+        held, poller = subscription(consumer)
+        # As a rebalance does that comes between: the broker has an older generation, and says so too late.
+        poller.commit_soon = lambda positions: None  # type: ignore[method-assign]
+        held._commit()
+    await case.send(1)
+    async with EventConsumer(
+        url=f"kafka://{case.kafka.bootstrap_servers}", group_id=group, topics=[case.topic]
+    ) as next:
+        (message,) = await next.receive(10, timeout=PATIENCE)
+        assert message.value == b"5"
+
+
 async def test_a_producer_made_anew_sends_what_was_not_confirmed_in_its_order(kafka_service: RunningKafka) -> None:
     case = Case(kafka_service)
     await case.declare()

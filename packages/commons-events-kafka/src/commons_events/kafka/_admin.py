@@ -132,12 +132,16 @@ class KafkaAdmin:
         return found
 
     async def delete_topic(self, topic: str) -> None:
-        """Delete a topic with its messages and the groups' positions in it.
+        """Delete a topic with its messages and the groups' positions in it; it is not listed any more afterwards.
 
         Raises:
             UnknownTopicError: there is none of this name.
         """
         await self._ask(self._admin().delete_topics([topic])[topic], f"Deleting topic {topic!r}")
+        # The controller has deleted it; the broker that is asked may hear of that a little later.
+        deadline = current_runtime().monotonic() + _TIMEOUT
+        while any(found.topic == topic for found in await self.topics()) and current_runtime().monotonic() < deadline:
+            await current_runtime().sleep(0.05)
 
     async def topics(self) -> list[TopicInfo]:
         """All topics but Kafka's own, by name."""

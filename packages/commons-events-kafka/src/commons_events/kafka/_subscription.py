@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
@@ -304,12 +304,10 @@ class KafkaSubscription(Subscription):
             if self._closed:
                 return
             self._apply_markers()
-            positions = self._positions(self._states.values())
+            positions = self._last_positions(self._states.values())
             try:
-                # Also where nothing is new: what was told without waiting may still be on its way.
-                told = positions or self._told()
-                if told:
-                    await self._poller.call(partial(self._poller.commit, told))
+                if positions:
+                    await self._poller.call(partial(self._poller.commit, positions))
             except KafkaException as error:
                 self.on_commit_failed([PartitionId(p.topic, p.partition) for p in positions])
                 if kafka_error(error).code() in _REBALANCING and left:
@@ -319,10 +317,12 @@ class KafkaSubscription(Subscription):
             else:
                 return
 
-    def _told(self) -> list[TopicPartition]:
+    def _last_positions(self, states: Collection[PartitionState]) -> list[TopicPartition]:
+        """All positions, also those that the broker was told without waiting: that may still fail on its way."""
+        self._positions(states)
         return [
             TopicPartition(state.id.topic, state.id.partition, state.committed)
-            for state in self._states.values()
+            for state in states
             if state.committed is not None
         ]
 
@@ -367,7 +367,7 @@ class KafkaSubscription(Subscription):
         for done, leaving in list(self._revoking.items()):
             if done is late or not any(state.out for state in leaving):
                 del self._revoking[done]
-                done.set_result(self._positions(leaving))
+                done.set_result(self._last_positions(leaving))
                 self._let_go(leaving)
 
     def _let_go(self, leaving: Sequence[PartitionState]) -> None:
@@ -525,10 +525,10 @@ class KafkaSubscription(Subscription):
         if self._closed:
             return
         self._apply_markers()
-        positions = self._positions(self._states.values())
+        positions = self._last_positions(self._states.values())
         self._end()
         try:
-            await self._poller.close(positions or [])
+            await self._poller.close(positions)
         except TransportError as error:
             LOGGER.warning("closing a Kafka subscription: %s", error)
 
@@ -537,7 +537,7 @@ class KafkaSubscription(Subscription):
         if self._commit_timer is not None:
             self._commit_timer.cancel()
         for done, leaving in list(self._revoking.items()):
-            done.set_result(self._positions(leaving))
+            done.set_result(self._last_positions(leaving))
         self._revoking.clear()
         self._wake()
         self._transport.forget(self)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from commons_events.dead_letters._letter import ID, MARK, DeadLetter
+from commons_events.dead_letters._letter import ID, MARK, OFFSET, PARTITION, DeadLetter
 from commons_events.errors import InvalidTopicError, UnknownTopicError
 from commons_events.message import Message, Receipt
 from commons_events.transport import Browsable, Declaring, Transport
@@ -20,6 +20,10 @@ from commons_events.transport import Browsable, Declaring, Transport
 __all__ = ["Entry", "Journal", "LetterSequence", "Mark"]
 
 _AT_ONCE = 500
+_AHEAD = 100
+"""Letters that are fetched with the one that is asked for: the next ones are asked for next."""
+_PAGED = 1_000
+"""Letters fetched and not asked for yet that are kept, about."""
 _REMEMBERED = 10_000
 """Ids of letters that are gone, so that a copy of one is known."""
 
@@ -56,6 +60,8 @@ class Entry:
     """None where the letter holds nobody up."""
     origin_place: tuple[int, int] | None
     redriven: bool = False
+    returned_from: tuple[int, int] | None = None
+    """Where the redriven message was that was returned last. It may be, before whoever sent it has noted that."""
 
 
 @dataclass
@@ -71,6 +77,8 @@ class Journal:
     _by_sequence: dict[LetterSequence, dict[str, Entry]] = field(default_factory=dict)
     _gone: dict[str, None] = field(default_factory=dict)
     _positions: dict[int, int] = field(default_factory=dict)
+    _page: dict[tuple[int, int], Message] = field(default_factory=dict)
+    """Letters that were fetched ahead, by partition and offset."""
 
     async def refresh(self) -> None:
         """Read on to the end of the topic; one that does not exist has no letters.
@@ -108,7 +116,10 @@ class Journal:
         headers = dict(message.headers)
         mark = headers.get(MARK)
         if mark is not None:
-            self._apply(headers.get(ID, b"").decode(errors="replace"), mark.decode(errors="replace"))
+            place = None
+            if PARTITION in headers and OFFSET in headers:
+                place = int(headers[PARTITION]), int(headers[OFFSET])
+            self._apply(headers.get(ID, b"").decode(errors="replace"), mark.decode(errors="replace"), place)
             return
         self.add(message, partition, offset)
 
@@ -123,14 +134,15 @@ class Journal:
         if sequence is not None:
             self._by_sequence.setdefault(sequence, {})[letter.id] = entry
 
-    def _apply(self, id: str, mark: str) -> None:
+    def _apply(self, id: str, mark: str, place: tuple[int, int] | None) -> None:
         entry = self.entries.get(id)
         if entry is None:
             return
         if mark == Mark.REDRIVEN and entry.sequence is not None:
-            entry.redriven = True
+            entry.redriven = place is None or place != entry.returned_from
         elif mark == Mark.RETURNED:
             entry.redriven = False
+            entry.returned_from = place
         elif mark in (Mark.REDRIVEN, Mark.RESOLVED, Mark.DISCARDED):
             del self.entries[id]
             self._gone[id] = None
@@ -154,29 +166,35 @@ class Journal:
         """The letter itself, or None where the broker does not keep it any more."""
         transport = self.transport
         assert isinstance(transport, Browsable)
-        stored = await transport.browse(self.topic, partition=entry.partition, offset=entry.offset, limit=1)
-        if not stored or stored[0].offset != entry.offset:
-            return None
-        return DeadLetter.read(stored[0].message, entry.partition, entry.offset)
+        place = (entry.partition, entry.offset)
+        if place not in self._page:
+            stored = await transport.browse(self.topic, partition=entry.partition, offset=entry.offset, limit=_AHEAD)
+            if len(self._page) > _PAGED:
+                self._page.clear()
+            self._page.update({(partition, offset): message for message, partition, offset in stored})
+        message = self._page.pop(place, None)
+        return None if message is None else DeadLetter.read(message, entry.partition, entry.offset)
 
-    async def mark(self, entries: Sequence[Entry], mark: Mark) -> None:
-        """Write down what was done with letters, and return once the broker has it.
+    async def mark(self, entry: Entry, mark: Mark, place: tuple[int | None, int | None] = (None, None)) -> None:
+        """Write down what was done with a letter, and return once the broker has it.
+
+        Args:
+            entry: the letter.
+            mark: what was done.
+            place: partition and offset of the message that was redriven or has come back; None where the broker has
+                none. Its sender's mark may come after that of who gave it back, and then says nothing new.
 
         Raises:
             TransportError: the broker refused or failed.
         """
-        marks = [
-            Message(
-                self.topic,
-                b"",
-                entry.sequence.key if entry.sequence is not None else None,
-                ((MARK, mark.value.encode()), (ID, entry.id.encode())),
-                partition=entry.partition,
-            )
-            for entry in entries
-        ]
-        for result in await self.transport.publish(marks):
-            if not isinstance(result, Receipt):
-                raise result
-        for entry in entries:
-            self._apply(entry.id, mark.value)
+        partition, offset = place
+        headers = [(MARK, mark.value.encode()), (ID, entry.id.encode())]
+        if partition is not None and offset is not None:
+            headers += [(PARTITION, b"%d" % partition), (OFFSET, b"%d" % offset)]
+        key = entry.sequence.key if entry.sequence is not None else None
+        (result,) = await self.transport.publish(
+            [Message(self.topic, b"", key, tuple(headers), partition=entry.partition)]
+        )
+        if not isinstance(result, Receipt):
+            raise result
+        self._apply(entry.id, mark.value, None if partition is None or offset is None else (partition, offset))

@@ -162,7 +162,7 @@ class DeadLetterQueue:
                 stopped.add(entry.sequence)
                 continue
             if action == "discard":
-                await journal.mark([entry], Mark.DISCARDED)
+                await journal.mark(entry, Mark.DISCARDED)
                 yield
                 continue
             if entry.redriven:
@@ -173,8 +173,8 @@ class DeadLetterQueue:
             if letter.topic is None:
                 report.without_origin.append(letter.id)
                 continue
-            await self._publish(letter.original())
-            await journal.mark([entry], Mark.REDRIVEN)
+            receipt = await self._publish(letter.original())
+            await journal.mark(entry, Mark.REDRIVEN, (receipt.partition, receipt.offset))
             yield
 
     async def _consumed(
@@ -227,7 +227,8 @@ class DeadLetterQueue:
         await journal.refresh()
         return journal
 
-    async def _publish(self, message: Message) -> None:
+    async def _publish(self, message: Message) -> Receipt:
         (result,) = await self._transport.publish([message])
         if not isinstance(result, Receipt):
             raise result
+        return result

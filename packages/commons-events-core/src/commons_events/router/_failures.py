@@ -225,7 +225,7 @@ class Failures:
 
         async def write() -> None:
             if head is not None and parking is not None:
-                await parking.mark(head, mark)
+                await parking.mark(head, mark, delivery)
             await self._finish(delivery)
 
         lane.last_step = write

@@ -67,7 +67,7 @@ class ParkedKeys:
                 return Turn(head=head)
             redriven = next((entry for entry in standing if entry.id == id), None)
             if redriven is not None:  # not its turn: its letter stands where it is, to be redriven again
-                await self.parking.mark(redriven, Mark.RETURNED)
+                await self.parking.mark(redriven, Mark.RETURNED, delivery)
                 await self._finish(delivery)
                 return Turn(done=True)
             place = (delivery.partition, delivery.offset)

@@ -35,6 +35,10 @@ class Parking:
         self._revocations = 0
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
+        self._looks = 0
+        """Looks that have begun."""
+        self._latest = 0
+        """The number of the last one that ended well."""
 
     def forget(self, revoked: frozenset[TopicPartition]) -> None:
         """Partitions go to another member: what happens to them there has to be read when they come back."""
@@ -70,18 +74,24 @@ class Parking:
         return list(self.journal.standing(self._sequence(delivery)))
 
     async def _look(self) -> None:
+        before = self._looks
         async with self._looking:
+            if self._latest > before:
+                return  # while this one waited another one began, and has seen all that there was to see
+            self._looks += 1
+            number = self._looks
             await self.journal.refresh()
+            self._latest = number
             self._looked_at = self._runtime.monotonic()
 
-    async def mark(self, entry: Entry, mark: Mark) -> None:
-        """Write down what became of a letter, and return once the broker has it.
+    async def mark(self, entry: Entry, mark: Mark, delivery: Delivery) -> None:
+        """Write down what became of a letter whose redriven message this is, and return once the broker has it.
 
         Raises:
             TransportError: the broker refused or failed.
         """
         async with self._looking:
-            await self.journal.mark([entry], mark)
+            await self.journal.mark(entry, mark, (delivery.partition, delivery.offset))
 
 
 def redriven_id(headers: dict[str, bytes]) -> str | None:

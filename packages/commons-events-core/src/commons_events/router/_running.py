@@ -141,21 +141,30 @@ class RunningRouter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
         if isinstance(error, asyncio.CancelledError):
             self.cut_off()
+        await self.end()
+        if self.error is not None and error is None:
+            raise self.error
+
+    async def end(self) -> None:
+        """End before the ``async with`` does: all that leaving it does, but for raising `error`; harmless twice.
+
+        To be awaited in the task that entered, and not in a handler, which would wait for itself.
+        """
+        if self.state == "stopped":
+            return
+        self.stop()
         try:
-            await self.end()
+            await self._let_handlers_end()
         finally:
             try:
                 await self._stack.aclose()
             finally:
                 self.state = "stopped"
-        if self.error is not None and error is None:
-            raise self.error
 
-    async def end(self) -> None:
-        """Stop fetching, give back what has not begun, and let what runs end, for ``grace`` seconds; harmless twice."""
+    async def _let_handlers_end(self) -> None:
+        """Stop fetching, give back what has not begun, and let what runs end, for ``grace`` seconds."""
         self.state = "stopping"
         for subscription in self._subscriptions:
             await subscription.stop_fetching()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from commons_events import Event
 from commons_events.cli._app import app
-from commons_events.dead_letters import DeadLetterQueue, LetterFilter
+from commons_events.dead_letters import MARK, DeadLetterQueue, LetterFilter
 from commons_events.errors import PublishError
 from commons_events.memory import MemoryBroker, MemoryTransport
+from commons_events.message import Message, PublishResult
 from commons_events.retries import Retry
 from commons_events.router import DeadLetters, EventRouter
 from commons_events.testing import EventTestHarness
@@ -92,6 +93,47 @@ async def test_a_follower_does_not_go_without_those_before_it(harness: EventTest
     assert (await queue.redrive()).done == 2  # what is under way is not sent again
     assert await republished(harness) == [0, 1, 2, 3]
     assert len([letter async for letter in queue.letters()]) == 4  # until their router has handled them
+
+
+@pytest.mark.asyncio
+async def test_a_letter_that_comes_back_before_it_is_noted_as_redriven_can_be_redriven_again(
+    harness: EventTestHarness,
+) -> None:
+    """Its router is faster than whoever redrives it: the note of the one follows that of the other."""
+    router = EventRouter()
+    tries: list[int] = []
+    tried = asyncio.Event()
+
+    @router.subscribe("paid", group="g", retry=Retry(attempts=1), dead_letter=DeadLetters("letters", order="key"))
+    async def handle(event: Paid) -> None:
+        tries.append(event.n)
+        tried.set()
+        if len(tries) < 3:
+            raise ValueError("not yet")
+
+    class NotesLate(MemoryTransport):
+        async def _later(self, messages: Sequence[Message]) -> Sequence[PublishResult]:
+            await tried.wait()
+            await t.idle()
+            return await super().publish(messages)
+
+        def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
+            if messages[0].header(MARK) is None:
+                return super().publish(messages)
+            return asyncio.ensure_future(self._later(messages))
+
+    async with harness.run(router) as t:
+        await t.send("paid", Paid(n=1), key="k")
+        await t.idle()
+        tried.clear()
+        assert (await DeadLetterQueue(NotesLate(harness.broker), "letters").redrive()).done == 1
+        assert tries == [1, 1]
+        queue = DeadLetterQueue(MemoryTransport(harness.broker), "letters")
+        assert await found(queue) == [1]
+        assert (await queue.redrive()).done == 1
+        await t.idle()
+        assert tries == [1, 1, 1]
+        assert await found(queue) == []
 
 
 @pytest.mark.asyncio

@@ -134,3 +134,20 @@ async def test_a_new_member_gets_what_has_not_begun(harness: EventTestHarness) -
             await asyncio.sleep(22)  # two of them take half the time
             assert len(done) == 60
     assert sorted(done) == list(range(60))
+
+
+async def test_a_router_that_was_ended_has_left_its_group(harness: EventTestHarness) -> None:
+    """Also within its ``async with``: the other member has all partitions, and nothing waits with this one."""
+    ended: list[int] = []
+    left: list[int] = []
+    transport = MemoryTransport(harness.broker)
+    async with harness.run(slow_router(0, left)) as t, slow_router(0, ended).running(broker=transport) as guest:
+        await t.send("jobs", *(Job(n=n) for n in range(200)), key=None)
+        await guest.end()
+        await guest.end()
+        assert guest.status()["state"] == "stopped"
+        before = len(ended)
+        await t.send("jobs", *(Job(n=n) for n in range(200, 400)))
+        await t.idle()
+        assert len(ended) == before
+    assert {*ended, *left} == set(range(400))

@@ -6,9 +6,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, Self, cast
-
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from typing import ClassVar, Self
 
 from commons_events.errors import (
     ClosedError,
@@ -18,15 +16,12 @@ from commons_events.errors import (
     WrongEventLoopError,
 )
 from commons_events.kafka._admin import KafkaAdmin
-from commons_events.kafka._errors import transport_error
-from commons_events.kafka._partition import to_message
+from commons_events.kafka._browser import Browser
 from commons_events.kafka._publisher import Publisher
-from commons_events.kafka._raw import RawMessage
 from commons_events.kafka._settings import KafkaSettings
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.kafka._transactions import KafkaTransaction, Transactions
 from commons_events.message import Headers, Message, PublishResult, Receipt
-from commons_events.runtime import current_runtime
 from commons_events.transport import (
     CONTRACT_VERSION,
     Capabilities,
@@ -74,6 +69,7 @@ class KafkaTransport(Transport):
         self._settings = KafkaSettings.of(settings)
         self.admin = KafkaAdmin.from_settings(self._settings)
         """Topics, configurations and groups of the same cluster."""
+        self._browser = Browser(self._settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._publisher: Publisher | None = None
         self._transactions: Transactions | None = None
@@ -212,37 +208,7 @@ class KafkaTransport(Transport):
         found = await self.admin.topic(topic)
         if not 0 <= partition < found.partitions:
             raise UnknownPartitionError(f"Topic {topic!r} has partitions 0 to {found.partitions - 1}, not {partition}.")
-        return await asyncio.to_thread(self._browse, topic, partition, offset, limit)
-
-    def _browse(self, topic: str, partition: int, offset: int, limit: int) -> list[StoredMessage]:
-        consumer = Consumer(self._settings.consumer("commons-events-browsing"))
-        stored: list[StoredMessage] = []
-        deadline = current_runtime().monotonic() + 30.0
-        try:
-            # A broker that has nothing more says so only after a while, so it is asked where the end is.
-            place = TopicPartition(topic, partition, offset or OFFSET_BEGINNING)
-            first, end = consumer.get_watermark_offsets(place, timeout=30)
-            following = max(first, offset)
-            if following < end:
-                consumer.assign([place])
-            while len(stored) < limit and following < end and current_runtime().monotonic() < deadline:
-                raw = consumer.poll(0.1)
-                if raw is None:
-                    continue
-                error = raw.error()
-                if error is None:
-                    message = cast("RawMessage", raw)
-                    stored.append(StoredMessage(to_message(message), partition, message.offset()))
-                    following = message.offset() + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    break
-                elif not error.retriable():
-                    raise transport_error(error, f"Browsing topic {topic!r}")
-        except KafkaException as error:
-            raise transport_error(error, f"Browsing topic {topic!r}") from error
-        finally:
-            consumer.close()
-        return stored
+        return await self._browser.read(topic, partition, offset, limit)
 
     async def declare(self, topic: str, *, partitions: int | None = None) -> TopicInfo:
         """See `Declaring`; `admin` can also set replicas and the topic's configuration."""
@@ -279,6 +245,7 @@ class KafkaTransport(Transport):
             await self._transactions.close()
         if self._publisher is not None:
             await self._publisher.close()
+        await self._browser.close()
         await self.admin.close()
 
     def _check_usable(self) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from commons_events.cli._log import LogLevel
 from commons_events.cli._schema import app as schema_app
 from commons_events.errors import PluginError
 from commons_events.plugins import COMMANDS, load, names
@@ -172,6 +173,10 @@ def run(
         typer.Option(min=1, max=65535, help="Answer GET /health on this port: 200 while all is well, else 503."),
     ] = None,
     health_host: Annotated[str, typer.Option(help="The address that health is answered on.")] = "127.0.0.1",
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(help="What is told on stderr; a module that configures structlog or logging decides by itself."),
+    ] = LogLevel.INFO,
 ) -> None:
     """Run a router until SIGTERM or Ctrl+C, which let its handlers finish; a second one cuts them off.
 
@@ -179,7 +184,9 @@ def run(
     """
     from commons_events.cli._run import RunOptions, run_router
 
-    options = RunOptions(router, broker, tuple(brokers or ()), workers, reload, grace, health_host, health_port)
+    options = RunOptions(
+        router, broker, tuple(brokers or ()), workers, reload, grace, health_host, health_port, log_level
+    )
     raise typer.Exit(run_router(options))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import typer
 
+from commons_events.cli._log import LogLevel, show_log
 from commons_events.errors import CapabilityError, CommonsEventsError, ConfigurationError, EventDefinitionError
 from commons_events.router import EventRouter, RunningRouter
 from commons_events.runtime import current_runtime
@@ -40,10 +41,12 @@ class RunOptions:
     grace: float
     health_host: str
     health_port: int | None
+    log_level: LogLevel
 
     def command(self, *, health: bool = False) -> list[str]:
         """The command line of one worker, which answers health itself if told so."""
         line = [sys.executable, "-m", "commons_events.cli", "run", self.router, "--grace", str(self.grace)]
+        line += ["--log-level", self.log_level]
         if self.broker is not None:
             line += ["--broker", self.broker]
         for named in self.brokers:
@@ -114,6 +117,7 @@ def _named(options: RunOptions) -> dict[str, str]:
 
 async def _run(options: RunOptions) -> int:
     router = load_router(options.router)
+    show_log(options.log_level)
     running = router.running(broker=options.broker, brokers=_named(options), grace=options.grace)
     with running.stopped_by_signals():
         server = await _health_server(options, lambda: _status(running))

@@ -17,8 +17,11 @@ from commons_events.errors import InvalidTopicError, UnknownTopicError
 from commons_events.message import Message, Receipt
 from commons_events.transport import Browsable, Declaring, Transport
 
-__all__ = ["Entry", "Journal", "LetterSequence", "Mark"]
+__all__ = ["NOWHERE", "Entry", "Journal", "LetterSequence", "Mark", "Place"]
 
+Place = tuple[int | None, int | None]
+"""A message's partition and offset; None where the broker has none."""
+NOWHERE: Place = (None, None)
 _AT_ONCE = 500
 _AHEAD = 100
 """Letters that are fetched with the one that is asked for: the next ones are asked for next."""
@@ -60,7 +63,7 @@ class Entry:
     """None where the letter holds nobody up."""
     origin_place: tuple[int, int] | None
     redriven: bool = False
-    returned_from: tuple[int, int] | None = None
+    returned_from: Place = NOWHERE
     """Where the redriven message was that was returned last. It may be, before whoever sent it has noted that."""
 
 
@@ -116,7 +119,7 @@ class Journal:
         headers = dict(message.headers)
         mark = headers.get(MARK)
         if mark is not None:
-            place = None
+            place = NOWHERE
             if PARTITION in headers and OFFSET in headers:
                 place = int(headers[PARTITION]), int(headers[OFFSET])
             self._apply(headers.get(ID, b"").decode(errors="replace"), mark.decode(errors="replace"), place)
@@ -134,12 +137,12 @@ class Journal:
         if sequence is not None:
             self._by_sequence.setdefault(sequence, {})[letter.id] = entry
 
-    def _apply(self, id: str, mark: str, place: tuple[int, int] | None) -> None:
+    def _apply(self, id: str, mark: str, place: Place) -> None:
         entry = self.entries.get(id)
         if entry is None:
             return
         if mark == Mark.REDRIVEN and entry.sequence is not None:
-            entry.redriven = place is None or place != entry.returned_from
+            entry.redriven = None in place or place != entry.returned_from
         elif mark == Mark.RETURNED:
             entry.redriven = False
             entry.returned_from = place
@@ -175,26 +178,31 @@ class Journal:
         message = self._page.pop(place, None)
         return None if message is None else DeadLetter.read(message, entry.partition, entry.offset)
 
-    async def mark(self, entry: Entry, mark: Mark, place: tuple[int | None, int | None] = (None, None)) -> None:
-        """Write down what was done with a letter, and return once the broker has it.
+    async def mark(self, marks: Sequence[tuple[Entry, Mark, Place]]) -> None:
+        """Write down what was done with letters, and return once the broker has it.
 
         Args:
-            entry: the letter.
-            mark: what was done.
-            place: partition and offset of the message that was redriven or has come back; None where the broker has
-                none. Its sender's mark may come after that of who gave it back, and then says nothing new.
+            marks: the letters, what was done with each, and the place of the message that was redriven or has come
+                back, where there is one. A sender's mark may come after that of who gave the message back, and then
+                says nothing new.
 
         Raises:
-            TransportError: the broker refused or failed.
+            TransportError: the broker refused or failed; what it has taken counts.
         """
-        partition, offset = place
+        if not marks:
+            return
+        results = await self.transport.publish([self._message(*mark) for mark in marks])
+        for (entry, mark, place), result in zip(marks, results, strict=True):
+            if isinstance(result, Receipt):
+                self._apply(entry.id, mark.value, place)
+        for result in results:
+            if not isinstance(result, Receipt):
+                raise result
+
+    def _message(self, entry: Entry, mark: Mark, place: Place) -> Message:
         headers = [(MARK, mark.value.encode()), (ID, entry.id.encode())]
+        partition, offset = place
         if partition is not None and offset is not None:
             headers += [(PARTITION, b"%d" % partition), (OFFSET, b"%d" % offset)]
         key = entry.sequence.key if entry.sequence is not None else None
-        (result,) = await self.transport.publish(
-            [Message(self.topic, b"", key, tuple(headers), partition=entry.partition)]
-        )
-        if not isinstance(result, Receipt):
-            raise result
-        self._apply(entry.id, mark.value, None if partition is None or offset is None else (partition, offset))
+        return Message(self.topic, b"", key, tuple(headers), partition=entry.partition)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from commons_events.dead_letters._journal import Journal, Mark
+from commons_events.dead_letters._journal import NOWHERE, Entry, Journal, Mark
 from commons_events.dead_letters._letter import MARK, DeadLetter
 from commons_events.errors import CapabilityError
 from commons_events.message import Message, Receipt
@@ -108,7 +108,7 @@ class DeadLetterQueue:
     async def redrive(
         self, wanted: LetterFilter | None = None, *, rate: float | None = None, progress: Progress | None = None
     ) -> DeadLetterReport:
-        """Publish letters to their original topics again, key by key in their order, each confirmed before the next.
+        """Publish letters to their original topics again, key by key in their order.
 
         A letter of an ordered key goes only with all those before it. It stands, as redriven, until its router has
         handled it.
@@ -138,7 +138,12 @@ class DeadLetterQueue:
         report = DeadLetterReport()
         runtime = current_runtime()
         due = runtime.monotonic()
-        work = self._browsed(action, wanted, report) if self.browses else self._consumed(action, wanted, report)
+        # What goes together counts at once, so that a rate is kept from one tenth of a second to the next.
+        at_once = _AT_ONCE if rate is None else min(_AT_ONCE, max(1, round(rate / 10)))
+        if self.browses:
+            work = self._browsed(action, wanted, report, at_once)
+        else:
+            work = self._consumed(action, wanted, report)
         async with aclosing(work) as steps:
             async for _ in steps:
                 report.done += 1
@@ -150,32 +155,58 @@ class DeadLetterQueue:
         return report
 
     async def _browsed(
-        self, action: Action, wanted: LetterFilter, report: DeadLetterReport
+        self, action: Action, wanted: LetterFilter, report: DeadLetterReport, at_once: int
     ) -> AsyncGenerator[None, None]:
         journal = await self._journal()
         stopped: set[object] = set()
+        together: list[tuple[Entry, Message]] = []
         for entry in list(journal.entries.values()):
             letter = await journal.letter(entry)
             if letter is None:
                 continue
             if not wanted.matches(letter):
                 stopped.add(entry.sequence)
-                continue
-            if action == "discard":
-                await journal.mark(entry, Mark.DISCARDED)
-                yield
-                continue
-            if entry.redriven:
-                continue  # under way: its router says what becomes of it
-            if entry.sequence is not None and entry.sequence in stopped:
+            elif action == "discard":
+                together.append((entry, letter.message))
+            elif entry.redriven:
+                pass  # under way: its router says what becomes of it
+            elif entry.sequence is not None and entry.sequence in stopped:
                 report.held_back += 1
-                continue
-            if letter.topic is None:
+            elif letter.topic is None:
                 report.without_origin.append(letter.id)
-                continue
-            receipt = await self._publish(letter.original())
-            await journal.mark(entry, Mark.REDRIVEN, (receipt.partition, receipt.offset))
+            else:
+                together.append((entry, letter.original()))
+            if len(together) >= at_once:
+                async for _ in self._do(action, journal, together):
+                    yield
+                together = []
+        async for _ in self._do(action, journal, together):
             yield
+
+    async def _do(
+        self, action: Action, journal: Journal, together: Sequence[tuple[Entry, Message]]
+    ) -> AsyncGenerator[None, None]:
+        """Redrive or discard letters, and write that down; yields for each. What failed is raised behind the others."""
+        if action == "discard":
+            await journal.mark([(entry, Mark.DISCARDED, NOWHERE) for entry, _ in together])
+            for _ in together:
+                yield
+            return
+        results = await self._transport.publish([message for _, message in together]) if together else ()
+        sent = list(zip(together, results, strict=True))
+        await journal.mark(
+            [
+                (entry, Mark.REDRIVEN, (receipt.partition, receipt.offset))
+                for (entry, _), receipt in sent
+                if isinstance(receipt, Receipt)
+            ]
+        )
+        for _, result in sent:
+            if isinstance(result, Receipt):
+                yield
+        for _, result in sent:
+            if not isinstance(result, Receipt):
+                raise result
 
     async def _consumed(
         self, action: Action, wanted: LetterFilter, report: DeadLetterReport
@@ -227,8 +258,7 @@ class DeadLetterQueue:
         await journal.refresh()
         return journal
 
-    async def _publish(self, message: Message) -> Receipt:
+    async def _publish(self, message: Message) -> None:
         (result,) = await self._transport.publish([message])
         if not isinstance(result, Receipt):
             raise result
-        return result

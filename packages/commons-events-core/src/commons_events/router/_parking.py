@@ -91,7 +91,7 @@ class Parking:
             TransportError: the broker refused or failed.
         """
         async with self._looking:
-            await self.journal.mark(entry, mark, (delivery.partition, delivery.offset))
+            await self.journal.mark([(entry, mark, (delivery.partition, delivery.offset))])
 
 
 def redriven_id(headers: dict[str, bytes]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -106,7 +107,29 @@ def test_a_router_runs_until_sigterm_and_lets_its_handler_finish(folder: Path, p
         assert process.stdout.readline() == "handling\n"
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
-    assert (out, err, process.returncode) == ("handled\nended\n", "", 0)
+    assert (out, process.returncode) == ("handled\nended\n", 0)
+    assert re.search(r"\[info *\] subscribed .*topic=pings", err)
+
+
+def test_what_is_told_can_be_chosen(folder: Path) -> None:
+    line = command("shop:router", "--log-level", "warning")
+    with started(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "began\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert err == ""
+
+
+def test_a_module_that_configures_logging_decides_what_is_told(folder: Path) -> None:
+    own = "import logging, sys\nlogging.basicConfig(stream=sys.stderr, level='INFO', format='mine %(message)s')\n"
+    (folder / "shop.py").write_text(own + MODULE, "utf-8")
+    with started(command("shop:router"), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "began\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert "mine subscribed" in err.splitlines()
 
 
 def test_health_tells_of_the_subscriptions(folder: Path, port: int) -> None:
@@ -172,7 +195,8 @@ def test_a_second_signal_cuts_off_a_handler_that_does_not_end(folder: Path, port
         assert process.poll() is None, "the first signal lets handlers end"
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
-    assert (out, err, process.returncode) == ("cut off\n", "", 0)
+    assert (out, process.returncode) == ("cut off\n", 0)
+    assert "handlers are cut off; their messages come again" in err
 
 
 def test_a_second_signal_reaches_the_workers(folder: Path, port: int) -> None:

@@ -141,15 +141,13 @@ async def test_redriving_goes_on_where_it_failed(harness: EventTestHarness) -> N
     await fill(harness)
 
     class Fails(MemoryTransport):
-        left = 2
+        async def _some(self, messages: Sequence[Message]) -> Sequence[PublishResult]:
+            return [*await super().publish(messages[:2]), *(PublishError("broken") for _ in messages[2:])]
 
-        def publish(self, messages):  # type: ignore[no-untyped-def]
-            if messages[0].topic == "paid" and not self.left:
-                future = asyncio.get_running_loop().create_future()
-                future.set_result([PublishError("broken")])
-                return future
-            self.left -= messages[0].topic == "paid"
-            return super().publish(messages)
+        def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
+            if messages[0].topic != "paid":
+                return super().publish(messages)
+            return asyncio.ensure_future(self._some(messages))
 
     with pytest.raises(PublishError, match="broken"):
         await DeadLetterQueue(Fails(harness.broker), "letters").redrive()

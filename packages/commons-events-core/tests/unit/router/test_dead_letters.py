@@ -46,7 +46,7 @@ async def redrive_all(t: RouterRun, harness: EventTestHarness) -> None:
         letter = await journal.letter(entry)
         assert letter is not None
         await t.publish(letter.original())
-        await journal.mark(entry, Mark.REDRIVEN)
+        await journal.mark([(entry, Mark.REDRIVEN, (None, None))])
 
 
 async def test_the_followers_of_a_failed_key_are_parked_and_others_go_on(harness: EventTestHarness) -> None:
@@ -117,7 +117,7 @@ async def test_discarding_the_head_lets_the_next_one_be_redriven(harness: EventT
         await t.idle()
         journal = Journal(MemoryTransport(harness.broker), "letters")
         await journal.refresh()
-        await journal.mark(next(iter(journal.entries.values())), Mark.DISCARDED)
+        await journal.mark([(next(iter(journal.entries.values())), Mark.DISCARDED, (None, None))])
         await redrive_all(t, harness)
         await t.idle()
         await t.send("steps", Step(n=3), key="a")

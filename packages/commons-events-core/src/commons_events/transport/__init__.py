@@ -1,6 +1,7 @@
 """What a broker implements, and what a received message can do. All policy stands above, in producers and consumers."""
 
 from commons_events.transport._capabilities import CONTRACT_VERSION, Capabilities
+from commons_events.transport._connected import ConnectedTransport, HoldsBack, WaitingSubscription
 from commons_events.transport._delivery import DONE, Delivery, Outcome, Settlement, Settler
 from commons_events.transport._offsets import OffsetTracker
 from commons_events.transport._redelivery import RedeliverySchedule
@@ -28,9 +29,11 @@ __all__ = [
     "DONE",
     "Browsable",
     "Capabilities",
+    "ConnectedTransport",
     "Declaring",
     "Delaying",
     "Delivery",
+    "HoldsBack",
     "OffsetTracker",
     "Outcome",
     "Pausable",
@@ -48,5 +51,6 @@ __all__ = [
     "Transactional",
     "Transport",
     "TransportSettings",
+    "WaitingSubscription",
     "check_topic_name",
 ]

@@ -302,9 +302,12 @@ class PartitionState:
         return part.only(admitted)
 
     def pop_due(self, now: float) -> Redelivery | None:
-        """The next delivery that comes again by now, or None."""
+        """The next delivery that comes again by now, which is then with the user; or None."""
         offset = self.redeliveries.pop_due(now)
-        return None if offset is None else self.returned[offset]
+        if offset is None:
+            return None
+        self.again.left += 1
+        return self.returned[offset]
 
     def at(self, offset: int) -> PartitionState:
         """The same partition, to go on at ``offset``."""

@@ -16,7 +16,6 @@ from commons_events.kafka._errors import UNREACHABLE, kafka_error, transport_err
 from commons_events.kafka._partition import KafkaDelivery, Part, PartitionState, Run, handed_out
 from commons_events.kafka._poller import Assigned, Poller, Reached, Sought
 from commons_events.kafka._settings import LOGGER, KafkaSettings
-from commons_events.runtime import current_runtime
 from commons_events.transport import (
     DONE,
     Delivery,
@@ -25,7 +24,7 @@ from commons_events.transport import (
     Settlement,
     Settler,
     SubscribeRequest,
-    Subscription,
+    WaitingSubscription,
 )
 from commons_events.transport import TopicPartition as PartitionId
 
@@ -41,27 +40,21 @@ _REBALANCING = frozenset(
 )
 
 
-class KafkaSubscription(Subscription):
+class KafkaSubscription(WaitingSubscription[PartitionState]):
     """A member of a group, or, without one, a reader of all partitions. Belongs to its event loop."""
 
     def __init__(self, transport: KafkaTransport, settings: KafkaSettings, request: SubscribeRequest) -> None:
+        super().__init__()
         self._transport = transport
-        self._runtime = current_runtime()
         self._request = request
         self.settler: Settler = request.settler or self
         self._interval = settings.own["commit.interval.ms"]
         self._revoke_timeout = settings.own["revoke.timeout.ms"]
         self._max_unsettled = request.max_unsettled
         self._states: dict[PartitionId, PartitionState] = {}
-        self._scheduled: dict[PartitionState, None] = {}
-        """The partitions in which something comes again."""
         self._out = 0
         self._place = 0
         """How many messages of the part that has arrived first are handed out."""
-        self._waiter: asyncio.Future[None] | None = None
-        self._paused = False
-        self._closed = False
-        self._closing: asyncio.Task[None] | None = None
         self._commit_timer: asyncio.TimerHandle | None = None
         self._revoking: dict[Future[list[TopicPartition]], list[PartitionState]] = {}
         self._poller = Poller(settings, request, self)
@@ -76,31 +69,6 @@ class KafkaSubscription(Subscription):
             raise
 
     # --- receiving -----------------------------------------------------------------------------------------------
-
-    async def receive(self, limit: int) -> Sequence[Delivery]:
-        """See `Subscription.receive`."""
-        await self._runtime.sleep(0)
-        while not self._closed:
-            batch = self._take(limit)
-            if batch:
-                return batch
-            self._waiter = waiter = asyncio.get_running_loop().create_future()
-            times = (state.redeliveries.next_due for state in self._scheduled)
-            due = min((time for time in times if time is not None), default=None)
-            if due is None or self._paused:
-                await waiter
-                continue
-            timer = self._runtime.call_later(max(0.0, due - self._runtime.monotonic()), self._wake)
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-        return ()
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
     def on_arrival(self) -> None:
         """See `Owner`."""
@@ -133,15 +101,6 @@ class KafkaSubscription(Subscription):
         self._out += len(taken)
         self._poller.tell_of_room()
         return taken
-
-    def _take_again(self, taken: list[KafkaDelivery], limit: int) -> None:
-        now = self._runtime.monotonic()
-        for state in list(self._scheduled):
-            while len(taken) < limit and (again := state.pop_due(now)) is not None:
-                state.again.left += 1
-                taken.append(again)
-            if not state.redeliveries:
-                del self._scheduled[state]
 
     def _take_new(self, part: Part, taken: list[KafkaDelivery], room: int) -> bool:
         """Hand messages of ``part`` out; True once none is left in it."""
@@ -381,15 +340,6 @@ class KafkaSubscription(Subscription):
 
     # --- what only some brokers can ------------------------------------------------------------------------------
 
-    def pause(self) -> None:
-        """See `Pausable`."""
-        self._paused = True
-
-    def resume(self) -> None:
-        """See `Pausable`."""
-        self._paused = False
-        self._wake()
-
     async def seek(self, target: SeekTarget, *, topic: str | None = None, partition: int | None = None) -> None:
         """See `Seekable`."""
         if topic is not None and topic not in self._request.topics and topic not in {id.topic for id in self._states}:
@@ -514,12 +464,6 @@ class KafkaSubscription(Subscription):
             raise TransactionError("The consumer of these messages is closed, so nothing is committed.") from error
 
     # --- the end ---------------------------------------------------------------------------------------------------
-
-    async def close(self) -> None:
-        """See `Subscription.close`."""
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close())
-        await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         if self._closed:

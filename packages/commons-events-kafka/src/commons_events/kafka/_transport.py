@@ -6,14 +6,12 @@ import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from commons_events.errors import (
-    ClosedError,
     ConfigurationError,
     InvalidTopicError,
     UnknownPartitionError,
-    WrongEventLoopError,
 )
 from commons_events.kafka._admin import KafkaAdmin
 from commons_events.kafka._browser import Browser
@@ -25,10 +23,10 @@ from commons_events.message import Headers, Message, PublishResult, Receipt
 from commons_events.transport import (
     CONTRACT_VERSION,
     Capabilities,
+    ConnectedTransport,
     StoredMessage,
     SubscribeRequest,
     TopicInfo,
-    Transport,
     TransportSettings,
     check_topic_name,
 )
@@ -38,7 +36,7 @@ __all__ = ["KafkaTransport"]
 _LEGAL = re.compile(r"[A-Za-z0-9._-]+")
 
 
-class KafkaTransport(Transport):
+class KafkaTransport(ConnectedTransport):
     """A connection to a Kafka cluster: ``kafka://host:9092,other:9092?option=value``.
 
     Options are librdkafka's settings, in the URL's query or in ``options``; `OWN` lists ours. Belongs to the event loop
@@ -58,23 +56,14 @@ class KafkaTransport(Transport):
     def __init__(self, url: str = "kafka://localhost:9092", **options: object) -> None:
         self._open(TransportSettings(url=url, options=options))
 
-    @classmethod
-    def from_settings(cls, settings: TransportSettings) -> Self:
-        """See `Transport.from_settings`."""
-        made = cls.__new__(cls)
-        made._open(settings)
-        return made
-
     def _open(self, settings: TransportSettings) -> None:
+        super()._open(settings)
         self._settings = KafkaSettings.of(settings)
         self.admin = KafkaAdmin.from_settings(self._settings)
         """Topics, configurations and groups of the same cluster."""
         self._browser = Browser(self._settings)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._publisher: Publisher | None = None
         self._transactions: Transactions | None = None
-        self._subscriptions: set[KafkaSubscription] = set()
-        self._closing: asyncio.Future[None] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -186,18 +175,7 @@ class KafkaTransport(Transport):
             self.check_topic(topic)
             if request.group_id is None and topic.startswith("^"):
                 raise ConfigurationError(f"The topic pattern {topic!r} needs a group_id; without one, name the topics.")
-        subscription = KafkaSubscription(self, self._settings, request)
-        self._subscriptions.add(subscription)
-        try:
-            await subscription.start()
-        except BaseException:
-            self._subscriptions.discard(subscription)
-            raise
-        return subscription
-
-    def forget(self, subscription: KafkaSubscription) -> None:
-        """A subscription has ended."""
-        self._subscriptions.discard(subscription)
+        return await self._begin(KafkaSubscription(self, self._settings, request))
 
     # --- what only some brokers can ----------------------------------------------------------------------------------
 
@@ -233,26 +211,10 @@ class KafkaTransport(Transport):
         if self._publisher is not None:
             await self._publisher.flush()
 
-    async def close(self) -> None:
-        """See `Transport.close`."""
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close())
-        await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        await asyncio.gather(*(subscription.close() for subscription in list(self._subscriptions)))
+    async def _disconnect(self) -> None:
         if self._transactions is not None:
             await self._transactions.close()
         if self._publisher is not None:
             await self._publisher.close()
         await self._browser.close()
         await self.admin.close()
-
-    def _check_usable(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise WrongEventLoopError("This KafkaTransport belongs to another event loop, that of its first use.")
-        if self._closing is not None:
-            raise ClosedError("This Kafka transport is closed; make a new one.")

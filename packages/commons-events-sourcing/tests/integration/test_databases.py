@@ -232,9 +232,9 @@ async def test_twenty_concurrent_savers_share_commits(tmp_path: Path) -> None:
         writes: Any = store.backend._writes  # type: ignore[attr-defined]
         write = writes._write
 
-        async def counted(appends: Any) -> Any:
+        def counted(appends: Any) -> Any:
             batches.append(len(appends))
-            return await write(appends)
+            return write(appends)
 
         writes._write = counted
         await asyncio.gather(*(store.append(f"s{n}", [Kept()], expected=0) for n in range(20)))

@@ -26,7 +26,7 @@ from commons_events.errors import (
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
-from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome
+from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome, all_stored
 from commons_events.sourcing._memory import refuse_nested
 from commons_events.sourcing._postgres_read import Watermark, fetch_log, fetch_stream
 from commons_events.sourcing._postgres_write import COPY_FROM, write, write_batch
@@ -85,16 +85,6 @@ class _Transaction(BackendTransaction):
 
     async def run_sync(self, function: Callable[[Connection], T]) -> T:
         return await self._connection.run_sync(function)
-
-
-def all_stored(outcomes: Sequence[Outcome]) -> list[AppendResult]:
-    """The results, where all of them are; else raise the first failure."""
-    results: list[AppendResult] = []
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise outcome
-        results.append(outcome)
-    return results
 
 
 class PostgresBackend(Backend):

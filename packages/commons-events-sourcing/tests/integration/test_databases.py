@@ -258,3 +258,13 @@ async def test_no_lock_on_positions_is_left_behind(postgres_database: str) -> No
             )
             assert held.scalar_one() == 0
         engine.dispose()
+
+
+async def test_a_session_that_was_reset_is_no_matter(postgres_database: str) -> None:
+    """As a connection pool between the store and the server may do."""
+    async with EventStore(postgres_database) as store:
+        for number in range(3):
+            await store.append("a", [Kept()], expected=number)
+            for connection in store.backend._idle:  # type: ignore[attr-defined]
+                await connection.execute("DEALLOCATE ALL")
+        assert await store.stream_version("a") == 3

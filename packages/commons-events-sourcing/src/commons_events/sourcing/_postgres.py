@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -29,7 +29,13 @@ from commons_events.sourcing._backend import Backend, BackendTransaction, Lease,
 from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome, all_stored
 from commons_events.sourcing._memory import refuse_nested
 from commons_events.sourcing._news import News
-from commons_events.sourcing._postgres_read import Watermark, fetch_log, fetch_stream
+from commons_events.sourcing._postgres_read import (
+    Watermark,
+    fetch_from_snapshot,
+    fetch_log,
+    fetch_snapshot,
+    fetch_stream,
+)
 from commons_events.sourcing._postgres_wire import StoreConnection
 from commons_events.sourcing._postgres_write import COPY_FROM, write, write_batch
 from commons_events.sourcing._rules import deleted
@@ -107,6 +113,7 @@ class PostgresBackend(Backend):
     """
 
     name: ClassVar[str] = "postgresql"
+    reads_ahead: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -134,7 +141,7 @@ class PostgresBackend(Backend):
         named.setdefault("application_name", "commons-events")
         named["client_encoding"] = "UTF8"
         # each of the store's statements has its index; a plan that was made while a table was small is kept for long
-        settings = ["enable_seqscan=off", "plan_cache_mode=force_generic_plan"]
+        settings = ["enable_seqscan=off", "plan_cache_mode=force_generic_plan", "timezone=UTC"]
         if synchronous_commit is not None:
             settings.append(f"synchronous_commit={synchronous_commit}")
         named["options"] = " ".join([named.get("options", ""), *(f"-c {setting}" for setting in settings)]).strip()
@@ -150,7 +157,7 @@ class PostgresBackend(Backend):
         self._unannounced = False
         self._news = News()
         self._holders: set[asyncio.Task[Any]] = set()
-        self._reads: set[asyncio.Future[LogPage]] = set()
+        self._reads: set[asyncio.Future[Any]] = set()
         self._closed = False
 
     # --- connections -----------------------------------------------------------------------------------------
@@ -319,8 +326,11 @@ class PostgresBackend(Backend):
     async def fetch_log(
         self, query: LogQuery, first: int, last: int, limit: int, backwards: bool, *, scan: int | None = None
     ) -> LogPage:
-        # To cancel a query in a pipeline costs the connection; a page is read in no time.
-        reading = asyncio.ensure_future(self._fetch_log(query, first, last, limit, backwards))
+        return await self._uncancelled(self._fetch_log(query, first, last, limit, backwards))
+
+    async def _uncancelled(self, work: Coroutine[Any, Any, T]) -> T:
+        """To cancel a query in a pipeline costs the connection; a page is read in no time."""
+        reading = asyncio.ensure_future(work)
         self._reads.add(reading)
         reading.add_done_callback(self._reads.discard)
         return await asyncio.shield(reading)
@@ -351,18 +361,19 @@ class PostgresBackend(Backend):
         return int(row[0])
 
     async def snapshot(self, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
-        row = await self._one(
-            "SELECT version, schema_version, data, taken_at FROM commons_events_snapshots "
-            "WHERE id = $1 AND category = $2 AND kind = $3 AND version <= $4",
-            *stream,
-            kind,
-            at_most,
-        )
-        if row is None:
-            return None
-        return StoredSnapshot(
-            stream=stream, version=row[0], kind=kind, schema_version=row[1], data=row[2], taken_at=_sql.as_utc(row[3])
-        )
+        async with self._borrow() as connection:
+            return await fetch_snapshot(connection, stream, kind, at_most)
+
+    async def fetch_from_snapshot(
+        self, stream: StreamId, kind: str, last: int, limit: int
+    ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
+        return await self._uncancelled(self._fetch_from_snapshot(stream, kind, last, limit))
+
+    async def _fetch_from_snapshot(
+        self, stream: StreamId, kind: str, last: int, limit: int
+    ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
+        async with self._borrow() as connection:
+            return await fetch_from_snapshot(connection, stream, kind, last, limit)
 
     async def delete_snapshots(self, stream: StreamId) -> None:
         await self._sync(_sql.delete_snapshots, stream)

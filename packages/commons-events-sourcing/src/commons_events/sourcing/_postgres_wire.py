@@ -12,10 +12,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from psycopg import AsyncConnection, AsyncRawCursor, OperationalError, errors
+from psycopg.abc import RV, PQGen
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
+from psycopg.waiting import Ready, Wait
 
 __all__ = ["StoreConnection", "block", "numbers"]
+
+
+class SessionResetError(OperationalError):
+    """The server knows nothing of a statement that was prepared: something in between has reset the session."""
+
+    sqlstate = "26000"
 
 
 class StoreConnection(AsyncConnection[Any]):
@@ -23,6 +31,21 @@ class StoreConnection(AsyncConnection[Any]):
 
     prepared: dict[str, bytes]
     """The names of the statements that it knows."""
+
+    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """As psycopg's, which sets a timer for each piece of an answer that arrives; event loops need none.
+
+        To be cancelled leaves the connection in the middle: it is of no use any more.
+        """
+        if timeout is not None:
+            return await super().wait(gen, interval, timeout)
+        try:
+            wanted = next(gen)
+            while True:
+                wanted = gen.send(await self._ready(wanted))
+        except StopIteration as ended:
+            found: RV = ended.value
+            return found
 
     async def numbers(self, statement: str, parameters: Sequence[bytes | None]) -> list[tuple[int, ...]]:
         """See `numbers`. To be cancelled leaves the connection in the middle: it is of no use any more."""
@@ -37,15 +60,15 @@ class StoreConnection(AsyncConnection[Any]):
             self.pgconn.send_query_prepared(name, parameters)
             try:
                 result = await self._answer()
-            except errors.InvalidSqlStatementName:
-                prepared.clear()  # somebody between us and the server has reset the session
-                raise
+            except errors.InvalidSqlStatementName as error:
+                prepared.clear()
+                raise SessionResetError(str(error)) from error
         columns, value = range(result.nfields), result.get_value
         return [tuple([int(value(row, column) or 0) for column in columns]) for row in range(result.ntuples)]
 
     @asynccontextmanager
     async def block(self) -> AsyncIterator[None]:
-        """A transaction that psycopg's bookkeeping knows nothing of: after a rollback it would forget all statements."""
+        """A transaction unknown to psycopg's bookkeeping, which would forget all statements after a rollback."""
         await self._command(b"BEGIN")
         try:
             yield
@@ -64,12 +87,12 @@ class StoreConnection(AsyncConnection[Any]):
         """Send what is not sent yet, and wait for the result."""
         pgconn = self.pgconn
         while pgconn.flush():
-            await self._ready(sending=True)
+            await self._ready(Wait.RW)
             pgconn.consume_input()  # a server that waits for its reader reads no more
         found: PGresult | None = None
         while True:
             while pgconn.is_busy():
-                await self._ready()
+                await self._ready(Wait.R)
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
@@ -81,24 +104,27 @@ class StoreConnection(AsyncConnection[Any]):
             raise errors.error_from_result(found)
         return found
 
-    async def _ready(self, *, sending: bool = False) -> None:
+    async def _ready(self, wanted: Wait) -> Ready:
+        """Wait until the socket can be read, or written to, or one of both."""
         loop = asyncio.get_running_loop()
         socket = self.pgconn.socket
-        ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(socket, _settle, ready)
-        if sending:
-            loop.add_writer(socket, _settle, ready)
+        ready: asyncio.Future[Ready] = loop.create_future()
+        if wanted & Wait.R:
+            loop.add_reader(socket, _settle, ready, Ready.R)
+        if wanted & Wait.W:
+            loop.add_writer(socket, _settle, ready, Ready.W)
         try:
-            await ready
+            return await ready
         finally:
-            loop.remove_reader(socket)
-            if sending:
+            if wanted & Wait.R:
+                loop.remove_reader(socket)
+            if wanted & Wait.W:
                 loop.remove_writer(socket)
 
 
-def _settle(ready: asyncio.Future[None]) -> None:
+def _settle(ready: asyncio.Future[Ready], found: Ready) -> None:
     if not ready.done():
-        ready.set_result(None)
+        ready.set_result(found)
 
 
 async def numbers(

@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -20,7 +19,7 @@ from commons_events.sourcing._group_commit import Outcome, all_stored
 from commons_events.sourcing._memory import refuse_nested
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import deleted
-from commons_events.sourcing._sqlite_read import fetch_log, fetch_stream, find_head
+from commons_events.sourcing._sqlite_read import fetch_from_snapshot, fetch_log, fetch_snapshot, fetch_stream, find_head
 from commons_events.sourcing._sqlite_write import STATE, write
 from commons_events.sourcing._thread import DatabaseThread
 from commons_events.sourcing._thread_commit import ThreadCommit
@@ -316,17 +315,12 @@ class SqliteBackend(Backend):
         return await self._read(find_head)
 
     async def snapshot(self, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
-        statement = (
-            "SELECT version, schema_version, data, taken_at FROM commons_events_snapshots "
-            "WHERE id = ? AND category = ? AND kind = ? AND version <= ?"
-        )
-        row = await self._read(lambda c: c.execute(statement, (*stream, kind, at_most)).fetchone())
-        if row is None:
-            return None
-        taken = _sql.as_utc(datetime.fromisoformat(row[3]))
-        return StoredSnapshot(
-            stream=stream, version=row[0], kind=kind, schema_version=row[1], data=row[2], taken_at=taken
-        )
+        return await self._read(fetch_snapshot, stream, kind, at_most)
+
+    async def fetch_from_snapshot(
+        self, stream: StreamId, kind: str, last: int, limit: int
+    ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
+        return await self._read(fetch_from_snapshot, stream, kind, last, limit)
 
     async def delete_snapshots(self, stream: StreamId) -> None:
         await self._sync(_sql.delete_snapshots, stream)

@@ -7,9 +7,10 @@ import sqlite3
 from datetime import datetime
 
 from commons_events.sourcing._backend import LogPage, LogQuery
-from commons_events.sourcing._types import StoredEvent, StreamId
+from commons_events.sourcing._sql import as_utc
+from commons_events.sourcing._types import StoredEvent, StoredSnapshot, StreamId
 
-__all__ = ["fetch_log", "fetch_stream", "find_head"]
+__all__ = ["fetch_from_snapshot", "fetch_log", "fetch_snapshot", "fetch_stream", "find_head"]
 
 _VALUES = (
     "e.position, e.version, e.event_id, e.event_type, e.schema_version, e.format, "
@@ -32,6 +33,27 @@ def fetch_stream(
     ).fetchall()
     make, time = StoredEvent._make, datetime.fromisoformat
     return [make((a, stream, b, c, d, e, f, g, _tags(h), time(i), time(j))) for a, b, c, d, e, f, g, h, i, j in rows]
+
+
+def fetch_snapshot(raw: sqlite3.Connection, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
+    """See `Backend.snapshot`."""
+    row = raw.execute(
+        "SELECT version, schema_version, data, taken_at FROM commons_events_snapshots "
+        "WHERE id = ? AND category = ? AND kind = ? AND version <= ?",
+        (*stream, kind, at_most),
+    ).fetchone()
+    if row is None:
+        return None
+    taken = as_utc(datetime.fromisoformat(row[3]))
+    return StoredSnapshot(stream=stream, version=row[0], kind=kind, schema_version=row[1], data=row[2], taken_at=taken)
+
+
+def fetch_from_snapshot(
+    raw: sqlite3.Connection, stream: StreamId, kind: str, last: int, limit: int
+) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
+    """See `Backend.fetch_from_snapshot`."""
+    found = fetch_snapshot(raw, stream, kind, last)
+    return found, fetch_stream(raw, stream, found.version if found else 0, last, limit, False)
 
 
 def find_head(raw: sqlite3.Connection) -> int:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from psycopg import AsyncConnection, AsyncRawCursor, OperationalError, errors
+from psycopg import AsyncConnection, AsyncRawCursor, Error, OperationalError, errors
 from psycopg.abc import RV, PQGen
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
@@ -35,17 +35,34 @@ class StoreConnection(AsyncConnection[Any]):
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """As psycopg's, which sets a timer for each piece of an answer that arrives; event loops need none.
 
-        To be cancelled leaves the connection in the middle: it is of no use any more.
+        To be cancelled closes the connection.
         """
         if timeout is not None:
             return await super().wait(gen, interval, timeout)
+        socket = self.pgconn.socket
         try:
             wanted = next(gen)
             while True:
-                wanted = gen.send(await self._ready(wanted))
+                try:
+                    ready = await _ready(socket, wanted)
+                except BaseException as error:
+                    self._break_off(gen)
+                    if isinstance(error, OSError):
+                        raise OperationalError("the connection was closed") from error
+                    raise
+                wanted = gen.send(ready)
         except StopIteration as ended:
             found: RV = ended.value
             return found
+
+    def _break_off(self, gen: PQGen[Any]) -> None:
+        """Close the connection, and lead psycopg's work to its end, which then has nothing to wait for."""
+        self.pgconn.finish()
+        for _ in range(10):
+            try:
+                gen.throw(OperationalError("the work was broken off"))
+            except (StopIteration, Error):
+                return
 
     async def numbers(self, statement: str, parameters: Sequence[bytes | None]) -> list[tuple[int, ...]]:
         """See `numbers`. To be cancelled leaves the connection in the middle: it is of no use any more."""
@@ -87,12 +104,12 @@ class StoreConnection(AsyncConnection[Any]):
         """Send what is not sent yet, and wait for the result."""
         pgconn = self.pgconn
         while pgconn.flush():
-            await self._ready(Wait.RW)
+            await _ready(pgconn.socket, Wait.RW)
             pgconn.consume_input()  # a server that waits for its reader reads no more
         found: PGresult | None = None
         while True:
             while pgconn.is_busy():
-                await self._ready(Wait.R)
+                await _ready(pgconn.socket, Wait.R)
                 pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
@@ -104,22 +121,22 @@ class StoreConnection(AsyncConnection[Any]):
             raise errors.error_from_result(found)
         return found
 
-    async def _ready(self, wanted: Wait) -> Ready:
-        """Wait until the socket can be read, or written to, or one of both."""
-        loop = asyncio.get_running_loop()
-        socket = self.pgconn.socket
-        ready: asyncio.Future[Ready] = loop.create_future()
+
+async def _ready(socket: int, wanted: Wait) -> Ready:
+    """Wait until the socket can be read, or written to, or one of both."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[Ready] = loop.create_future()
+    try:
         if wanted & Wait.R:
             loop.add_reader(socket, _settle, ready, Ready.R)
         if wanted & Wait.W:
             loop.add_writer(socket, _settle, ready, Ready.W)
-        try:
-            return await ready
-        finally:
-            if wanted & Wait.R:
-                loop.remove_reader(socket)
-            if wanted & Wait.W:
-                loop.remove_writer(socket)
+        return await ready
+    finally:
+        if wanted & Wait.R:
+            loop.remove_reader(socket)
+        if wanted & Wait.W:
+            loop.remove_writer(socket)
 
 
 def _settle(ready: asyncio.Future[Ready], found: Ready) -> None:

@@ -56,7 +56,7 @@ _HELD_BACK = 0.02
 """Seconds after which a reader looks again that waits for an open transaction."""
 _NEVER = 2**63
 """A position that none is after."""
-_NOTIFY_EVERY = 0.02
+_NOTIFY_EVERY = 0.05
 """Seconds between two notices of one process: a notice says that there is news, not what."""
 _PASSING = ("40001", "40P01", "26000")
 """Serialization failure, deadlock, and a session that was reset in between: the same again may succeed."""

@@ -28,6 +28,7 @@ from tools.bench import (  # noqa: E402
     router_kafka,
     stages,
     store,
+    store_growth,
 )
 from tools.bench.measure import Effort, Table, versions  # noqa: E402
 
@@ -43,6 +44,7 @@ MODULES = (
     router_kafka,
     rabbitmq,
     store,
+    store_growth,
     aggregates,
     memory,
     imports,
@@ -51,7 +53,11 @@ RUNS = {
     memory.table.key: 3,
     imports.table.key: 1,
     codecs.classes.key: 2,
-    **{table.key: 5 for module in (kafka, kafka_consuming, router_kafka, rabbitmq, store) for table in module.TABLES},
+    **{
+        table.key: 5
+        for module in (kafka, kafka_consuming, router_kafka, rabbitmq, store, store_growth)
+        for table in module.TABLES
+    },
     **{table.key: 2 for table in kafka_resources.TABLES},
     **{table.key: 1 if "large" in table.key else 5 for table in aggregates.TABLES},
 }

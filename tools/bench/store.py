@@ -128,8 +128,8 @@ def store(kind: str) -> EventStore:
 # --- ours ------------------------------------------------------------------------------------------------------
 
 
-async def append(kind: str, count: int, size: int, stream: str) -> float:
-    target = await store(kind).open()
+async def append(kind: str, count: int, size: int, stream: str, to: EventStore | None = None) -> float:
+    target = await (to or store(kind)).open()
     start = perf_counter()
     for version in range(0, count * size, size):
         await target.append(stream, [item(version + n) for n in range(size)], expected=version)

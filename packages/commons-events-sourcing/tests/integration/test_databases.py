@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import MetaData, create_engine, text
 
 from commons_events import Event, EventSchema
 from commons_events.errors import (
@@ -21,7 +21,8 @@ from commons_events.errors import (
     VersionConflictError,
 )
 from commons_events.sourcing import EventStore, StreamId, upgrade
-from commons_events.sourcing._tables import NAMES, metadata
+from commons_events.sourcing._tables import NAMES, SCHEMA_VERSION, metadata
+from commons_events.sourcing.projections import ProjectionStates
 from commons_events.testing.services import RunningPostgres
 
 from .stores import Place, place  # noqa: F401
@@ -99,7 +100,7 @@ async def test_older_newer_and_damaged_tables(place: Place) -> None:  # noqa: F8
         with pytest.raises(error, match=version):
             await store.open()
         await store.close()
-    do("UPDATE commons_events_version SET version_num = '0001'")
+    do(f"UPDATE commons_events_version SET version_num = '{SCHEMA_VERSION}'")
     async with place.opened() as store:
         assert await store.stream_version("a") == 1
     do("DROP TABLE commons_events_leases")
@@ -122,8 +123,8 @@ async def test_migrations_make_just_the_tables_that_first_use_makes(place: Place
     if place.kind == "memory":
         pytest.skip("a store in memory has no tables")
     url = place.url.partition("?")[0]
-    assert await asyncio.to_thread(upgrade, url) == "0001"
-    assert await asyncio.to_thread(upgrade, url) == "0001"
+    assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
+    assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
     engine = create_engine(sync(url))
     with engine.connect() as connection:
         context = MigrationContext.configure(
@@ -134,6 +135,49 @@ async def test_migrations_make_just_the_tables_that_first_use_makes(place: Place
     assert [d for d in differences if "commons_events_version" not in str(d)] == []
     async with place.opened() as store:
         assert (await store.append("a", [Kept()])).last_position == 1
+
+
+@pytest.mark.parametrize("projections", ["none yet", "made by a projector of that time"])
+async def test_a_store_of_the_first_revision_is_brought_up_and_keeps_all(place: Place, projections: str) -> None:  # noqa: F811
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    if place.kind == "memory":
+        pytest.skip("a store in memory has no tables")
+    url = place.url.partition("?")[0]
+    assert await asyncio.to_thread(upgrade, url, "0001") == "0001"
+    engine = create_engine(sync(url))
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO commons_events_checkpoints (name, position) VALUES ('projection:sales', 7)")
+        )
+        if projections != "none yet":
+            old = MetaData()
+            for table in (metadata.tables["commons_events_projections"], metadata.tables["commons_events_parked"]):
+                for column in table.to_metadata(old).columns:
+                    column.comment = None
+            old.create_all(connection)
+            connection.execute(
+                text(
+                    "INSERT INTO commons_events_projections (name, version, paused, changed_at) "
+                    "VALUES ('sales', 1, :paused, CURRENT_TIMESTAMP)"
+                ),
+                {"paused": True},
+            )
+    store = place.store()
+    with pytest.raises(OlderStoreError, match="0001.*upgrade"):
+        await store.open()
+    await store.close()
+    assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": "commons_events_version"})
+        differences = compare_metadata(context, metadata)
+    engine.dispose()
+    assert [d for d in differences if "commons_events_version" not in str(d)] == []
+    async with place.opened() as opened:
+        assert await opened.checkpoint("projection:sales") == 7
+        found = await ProjectionStates(opened).status()
+        assert [(one.name, one.paused) for one in found] == ([] if projections == "none yet" else [("sales", True)])
 
 
 async def test_a_database_with_other_tables_is_shared(place: Place) -> None:  # noqa: F811
@@ -160,7 +204,7 @@ async def test_tables_have_comments_and_each_read_has_its_index(postgres_databas
             )
         ).all()
         assert commented == []
-        assert len(NAMES) == 7
+        assert len(NAMES) == 9
         read = connection.execute(text("SELECT data::jsonb ->> 'number' FROM commons_events_events WHERE position = 8"))
         assert read.scalar_one() == "7"
         connection.execute(text("SET enable_seqscan = off"))
@@ -232,9 +276,9 @@ async def test_twenty_concurrent_savers_share_commits(tmp_path: Path) -> None:
         writes: Any = store.backend._writes  # type: ignore[attr-defined]
         write = writes._write
 
-        async def counted(appends: Any) -> Any:
+        def counted(appends: Any) -> Any:
             batches.append(len(appends))
-            return await write(appends)
+            return write(appends)
 
         writes._write = counted
         await asyncio.gather(*(store.append(f"s{n}", [Kept()], expected=0) for n in range(20)))
@@ -258,3 +302,13 @@ async def test_no_lock_on_positions_is_left_behind(postgres_database: str) -> No
             )
             assert held.scalar_one() == 0
         engine.dispose()
+
+
+async def test_a_session_that_was_reset_is_no_matter(postgres_database: str) -> None:
+    """As a connection pool between the store and the server may do."""
+    async with EventStore(postgres_database) as store:
+        for number in range(3):
+            await store.append("a", [Kept()], expected=number)
+            for connection in store.backend._idle:  # type: ignore[attr-defined]
+                await connection.execute("DEALLOCATE ALL")
+        assert await store.stream_version("a") == 3

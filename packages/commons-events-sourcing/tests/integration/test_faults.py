@@ -9,13 +9,18 @@ import asyncio
 import os
 import sys
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Table
 
 from commons_events.errors import StoreUnavailableError
-from commons_events.sourcing import EventStore, StoredEvent
+from commons_events.memory import MemoryBroker, MemoryTransport
+from commons_events.message import Message, PublishResult
+from commons_events.sourcing import EventStore, OutboxRelay, StoredEvent, StoreTransaction
+from commons_events.sourcing.projections import Projection, Projector
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningPostgres
 
@@ -155,3 +160,125 @@ async def test_a_subscription_outlives_the_server(postgres_service: RunningPostg
         await eventually(append, timeout=WAIT, interval=0.1)
         await eventually(lambda: len(seen) == 2, timeout=WAIT)
         task.cancel()
+
+
+@asynccontextmanager
+async def steady_writer(store: EventStore) -> AsyncIterator[list[str]]:
+    """Appends to three streams by turns until the block ends; gives the ids that were confirmed."""
+    confirmed: list[str] = []
+
+    async def write() -> None:
+        number = 0
+        while True:
+            event = Written(text="", event_id=f"{number % 3}/{number}")
+            with suppress(StoreUnavailableError):  # the same again, by its id, is stored once
+                await store.append(f"s{number % 3}", [event])
+                confirmed.append(event.event_id)
+                number += 1
+            await asyncio.sleep(0.001)
+
+    task = asyncio.ensure_future(write())
+    try:
+        yield confirmed
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def all_of(store: EventStore) -> list[StoredEvent]:
+    """All events, once the last append, whose task was cancelled, has ended one way or the other."""
+    found: list[StoredEvent] = []
+
+    async def whole() -> bool:
+        found[:] = [one async for one in store.read_all()]
+        return found[-1].position == await store.head()
+
+    await eventually(whole, timeout=WAIT)
+    return found
+
+
+async def kill_and_start(service: RunningPostgres) -> None:
+    await asyncio.to_thread(service.kill)
+    await asyncio.to_thread(service.start)
+
+
+async def test_a_projector_outlives_the_server_and_has_each_effect_once(
+    postgres_service: RunningPostgres, postgres_database: str
+) -> None:
+    postgres_service.require("signals", "durability")
+    effects = Table(
+        "effects",
+        MetaData(),
+        Column("number", Integer, primary_key=True),
+        Column("position", BigInteger, nullable=False),
+    )
+    projection = Projection("effects", tables=[effects])
+    handled: list[int] = []
+
+    @projection.handler
+    async def written(event: Written, stored: StoredEvent, transaction: StoreTransaction) -> None:
+        await transaction.execute(effects.insert().values(position=stored.position))
+        handled.append(stored.position)
+
+    async with EventStore(postgres_database) as store:
+        projector = Projector(store, [projection], batch=5, poll_interval=0.1)
+        running = asyncio.ensure_future(projector.run())
+        async with steady_writer(store) as confirmed:
+            for _ in range(ROUNDS):
+                seen = len(handled)
+                await eventually(lambda seen=seen: len(handled) > seen + 20, timeout=WAIT, interval=0.01)  # type: ignore[misc]
+                await kill_and_start(postgres_service)
+            before = len(confirmed)
+            await eventually(lambda: len(confirmed) > before + 5, timeout=WAIT)
+        assert not running.done()
+        stored = await all_of(store)
+        assert {one.event_id for one in stored} >= set(confirmed)
+
+        async def level() -> bool:
+            return await store.checkpoint("projection:effects") >= stored[-1].position
+
+        await eventually(level, timeout=WAIT)
+        async with store.transaction() as transaction:
+            rows = await transaction.execute(effects.select().order_by(effects.c.number))
+            assert [row.position for row in rows] == [one.position for one in stored]
+        assert await projector.states.parked("effects") == []
+        running.cancel()
+        await asyncio.wait([running])
+
+
+class Recording(MemoryTransport):
+    """The in-process broker, which notes what it is given."""
+
+    sent: list[str]
+
+    def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
+        self.sent += [message.header("ce_id") or "" for message in messages]
+        return super().publish(messages)
+
+
+async def test_a_relay_outlives_the_server_and_loses_nothing(
+    postgres_service: RunningPostgres, postgres_database: str
+) -> None:
+    postgres_service.require("signals", "durability")
+    transport = Recording(MemoryBroker())
+    transport.sent = []
+    async with EventStore(postgres_database) as store:
+        relay = OutboxRelay(store, transport, topic="written")
+        running = asyncio.ensure_future(relay.run())
+        async with steady_writer(store) as confirmed:
+            for _ in range(ROUNDS):
+                seen = len(transport.sent)
+                await eventually(lambda seen=seen: len(transport.sent) > seen + 20, timeout=WAIT, interval=0.01)  # type: ignore[misc]
+                await kill_and_start(postgres_service)
+            before = len(confirmed)
+            await eventually(lambda: len(confirmed) > before + 5, timeout=WAIT)
+        stored = [one.event_id for one in await all_of(store)]
+        assert set(stored) >= set(confirmed)
+        await eventually(lambda: running.done() or set(transport.sent) >= set(stored), timeout=WAIT)
+        assert not running.done()
+        assert set(transport.sent) == set(stored)
+        for stream in "012":  # what came twice came again as it was; the first time each stream was in order
+            first = [name for name in dict.fromkeys(transport.sent) if name.startswith(f"{stream}/")]
+            assert first == [name for name in stored if name.startswith(f"{stream}/")]
+        running.cancel()
+        await asyncio.wait([running])

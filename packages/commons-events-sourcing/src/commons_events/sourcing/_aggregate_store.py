@@ -99,7 +99,7 @@ class AggregateStore(BaseEventStore):
         last = MAX_POSITION if version is None else version
         page: Sequence[StoredEvent] | None = None
         if aggregate_class.snapshot_policy is not None:
-            page = await self._restore(aggregate, stream, last)
+            page = await self._from_snapshot(aggregate, stream, last)
         start, final_id = aggregate._version, ""
         while True:
             if page is None:
@@ -107,7 +107,7 @@ class AggregateStore(BaseEventStore):
             if page:
                 aggregate.replay(events_of(page))
                 final_id = page[-1].event_id
-            if len(page) < _PAGE - 1:
+            if len(page) < _PAGE - 1:  # after a snapshot, the first one of the page is in it
                 break
             page = None
         if not aggregate._version or (version is not None and aggregate._version < version):
@@ -147,34 +147,19 @@ class AggregateStore(BaseEventStore):
             appends.append(Append(stream, tuple(aggregate._pending), aggregate.saved_version))
         return appends
 
-    async def _restore(self, aggregate: AggregateRoot, stream: StreamId, last: int) -> Sequence[StoredEvent] | None:
+    async def _from_snapshot(
+        self, aggregate: AggregateRoot, stream: StreamId, last: int
+    ) -> Sequence[StoredEvent] | None:
         """Bring a fresh aggregate to its newest snapshot, if that fits its class and its stream.
 
         Returns:
-            the events that follow the snapshot; None where there is none that fits.
+            the events that follow what the aggregate is now; None where they are still to be read.
         """
-        aggregate_class = type(aggregate)
         backend = await self._ready()
-        stored = await backend.snapshot(stream, _kind(aggregate_class), last)
+        stored, page = await backend.fetch_from_snapshot(stream, _kind(type(aggregate)), last, _PAGE)
         if stored is None:
-            return None
-        codec = state_codec(aggregate_class)
-        if stored.schema_version != codec.fingerprint:
-            return None
-        event_id, _, data = stored.data.partition(b"\n")
-        state = codec.load(data)
-        if state is None:
-            return None
-        page = await backend.fetch_stream(stream, stored.version, last, _PAGE, False)
-        # A stream that was restored from elsewhere may have other events there, or none.
-        if not page or page[0].aggregate_version != stored.version or page[0].event_id.encode() != event_id:
-            return None
-        attributes = vars(aggregate)
-        attributes.clear()
-        attributes.update(state)
-        aggregate._version = stored.version
-        aggregate._snapshot = KnownSnapshot(stored.version, stored.taken_at)
-        return page[1:]
+            return page
+        return page[1:] if _restore(aggregate, stored, page) else None
 
     async def _keep_snapshot_if_due(self, aggregate: AggregateRoot, stream: StreamId, event_id: str) -> None:
         try:
@@ -225,6 +210,26 @@ def events_of(page: Sequence[StoredEvent]) -> list[Event]:
         decode(page[len(events)])  # says where the bytes lie
         raise
     return events
+
+
+def _restore(aggregate: AggregateRoot, stored: StoredSnapshot, page: Sequence[StoredEvent]) -> bool:
+    """Give a fresh aggregate the state of a snapshot, if that fits; ``page`` begins with its last event."""
+    codec = state_codec(type(aggregate))
+    if stored.schema_version != codec.fingerprint:
+        return False
+    event_id, _, data = stored.data.partition(b"\n")
+    state = codec.load(data)
+    if state is None:
+        return False
+    # A stream that was restored from elsewhere may have other events there, or none.
+    if not page or page[0].aggregate_version != stored.version or page[0].event_id.encode() != event_id:
+        return False
+    attributes = vars(aggregate)
+    attributes.clear()
+    attributes.update(state)
+    aggregate._version = stored.version
+    aggregate._snapshot = KnownSnapshot(stored.version, stored.taken_at)
+    return True
 
 
 def _due_after_save(aggregate: AggregateRoot) -> StoredSnapshot | None:

@@ -96,6 +96,8 @@ class Backend(ABC):
     """A database that keeps events. Made without waiting and without network; opened once, in one event loop."""
 
     name: ClassVar[str]
+    reads_ahead: ClassVar[bool] = False
+    """Whether another process reads while this one works, so that it pays to ask for the next page early."""
 
     @abstractmethod
     async def open(self) -> None:
@@ -167,6 +169,16 @@ class Backend(ABC):
     @abstractmethod
     async def snapshot(self, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
         """The stream's latest snapshot of this kind that is of no later version than ``at_most``."""
+
+    async def fetch_from_snapshot(
+        self, stream: StreamId, kind: str, last: int, limit: int
+    ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
+        """The stream's snapshot as by `snapshot`, and up to ``limit`` events from its version on, that one included.
+
+        Without a snapshot the events are those from the first one on.
+        """
+        found = await self.snapshot(stream, kind, last)
+        return found, await self.fetch_stream(stream, found.version if found else 0, last, limit, False)
 
     @abstractmethod
     async def delete_snapshots(self, stream: StreamId) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from commons_events.errors import ClosedError
 from commons_events.sourcing._types import AppendResult, PreparedAppend
 
-__all__ = ["ALONE", "Alone", "GroupCommit", "Outcome"]
+__all__ = ["ALONE", "Alone", "GroupCommit", "Outcome", "Request", "all_stored", "next_batch"]
 
 Outcome = AppendResult | Exception
 
@@ -22,9 +22,44 @@ class Alone(NamedTuple):
 ALONE = Alone()
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
+    """An append that waits, and where its outcome goes."""
+
     append: PreparedAppend
     done: asyncio.Future[AppendResult]
+
+
+def all_stored(outcomes: Sequence[Outcome]) -> list[AppendResult]:
+    """The results, where all of them are; else raise the first failure."""
+    results: list[AppendResult] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+        results.append(outcome)
+    return results
+
+
+def next_batch(waiting: deque[Request], most: int) -> list[Request]:
+    """Take the next requests out, in order, each stream once.
+
+    Others may be added meanwhile at the right end, also by another thread.
+    """
+    batch = [waiting.popleft()]
+    if not waiting:
+        return batch
+    streams = {batch[0].append.stream}
+    size = len(batch[0].append.events)
+    later: list[Request] = []
+    while waiting and size < most:
+        request = waiting.popleft()
+        if request.append.stream in streams:
+            later.append(request)
+            continue
+        streams.add(request.append.stream)
+        size += len(request.append.events)
+        batch.append(request)
+    waiting.extendleft(reversed(later))
+    return batch
 
 
 class GroupCommit:
@@ -51,8 +86,8 @@ class GroupCommit:
         self._lanes = lanes
         self._patience = patience
         self._most = most
-        self._waiting: deque[_Request] = deque()
-        self._alone: deque[_Request] = deque()
+        self._waiting: deque[Request] = deque()
+        self._alone: deque[Request] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -62,7 +97,7 @@ class GroupCommit:
         if self._closed:
             raise ClosedError("The event store is closed; make a new one.")
         loop = asyncio.get_running_loop()
-        request = _Request(append, loop.create_future())
+        request = Request(append, loop.create_future())
         self._waiting.append(request)
         if not self._running:
             self._start()
@@ -97,7 +132,7 @@ class GroupCommit:
     async def _run(self) -> None:
         while self._waiting or self._alone:
             # those who would wait for others let the others go first
-            batch = self._batch() if self._waiting else [self._alone.popleft()]
+            batch = next_batch(self._waiting, self._most) if self._waiting else [self._alone.popleft()]
             try:
                 outcomes = await self._write([request.append for request in batch])
             except BaseException as error:
@@ -118,25 +153,6 @@ class GroupCommit:
                     request.done.set_exception(outcome)
                 else:
                     request.done.set_result(outcome)
-
-    def _batch(self) -> list[_Request]:
-        """The next requests, in order, each stream once."""
-        batch = [self._waiting.popleft()]
-        if not self._waiting:
-            return batch
-        streams = {batch[0].append.stream}
-        size = len(batch[0].append.events)
-        later: list[_Request] = []
-        while self._waiting and size < self._most:
-            request = self._waiting.popleft()
-            if request.append.stream in streams:
-                later.append(request)
-                continue
-            streams.add(request.append.stream)
-            size += len(request.append.events)
-            batch.append(request)
-        self._waiting.extendleft(reversed(later))
-        return batch
 
     async def close(self) -> None:
         """Return once all that was handed over is written."""

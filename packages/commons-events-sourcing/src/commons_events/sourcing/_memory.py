@@ -20,6 +20,7 @@ from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._groups import lost
 from commons_events.sourcing._leases import share
+from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import Known, deleted, find_repeat, lookup, refuse, wanted
 from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
 
@@ -103,7 +104,7 @@ class MemoryBackend(Backend):
     def __init__(self) -> None:
         self._state = _State()
         self._lock = asyncio.Lock()
-        self._news = asyncio.Event()
+        self._news = News()
         self._holder: asyncio.Task[Any] | None = None
 
     async def open(self) -> None:
@@ -121,7 +122,7 @@ class MemoryBackend(Backend):
                 state = self._state.copy()
                 results = _append(state, appends)
                 self._state = state
-        self._announce()
+        self._news.tell()
         return results
 
     async def fetch_stream(
@@ -207,7 +208,7 @@ class MemoryBackend(Backend):
                 self._state = transaction.state
             finally:
                 self._holder = None
-        self._announce()
+        self._news.tell()
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
@@ -215,19 +216,9 @@ class MemoryBackend(Backend):
         async with self._lock:
             yield
 
-    def _announce(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
-
     async def wait(self, position: int, seconds: float) -> None:
-        if self._state.next_position - 1 > position:
-            return
-        news = self._news
-        try:
-            async with asyncio.timeout(seconds):
-                await news.wait()
-        except TimeoutError:
-            return
+        if self._state.next_position - 1 <= position:
+            await self._news.wait(position, seconds)
 
 
 def _position(stored: StoredEvent) -> int:

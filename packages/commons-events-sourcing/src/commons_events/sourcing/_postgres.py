@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -26,9 +26,17 @@ from commons_events.errors import (
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
-from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome
+from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome, all_stored
 from commons_events.sourcing._memory import refuse_nested
-from commons_events.sourcing._postgres_read import Watermark, fetch_log, fetch_stream
+from commons_events.sourcing._news import News
+from commons_events.sourcing._postgres_read import (
+    Watermark,
+    fetch_from_snapshot,
+    fetch_log,
+    fetch_snapshot,
+    fetch_stream,
+)
+from commons_events.sourcing._postgres_wire import StoreConnection
 from commons_events.sourcing._postgres_write import COPY_FROM, write, write_batch
 from commons_events.sourcing._rules import deleted
 from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
@@ -46,10 +54,12 @@ CHANNEL = "commons_events"
 
 _HELD_BACK = 0.02
 """Seconds after which a reader looks again that waits for an open transaction."""
-_NOTIFY_EVERY = 0.02
+_NEVER = 2**63
+"""A position that none is after."""
+_NOTIFY_EVERY = 0.05
 """Seconds between two notices of one process: a notice says that there is news, not what."""
-_PASSING = ("40001", "40P01")
-"""Serialization failure and deadlock: the same again may succeed."""
+_PASSING = ("40001", "40P01", "26000")
+"""Serialization failure, deadlock, and a session that was reset in between: the same again may succeed."""
 
 
 class _Transaction(BackendTransaction):
@@ -87,16 +97,6 @@ class _Transaction(BackendTransaction):
         return await self._connection.run_sync(function)
 
 
-def all_stored(outcomes: Sequence[Outcome]) -> list[AppendResult]:
-    """The results, where all of them are; else raise the first failure."""
-    results: list[AppendResult] = []
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise outcome
-        results.append(outcome)
-    return results
-
-
 class PostgresBackend(Backend):
     """Keeps events in a PostgreSQL database, 13 or newer.
 
@@ -113,6 +113,7 @@ class PostgresBackend(Backend):
     """
 
     name: ClassVar[str] = "postgresql"
+    reads_ahead: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -138,32 +139,33 @@ class PostgresBackend(Backend):
         positional, named = self._engine.sync_engine.dialect.create_connect_args(parsed)
         named.setdefault("connect_timeout", max(int(connect_timeout), 2))
         named.setdefault("application_name", "commons-events")
+        named["client_encoding"] = "UTF8"
         # each of the store's statements has its index; a plan that was made while a table was small is kept for long
-        settings = ["enable_seqscan=off", "plan_cache_mode=force_generic_plan"]
+        settings = ["enable_seqscan=off", "plan_cache_mode=force_generic_plan", "timezone=UTC"]
         if synchronous_commit is not None:
             settings.append(f"synchronous_commit={synchronous_commit}")
         named["options"] = " ".join([named.get("options", ""), *(f"-c {setting}" for setting in settings)]).strip()
         self._arguments = positional, named
-        self._idle: list[AsyncConnection[Any]] = []
+        self._idle: list[StoreConnection] = []
         self._places = asyncio.Semaphore(connections + write_connections)
         self._writes = GroupCommit(self._write, lanes=write_connections)
         self._watermark = Watermark()
         self._notify = notify
         self._listening: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
-        self._announcer: AsyncConnection[Any] | None = None
+        self._announcer: StoreConnection | None = None
         self._unannounced = False
-        self._news = asyncio.Event()
+        self._news = News()
         self._holders: set[asyncio.Task[Any]] = set()
-        self._reads: set[asyncio.Future[LogPage]] = set()
+        self._reads: set[asyncio.Future[Any]] = set()
         self._closed = False
 
     # --- connections -----------------------------------------------------------------------------------------
 
-    async def _connect(self) -> AsyncConnection[Any]:
+    async def _connect(self) -> StoreConnection:
         positional, named = self._arguments
         try:
-            connection = await AsyncConnection.connect(*positional, **named, autocommit=True)
+            connection = await StoreConnection.connect(*positional, **named, autocommit=True)
         except psycopg.Error as error:
             raise self._unreachable(error) from error
         # the text of a json column as its bytes, which nobody is to parse here
@@ -181,7 +183,7 @@ class PostgresBackend(Backend):
         return StoreUnavailableError(f"{self._shown} is out of reach, or the connection to it broke: {said}.")
 
     @asynccontextmanager
-    async def _borrow(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def _borrow(self) -> AsyncIterator[StoreConnection]:
         """A connection that commits each statement; one that broke, or was left in the middle, is not used again."""
         async with self._places:
             while self._idle and self._idle[-1].closed:
@@ -241,7 +243,7 @@ class PostgresBackend(Backend):
             await _discard(connection)
         self._idle.clear()
         await self._engine.dispose()
-        self._wake()
+        self._news.tell()
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -256,11 +258,11 @@ class PostgresBackend(Backend):
 
     async def _append_together(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
         async def attempt() -> list[AppendResult]:
-            async with self._borrow() as connection, connection.transaction():
+            async with self._borrow() as connection, connection.block():
                 return all_stored(await write(connection, appends))
 
         results = await _again(attempt)
-        self._announce()
+        self._announce(results)
         return results
 
     async def _write(self, appends: Sequence[PreparedAppend]) -> Sequence[Outcome | Alone]:
@@ -279,7 +281,7 @@ class PostgresBackend(Backend):
                     outcomes = [*outcomes, *await self._write([append])]
                 except Exception as error:  # noqa: BLE001  # each has its own outcome
                     outcomes = [*outcomes, error]
-        self._announce()
+        self._announce(outcomes)
         return outcomes
 
     async def delete_stream(self, stream: StreamId, expected: int | None) -> None:
@@ -324,8 +326,11 @@ class PostgresBackend(Backend):
     async def fetch_log(
         self, query: LogQuery, first: int, last: int, limit: int, backwards: bool, *, scan: int | None = None
     ) -> LogPage:
-        # To cancel a query in a pipeline costs the connection; a page is read in no time.
-        reading = asyncio.ensure_future(self._fetch_log(query, first, last, limit, backwards))
+        return await self._uncancelled(self._fetch_log(query, first, last, limit, backwards))
+
+    async def _uncancelled(self, work: Coroutine[Any, Any, T]) -> T:
+        """To cancel a query in a pipeline costs the connection; a page is read in no time."""
+        reading = asyncio.ensure_future(work)
         self._reads.add(reading)
         reading.add_done_callback(self._reads.discard)
         return await asyncio.shield(reading)
@@ -356,18 +361,19 @@ class PostgresBackend(Backend):
         return int(row[0])
 
     async def snapshot(self, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
-        row = await self._one(
-            "SELECT version, schema_version, data, taken_at FROM commons_events_snapshots "
-            "WHERE id = $1 AND category = $2 AND kind = $3 AND version <= $4",
-            *stream,
-            kind,
-            at_most,
-        )
-        if row is None:
-            return None
-        return StoredSnapshot(
-            stream=stream, version=row[0], kind=kind, schema_version=row[1], data=row[2], taken_at=_sql.as_utc(row[3])
-        )
+        async with self._borrow() as connection:
+            return await fetch_snapshot(connection, stream, kind, at_most)
+
+    async def fetch_from_snapshot(
+        self, stream: StreamId, kind: str, last: int, limit: int
+    ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
+        return await self._uncancelled(self._fetch_from_snapshot(stream, kind, last, limit))
+
+    async def _fetch_from_snapshot(
+        self, stream: StreamId, kind: str, last: int, limit: int
+    ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
+        async with self._borrow() as connection:
+            return await fetch_from_snapshot(connection, stream, kind, last, limit)
 
     async def delete_snapshots(self, stream: StreamId) -> None:
         await self._sync(_sql.delete_snapshots, stream)
@@ -385,13 +391,9 @@ class PostgresBackend(Backend):
 
     # --- news ------------------------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
-
-    def _announce(self) -> None:
+    def _announce(self, outcomes: Sequence[object] = ()) -> None:
         """Tell this process's readers, and soon those of others, that there is news."""
-        self._wake()
+        self._news.tell(max([o.last_position for o in outcomes if isinstance(o, AppendResult)], default=0))
         if not self._notify or self._closed:
             return
         self._unannounced = True
@@ -406,7 +408,7 @@ class PostgresBackend(Backend):
                     self._announcer = await self._connect()
                     # a notice that is lost with the server is none that anybody misses: it need not wait for the disk
                     await self._announcer.execute("SET synchronous_commit = off")
-                await self._announcer.execute(f"NOTIFY {CHANNEL}")
+                await self._announcer.numbers(f"NOTIFY {CHANNEL}", ())
             except (psycopg.Error, CommonsEventsError):  # who missed it polls
                 if self._announcer is not None:
                     await _discard(self._announcer)
@@ -420,7 +422,7 @@ class PostgresBackend(Backend):
                 try:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     async for _ in connection.notifies():
-                        self._wake()
+                        self._news.tell()
                 finally:
                     await _discard(connection)
             except (psycopg.Error, CommonsEventsError):
@@ -431,13 +433,9 @@ class PostgresBackend(Backend):
             raise ClosedError("The event store is closed; make a new one.")
         if self._notify and self._listening is None:
             self._listening = asyncio.get_running_loop().create_task(self._listen())
-        if self._watermark.held_back:
-            seconds = min(seconds, _HELD_BACK)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
-        except TimeoutError:
-            return
+        if self._watermark.held_back:  # what is there already may not be read yet
+            position, seconds = _NEVER, min(seconds, _HELD_BACK)
+        await self._news.wait(position, seconds)
 
 
 def _current_of(holders: set[asyncio.Task[Any]]) -> asyncio.Task[Any] | None:

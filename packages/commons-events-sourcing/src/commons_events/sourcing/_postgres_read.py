@@ -26,10 +26,11 @@ from typing import Any
 from psycopg import AsyncConnection, AsyncRawCursor
 
 from commons_events.sourcing._backend import LogPage, LogQuery
+from commons_events.sourcing._sql import as_utc
 from commons_events.sourcing._tables import POSITIONS
-from commons_events.sourcing._types import StoredEvent, StreamId
+from commons_events.sourcing._types import StoredEvent, StoredSnapshot, StreamId
 
-__all__ = ["Watermark", "fetch_log", "fetch_stream"]
+__all__ = ["Watermark", "fetch_from_snapshot", "fetch_log", "fetch_snapshot", "fetch_stream"]
 
 _VALUES = (
     "e.position, e.version, e.event_id, e.event_type, e.schema_version, e.format, e.data, e.data_bytes, e.tags, "
@@ -106,12 +107,54 @@ async def fetch_stream(
     statement = _STREAM + (" DESC" if backwards else "") + (f" LIMIT {limit:d}" if limit < _MANY else "")
     async with AsyncRawCursor(connection) as cursor:
         await cursor.execute(statement, (stream.id, stream.category, first, last), prepare=True, binary=True)
-        rows = await cursor.fetchall()
+        return await _events_of(cursor, stream)
+
+
+async def _events_of(cursor: AsyncRawCursor[Any], stream: StreamId) -> list[StoredEvent]:
+    rows = await cursor.fetchall()
     make = StoredEvent._make
     return [
         make((a, stream, b, c, d, e, f, g if g is not None else h, tuple(i) if i else (), j, k))
         for a, b, c, d, e, f, g, h, i, j, k in rows
     ]
+
+
+_SNAPSHOT = """SELECT version, schema_version, data, taken_at FROM commons_events_snapshots
+WHERE id = $1 AND category = $2 AND kind = $3 AND version <= $4"""
+_FROM_SNAPSHOT = f"""SELECT {_VALUES} FROM commons_events_events e
+WHERE stream_id = (SELECT stream_id FROM commons_events_streams WHERE id = $1 AND category = $2)
+  AND version >= coalesce((SELECT version FROM ({_SNAPSHOT}) s), 0) AND version <= $4 ORDER BY version LIMIT $5"""
+
+
+async def _snapshot_of(cursor: AsyncRawCursor[Any], stream: StreamId, kind: str) -> StoredSnapshot | None:
+    row = await cursor.fetchone()
+    if row is None:
+        return None
+    version, schema_version, data, taken_at = row
+    return StoredSnapshot(
+        stream=stream, version=version, kind=kind, schema_version=schema_version, data=data, taken_at=as_utc(taken_at)
+    )
+
+
+async def fetch_snapshot(connection: Connection, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
+    """See `Backend.snapshot`."""
+    async with AsyncRawCursor(connection) as cursor:
+        await cursor.execute(_SNAPSHOT, (*stream, kind, at_most), prepare=True, binary=True)
+        return await _snapshot_of(cursor, stream, kind)
+
+
+async def fetch_from_snapshot(
+    connection: Connection, stream: StreamId, kind: str, last: int, limit: int
+) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
+    """See `Backend.fetch_from_snapshot`; one round trip."""
+    async with (
+        connection.pipeline(),
+        AsyncRawCursor(connection) as snapshots,
+        AsyncRawCursor(connection) as events,
+    ):
+        await snapshots.execute(_SNAPSHOT, (*stream, kind, last), prepare=True, binary=True)
+        await events.execute(_FROM_SNAPSHOT, (*stream, kind, last, limit), prepare=True, binary=True)
+        return await _snapshot_of(snapshots, stream, kind), await _events_of(events, stream)
 
 
 def _log_statement(query: LogQuery, limit: int, backwards: bool) -> tuple[str, list[Any]]:
@@ -126,13 +169,16 @@ def _log_statement(query: LogQuery, limit: int, backwards: bool) -> tuple[str, l
         parameters.append(value)
         return f"${len(parameters) + 2}"
 
-    conditions = "position BETWEEN $1 AND $2"
+    # One bound: of two, the database thinks that few rows lie between them, and sorts all that do.
+    conditions, rest = ("position <= $2", "position >= $1") if backwards else ("position >= $1", "position <= $2")
     if query.tags:
+        conditions, rest = "position BETWEEN $1 AND $2", "true"
         conditions += f" AND tags @> {number(list(query.tags))}::text[]"
     leading, words = ("event_type", query.types) if query.types else ("category", query.categories)
     if query.types and query.categories:
         conditions += f" AND category = ANY({number(list(query.categories))}::text[])"
-    order = f"ORDER BY position{' DESC' if backwards else ''} LIMIT {limit:d}"
+    way = " DESC" if backwards else ""
+    order = f"ORDER BY position{way} LIMIT {limit:d}"
     if len(words) > _MOST_SCANS:
         parts = [f"{conditions} AND {leading} = ANY({number(list(words))}::text[])"]
     elif words:
@@ -142,7 +188,7 @@ def _log_statement(query: LogQuery, limit: int, backwards: bool) -> tuple[str, l
     scans = " UNION ALL ".join(f"(SELECT * FROM commons_events_events WHERE {part} {order})" for part in parts)
     return (
         f"SELECT {_VALUES}, s.id, s.category FROM (SELECT * FROM ({scans}) a {order}) e "
-        f"JOIN commons_events_streams s USING (stream_id) ORDER BY e.position{' DESC' if backwards else ''}",
+        f"JOIN commons_events_streams s USING (stream_id) WHERE {rest} ORDER BY e.position{way}",
         parameters,
     )
 
@@ -159,9 +205,11 @@ async def _events(
 
 async def _stored(cursor: AsyncRawCursor[Any]) -> list[StoredEvent]:
     make = StoredEvent._make
+    rows = await cursor.fetchall()
+    streams = {name: StreamId._make(name) for name in {row[11:] for row in rows}}
     return [
-        make((a, StreamId(m, n), b, c, d, e, f, g if g is not None else h, tuple(i) if i else (), j, k))
-        for a, b, c, d, e, f, g, h, i, j, k, m, n in await cursor.fetchall()
+        make((a, streams[m, n], b, c, d, e, f, g if g is not None else h, tuple(i) if i else (), j, k))
+        for a, b, c, d, e, f, g, h, i, j, k, m, n in rows
     ]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from psycopg import AsyncConnection, AsyncRawCursor
 
 from commons_events.sourcing._group_commit import ALONE, Alone, Outcome
+from commons_events.sourcing._postgres_wire import block, numbers
 from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat, fits, lookup
 from commons_events.sourcing._tables import POSITIONS
 from commons_events.sourcing._types import AppendResult, ExpectedState, PreparedAppend, PreparedEvent
@@ -124,17 +125,54 @@ SELECT done.stream_id, free.positions FROM done, free WHERE free.unlocked"""
 _MOVE = """WITH done AS (
   UPDATE commons_events_streams SET version = $4
   WHERE id = $1 AND category = $2 AND version = $3 AND deleted_at IS NULL
-  RETURNING stream_id, category, 1::bigint AS n
+  RETURNING stream_id, category
 )"""
 _MAKE = """WITH done AS (
   INSERT INTO commons_events_streams (id, category, version) SELECT $1, $2, $4 WHERE $3::bigint = 0
-  ON CONFLICT DO NOTHING RETURNING stream_id, category, 1::bigint AS n
+  ON CONFLICT DO NOTHING RETURNING stream_id, category
 )"""
+_BYTES = "decode(substr(nullif({0}, ''), 2), 'hex')"
+_TAGS = f"string_to_array(nullif({{0}}, ''), E'{_WITHIN.encode('unicode_escape').decode()}')"
 _SINGLE = f"""
 INSERT INTO commons_events_events ({_COLUMNS})
-SELECT stream_id, $4::bigint, category, $5, $6, $7, $8, $9::json, $10::bytea, $11::text[], $12::timestamptz FROM done
+SELECT stream_id, $4::bigint, category, $5, $6, $7, $8, $9::json, {_BYTES.format("$10::text")},
+  {_TAGS.format("$11::text")}, $12::timestamptz FROM done
 RETURNING 1, position, position"""
 """One event for one stream: what most appends are, in the fewest steps."""
+
+_SERIES = f""", lock AS MATERIALIZED (
+  SELECT pg_advisory_lock({_LOCK})::text AS locked FROM done
+), taken AS MATERIALIZED (
+  SELECT array_agg(nextval('{POSITIONS}')) AS positions
+  FROM lock, generate_series(1, $4::bigint - $3::bigint) HAVING count(*) > 0
+), free AS MATERIALIZED (
+  SELECT positions, pg_advisory_unlock({_LOCK}) AS unlocked FROM taken
+), put AS (
+  INSERT INTO commons_events_events (position, {_COLUMNS})
+  SELECT free.positions[e.i], done.stream_id, $3::bigint + e.i, done.category, e.id, e.type, e.schema, {{values}},
+    e.timestamp::timestamptz
+  FROM done, free, ROWS FROM ({{arrays}}) WITH ORDINALITY AS e({{names}}, i)
+  WHERE free.unlocked
+)
+SELECT 1, positions[1], positions[$4::bigint - $3::bigint] FROM free"""
+_NAMES = "id, type, schema, data, timestamp"
+_PLAIN = _SERIES.format(
+    values="'json', e.data::json, NULL, NULL",
+    arrays=", ".join(f"unnest({_SPLIT.format(n)})" for n in range(5, 10)),
+    names=_NAMES,
+)
+"""Several events for one stream, all of them JSON without tags."""
+_FULL = _SERIES.format(
+    values="e.format, CASE WHEN e.bytes = '' THEN e.data::json END, "
+    f"{_BYTES.format('e.bytes')}, {_TAGS.format('e.tags')}",
+    arrays=", ".join(f"unnest({_SPLIT.format(n)})" for n in range(5, 13)),
+    names=f"{_NAMES}, format, bytes, tags",
+)
+"""Several events for one stream. The lock is held and let go as in those for several streams."""
+
+_MOVE_SINGLE, _MAKE_SINGLE = _MOVE + _SINGLE, _MAKE + _SINGLE
+_MOVE_PLAIN, _MAKE_PLAIN = _MOVE + _PLAIN, _MAKE + _PLAIN
+_MOVE_FULL, _MAKE_FULL = _MOVE + _FULL, _MAKE + _FULL
 
 _STATE = "SELECT stream_id, version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = $1 AND category = $2"
 _AT = """SELECT event_id, version, position FROM commons_events_events
@@ -248,29 +286,38 @@ async def _store(
         statement, parameters = _alone(left[0][1], left[0][2])
     else:
         statement, parameters = _together(left, wait)
-    await cursor.execute(statement, parameters, prepare=True, binary=True)
-    return {left[n - 1][0]: (left[n - 1][2], first, last) for n, first, last in await cursor.fetchall()}
+    rows = await numbers(connection, statement, parameters)
+    return {left[n - 1][0]: (left[n - 1][2], first, last) for n, first, last in rows}
 
 
-def _alone(append: PreparedAppend, expected: int) -> tuple[str, list[Any]]:
+def _alone(append: PreparedAppend, expected: int) -> tuple[str, list[bytes | None]]:
     """The statement for one stream, and its parameters."""
     events = append.events
-    move = _MOVE if expected else _MAKE
     name, last = append.stream, expected + len(events)
-    if len(events) > 1:
-        return f"{move}{_PLACED}", [
-            name.id, name.category, expected, last,
-            *_arrays(events, ["1"] * len(events), [str(v) for v in range(expected + 1, last + 1)]),
+    parameters: list[bytes | None] = [name.id.encode(), name.category.encode(), b"%d" % expected, b"%d" % last]
+    if len(events) == 1:
+        event_id, event_type, schema_version, format, data, tags, timestamp = events[0]
+        text, raw = (data, None) if format == "json" else (None, b"x" + data.hex().encode())
+        parameters += [
+            event_id.encode(), event_type.encode(), schema_version.encode(), format.encode(), text, raw,
+            _WITHIN.join(tags).encode() if tags else None, timestamp.isoformat().encode(),
         ]  # fmt: skip
-    event_id, event_type, schema_version, format, data, tags, timestamp = events[0]
-    text, raw = (data.decode(), None) if format == "json" else (None, data)
-    return f"{move}{_SINGLE}", [
-        name.id, name.category, expected, last, event_id, event_type, schema_version, format, text, raw,
-        list(tags) if tags else None, timestamp,
+        return (_MOVE_SINGLE if expected else _MAKE_SINGLE), parameters
+    ids, types, schemas, formats, data_of, tags_of, timestamps = zip(*events, strict=True)
+    plain = set(formats) == {"json"} and not any(tags_of)
+    join = _SEPARATOR.join
+    parameters += [
+        join(ids).encode(), join(types).encode(), join(schemas).encode(),
+        b"\x1f".join(data_of) if plain else _json(events, True).encode(),
+        join([timestamp.isoformat() for timestamp in timestamps]).encode(),
     ]  # fmt: skip
+    if plain:
+        return (_MOVE_PLAIN if expected else _MAKE_PLAIN), parameters
+    parameters += [join(formats).encode(), _hex(events).encode(), join(map(_WITHIN.join, tags_of)).encode()]
+    return (_MOVE_FULL if expected else _MAKE_FULL), parameters
 
 
-def _together(left: Sequence[tuple[int, PreparedAppend, int]], wait: bool) -> tuple[str, list[Any]]:
+def _together(left: Sequence[tuple[int, PreparedAppend, int]], wait: bool) -> tuple[str, list[bytes | None]]:
     """The statement for several streams, and its parameters."""
     join = _SEPARATOR.join
     streams = [
@@ -280,18 +327,21 @@ def _together(left: Sequence[tuple[int, PreparedAppend, int]], wait: bool) -> tu
         join([str(len(append.events)) for _, append, _ in left]),
     ]
     events = [event for _, append, _ in left for event in append.events]
-    numbers = [str(n) for n, (_, append, _) in enumerate(left, 1) for _ in append.events]
+    places = [str(n) for n, (_, append, _) in enumerate(left, 1) for _ in append.events]
     versions = [str(expected + v) for _, append, expected in left for v in range(1, len(append.events) + 1)]
     single = len(events) == len(left)
-    return _ALL if wait else _ONE if single else _MANY, [*streams, *_arrays(events, numbers, versions)]
+    columns = [*streams, *_arrays(events, places, versions)]
+    return _ALL if wait else _ONE if single else _MANY, [
+        None if column is None else column.encode() for column in columns
+    ]
 
 
-def _arrays(events: Sequence[PreparedEvent], numbers: list[str], versions: list[str]) -> list[Any]:
+def _arrays(events: Sequence[PreparedEvent], places: list[str], versions: list[str]) -> list[str | None]:
     """The events' columns, each as one text."""
     join = _SEPARATOR.join
     binary = any(event.format != "json" for event in events)
     return [
-        join(numbers),
+        join(places),
         join(versions),
         join([event[0] for event in events]),
         join([event[1] for event in events]),
@@ -300,8 +350,13 @@ def _arrays(events: Sequence[PreparedEvent], numbers: list[str], versions: list[
         _json(events, binary),
         join([event[6].isoformat() for event in events]),
         join([_WITHIN.join(event[5]) for event in events]) if any(event[5] for event in events) else None,
-        join(["" if event.format == "json" else "x" + event.data.hex() for event in events]) if binary else None,
+        _hex(events) if binary else None,
     ]
+
+
+def _hex(events: Sequence[PreparedEvent]) -> str:
+    """Those that are not JSON, each after an x."""
+    return _SEPARATOR.join(["" if event.format == "json" else "x" + event.data.hex() for event in events])
 
 
 def _json(events: Sequence[PreparedEvent], binary: bool) -> str:
@@ -314,7 +369,7 @@ async def _copy(
     connection: Connection, cursor: AsyncRawCursor[Any], append: PreparedAppend, expected: int
 ) -> list[int] | None:
     """Many events of one stream, by COPY; None where the stream is not at this version."""
-    async with connection.transaction():
+    async with block(connection):
         # as an insert would hold it from before it takes a position: see the reader's rule
         await cursor.execute("LOCK TABLE commons_events_events IN ROW EXCLUSIVE MODE")
         name = append.stream

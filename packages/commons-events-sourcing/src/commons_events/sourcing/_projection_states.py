@@ -7,27 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    DateTime,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    delete,
-    func,
-    insert,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from commons_events.errors import UnknownProjectionError
 from commons_events.runtime import current_runtime
+from commons_events.sourcing import _tables as t
 from commons_events.sourcing._backend import LogQuery
 from commons_events.sourcing._store import BaseEventStore, StoreTransaction
 from commons_events.sourcing._types import StoredEvent, StreamId
@@ -36,8 +20,6 @@ if TYPE_CHECKING:
     from commons_events.sourcing._projection import Projection
 
 __all__ = [
-    "PARKED",
-    "PROJECTIONS",
     "ParkedEvent",
     "ProjectionStates",
     "ProjectionStatus",
@@ -45,43 +27,7 @@ __all__ = [
     "take_turns",
 ]
 
-_metadata = MetaData()
 _ID = 255
-
-PROJECTIONS = Table(
-    "commons_events_projections",
-    _metadata,
-    Column("name", String(100), primary_key=True, comment="As the program calls it"),
-    Column("version", Integer, nullable=False, comment="Of the handlers and tables that are live"),
-    Column("paused", Boolean, nullable=False, comment="Set by an operator: workers leave it alone"),
-    Column("rebuild_version", Integer, comment="Of the handlers and tables that are being filled; null for no rebuild"),
-    Column("rebuild_position", BigInteger, comment="The last position that the rebuild has handled"),
-    Column("error", Text, comment="Why the last try failed; null while all is well"),
-    Column("error_position", BigInteger, comment="Where it failed"),
-    Column("changed_at", DateTime(timezone=True), nullable=False, comment="When this row was last written"),
-    comment="Projections of the event store: what their workers and operators agree on",
-)
-
-PARKED = Table(
-    "commons_events_parked",
-    _metadata,
-    Column("projection", String(100), primary_key=True),
-    Column("rebuild", Boolean, primary_key=True, comment="Parked by a rebuild, whose tables are not live yet"),
-    Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("stream_category", String(_ID), nullable=False),
-    Column("stream_id", String(_ID), nullable=False),
-    Column("aggregate_version", BigInteger, nullable=False),
-    Column("event_id", String(_ID), nullable=False),
-    Column("event_type", String(_ID), nullable=False),
-    Column(
-        "behind", BigInteger, comment="The position that it waits for, of its own stream; null where it failed itself"
-    ),
-    Column("error_type", String(_ID)),
-    Column("reason", Text, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("parked_at", DateTime(timezone=True), nullable=False),
-    comment="Events that a projection could not handle, and those behind them in their streams",
-)
 
 _CREATING = 4_912_207_355_110_943_471
 """An advisory lock's number: two workers that start at once must not both make the tables."""
@@ -158,7 +104,6 @@ class ProjectionStates:
 
     def __init__(self, store: BaseEventStore) -> None:
         self._store = store
-        self._made = False
 
     async def status(self) -> list[ProjectionStatus]:
         """All projections of the store, by name.
@@ -166,13 +111,12 @@ class ProjectionStates:
         Raises:
             CapabilityError: the store is in memory, and has no SQL.
         """
-        await self.make_tables()
         async with self._store.transaction() as transaction:
-            rows = (await transaction.execute(select(PROJECTIONS).order_by(PROJECTIONS.c.name))).all()
+            rows = (await transaction.execute(select(t.projections).order_by(t.projections.c.name))).all()
             counts = await transaction.execute(
-                select(PARKED.c.projection, func.count())
-                .where(PARKED.c.rebuild.is_(False))
-                .group_by(PARKED.c.projection)
+                select(t.parked.c.projection, func.count())
+                .where(t.parked.c.rebuild.is_(False))
+                .group_by(t.parked.c.projection)
             )
             parked: dict[str, int] = dict(tuple(row) for row in counts.all())
         head = await self._store.head()
@@ -206,7 +150,6 @@ class ProjectionStates:
         Raises:
             UnknownProjectionError: the store has none of this name.
         """
-        await self.make_tables()
         async with self._store.transaction() as transaction:
             await self.require(transaction, name)
             await self.write(transaction, name, paused=paused)
@@ -217,20 +160,11 @@ class ProjectionStates:
         Raises:
             UnknownProjectionError: the store has no projection of this name.
         """
-        await self.make_tables()
         async with self._store.transaction() as transaction:
             await self.require(transaction, name)
             return await self.parked_in(transaction, name, rebuild=False, limit=limit)
 
     # --- for the workers ---------------------------------------------------------------------------------------
-
-    async def make_tables(self) -> None:
-        """Make the tables of this module where they are missing; once a process."""
-        if self._made:
-            return
-        async with self._store.transaction() as transaction:
-            await transaction.run_sync(_make)
-        self._made = True
 
     async def enter(self, transaction: StoreTransaction, projection: Projection) -> Any:
         """The projection's row; where it is new here, its tables are made, and it is entered at the log's beginning."""
@@ -242,7 +176,7 @@ class ProjectionStates:
         # The row is there from now on, so that it can be locked.
         await transaction.save_checkpoint(checkpoint_name(projection.name), 0, backwards=True)
         await transaction.execute(
-            insert(PROJECTIONS).values(
+            insert(t.projections).values(
                 name=projection.name, version=projection.version, paused=False, changed_at=current_runtime().now()
             )
         )
@@ -250,7 +184,7 @@ class ProjectionStates:
 
     async def row(self, transaction: StoreTransaction, name: str) -> Any:
         """The projection's row; None where there is none."""
-        return (await transaction.execute(select(PROJECTIONS).where(PROJECTIONS.c.name == name))).one_or_none()
+        return (await transaction.execute(select(t.projections).where(t.projections.c.name == name))).one_or_none()
 
     async def require(self, transaction: StoreTransaction, name: str) -> Any:
         """The projection's row.
@@ -260,7 +194,9 @@ class ProjectionStates:
         """
         row = await self.row(transaction, name)
         if row is None:
-            names = (await transaction.execute(select(PROJECTIONS.c.name).order_by(PROJECTIONS.c.name))).scalars().all()
+            names = (
+                (await transaction.execute(select(t.projections.c.name).order_by(t.projections.c.name))).scalars().all()
+            )
             raise UnknownProjectionError(
                 f"The store knows of no projection {name!r}; there are: {', '.join(names) or 'none'}. A projection is "
                 "entered when it first runs."
@@ -270,7 +206,7 @@ class ProjectionStates:
     async def write(self, transaction: StoreTransaction, name: str, **values: Any) -> None:
         """Change the projection's row."""
         values["changed_at"] = current_runtime().now()
-        await transaction.execute(update(PROJECTIONS).where(PROJECTIONS.c.name == name).values(**values))
+        await transaction.execute(update(t.projections).where(t.projections.c.name == name).values(**values))
 
     async def park(
         self,
@@ -286,7 +222,7 @@ class ProjectionStates:
         """Put an event aside, with the reason."""
         reason = f"waits behind position {behind}, of the same stream" if error is None else _reason(error)
         await transaction.execute(
-            insert(PARKED).values(
+            insert(t.parked).values(
                 projection=name,
                 rebuild=rebuild,
                 position=stored.position,
@@ -307,8 +243,8 @@ class ProjectionStates:
         self, transaction: StoreTransaction, name: str, *, rebuild: bool, limit: int
     ) -> list[ParkedEvent]:
         """As `parked`, in a transaction."""
-        wanted = (PARKED.c.projection == name) & PARKED.c.rebuild.is_(rebuild)
-        rows = await transaction.execute(select(PARKED).where(wanted).order_by(PARKED.c.position).limit(limit))
+        wanted = (t.parked.c.projection == name) & t.parked.c.rebuild.is_(rebuild)
+        rows = await transaction.execute(select(t.parked).where(wanted).order_by(t.parked.c.position).limit(limit))
         return [
             ParkedEvent(
                 position=row.position,
@@ -331,9 +267,9 @@ class ProjectionStates:
         """Those of the streams that have a parked event, with the position of the first."""
         ids = sorted({stream.id for stream in streams})
         rows = await transaction.execute(
-            select(PARKED.c.stream_id, PARKED.c.stream_category, func.min(PARKED.c.position))
-            .where(PARKED.c.projection == name, PARKED.c.rebuild.is_(rebuild), PARKED.c.stream_id.in_(ids))
-            .group_by(PARKED.c.stream_id, PARKED.c.stream_category)
+            select(t.parked.c.stream_id, t.parked.c.stream_category, func.min(t.parked.c.position))
+            .where(t.parked.c.projection == name, t.parked.c.rebuild.is_(rebuild), t.parked.c.stream_id.in_(ids))
+            .group_by(t.parked.c.stream_id, t.parked.c.stream_category)
         )
         found: list[Any] = list(rows.all())
         return {StreamId(id, category): position for id, category, position in found}
@@ -341,8 +277,8 @@ class ProjectionStates:
     async def unpark(self, transaction: StoreTransaction, name: str, position: int) -> bool:
         """Take an event out that is handled after all; False where somebody else has done so."""
         result: Any = await transaction.execute(
-            delete(PARKED).where(
-                PARKED.c.projection == name, PARKED.c.rebuild.is_(False), PARKED.c.position == position
+            delete(t.parked).where(
+                t.parked.c.projection == name, t.parked.c.rebuild.is_(False), t.parked.c.position == position
             )
         )
         return bool(result.rowcount)
@@ -350,10 +286,10 @@ class ProjectionStates:
     async def failed_again(self, transaction: StoreTransaction, name: str, position: int, error: Exception) -> None:
         """Note why a parked event failed once more."""
         await transaction.execute(
-            update(PARKED)
-            .where(PARKED.c.projection == name, PARKED.c.rebuild.is_(False), PARKED.c.position == position)
+            update(t.parked)
+            .where(t.parked.c.projection == name, t.parked.c.rebuild.is_(False), t.parked.c.position == position)
             .values(
-                attempts=PARKED.c.attempts + 1,
+                attempts=t.parked.c.attempts + 1,
                 reason=_reason(error),
                 error_type=type(error).__qualname__[:_ID],
                 behind=None,
@@ -362,13 +298,15 @@ class ProjectionStates:
 
     async def forget_parked(self, transaction: StoreTransaction, name: str, *, rebuild: bool) -> None:
         """Forget what is parked; the tables that lacked it go, too."""
-        await transaction.execute(delete(PARKED).where(PARKED.c.projection == name, PARKED.c.rebuild.is_(rebuild)))
+        await transaction.execute(
+            delete(t.parked).where(t.parked.c.projection == name, t.parked.c.rebuild.is_(rebuild))
+        )
 
     async def promote_parked(self, transaction: StoreTransaction, name: str) -> None:
         """Let what a rebuild has parked be what is parked."""
         await self.forget_parked(transaction, name, rebuild=False)
         await transaction.execute(
-            update(PARKED).where(PARKED.c.projection == name, PARKED.c.rebuild.is_(True)).values(rebuild=False)
+            update(t.parked).where(t.parked.c.projection == name, t.parked.c.rebuild.is_(True)).values(rebuild=False)
         )
 
 
@@ -376,11 +314,6 @@ def take_turns(connection: Connection) -> None:
     """Let no other transaction make tables until this one ends; SQLite has one writer at a time anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _CREATING})
-
-
-def _make(connection: Connection) -> None:
-    take_turns(connection)
-    _metadata.create_all(connection, checkfirst=True)
 
 
 def _maker_of_tables(projection: Projection) -> Callable[[Connection], None]:

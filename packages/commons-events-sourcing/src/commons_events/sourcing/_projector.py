@@ -133,7 +133,6 @@ class Projector:
         if projection.name in self._started:
             return
         _ = projection.event_types  # refuses one without handlers
-        await self._states.make_tables()
         async with self._store.transaction() as transaction:
             check_version(projection, (await self._states.enter(transaction, projection)).version)
         self._started.add(projection.name)
@@ -187,7 +186,6 @@ class Projector:
         """
         projection = self._find(name)
         _ = projection.event_types
-        await self._states.make_tables()
         async with self._store.transaction() as transaction:
             await self._states.enter(transaction, projection)
         done = await rebuild(self._store, projection, self._states, self._retry, self._batch, on_progress)

@@ -20,9 +20,10 @@ from sqlalchemy.schema import CreateIndex, CreateTable, sort_tables
 from commons_events.errors import CapabilityError
 from commons_events.retries import Retry
 from commons_events.runtime import current_runtime
+from commons_events.sourcing import _tables as t
 from commons_events.sourcing._projection import Projection
 from commons_events.sourcing._projection_pages import Ground, Outcome, Pages, check_version
-from commons_events.sourcing._projection_states import PARKED, ProjectionStates, checkpoint_name, take_turns
+from commons_events.sourcing._projection_states import ProjectionStates, checkpoint_name, take_turns
 from commons_events.sourcing._store import BaseEventStore, StoreTransaction
 
 __all__ = ["RebuildProgress", "rebuild"]
@@ -236,7 +237,6 @@ async def _sqlite_shadow(
     beside = EventStore(f"sqlite:///{quote(str(path))}")
     try:
         beside_states = ProjectionStates(beside)
-        await beside_states.make_tables()
         async with beside.transaction() as transaction:
             await transaction.run_sync(_make_missing(projection.tables))
         yield _SqliteShadow(beside, beside_states, projection, states, path)
@@ -269,11 +269,11 @@ class _SqliteShadow(_Shadow):
         async with self.ground.store.transaction() as beside:
             if await beside.checkpoint(checkpoint_name(name, rebuild=True)) != saved:
                 return False
-            rows = (await beside.execute(PARKED.select().where(PARKED.c.projection == name))).mappings().all()
+            rows = (await beside.execute(t.parked.select().where(t.parked.c.projection == name))).mappings().all()
             await transaction.run_sync(self._copy)
         await self._states.forget_parked(transaction, name, rebuild=False)
         if rows:
-            await transaction.execute(insert(PARKED), [{**row, "rebuild": False} for row in rows])
+            await transaction.execute(insert(t.parked), [{**row, "rebuild": False} for row in rows])
         return True
 
     def _copy(self, connection: Connection) -> None:

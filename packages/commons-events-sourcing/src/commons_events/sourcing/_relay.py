@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from commons_events.binding import BinaryBinding, Binding
-from commons_events.errors import ConfigurationError, LeaseLostError, TransportError
+from commons_events.errors import ConfigurationError, LeaseLostError, StoreUnavailableError, TransportError
 from commons_events.event import Event
+from commons_events.log import logger
 from commons_events.message import Message, Receipt
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Lease
@@ -78,25 +80,33 @@ class OutboxRelay:
         self._worker = current_runtime().new_id()
 
     async def run(self) -> None:
-        """Publish what there is and what comes, until cancelled.
+        """Publish what there is and what comes, until cancelled. While the database is out of reach it waits.
 
         Raises:
             TransportError: the broker refuses a message for good; it, and what follows it, is not skipped.
             UnknownEventTypeError: no class is known for a stored event.
             UndecodableEventError: a stored event cannot be read.
         """
+        failures = 0
         try:
             while True:
-                lease = await self._lease()
-                if lease is None:
-                    await current_runtime().sleep(min(1.0, self._seconds / 3))
-                    continue
                 try:
+                    lease = await self._lease()
+                    failures = 0
+                    if lease is None:
+                        await current_runtime().sleep(min(1.0, self._seconds / 3))
+                        continue
                     await self._work(lease, forever=True)
                 except LeaseLostError:
                     continue  # another relay has taken over; stand by
+                except StoreUnavailableError as error:
+                    delay = min(_FIRST_DELAY * 2.0 ** min(failures, 10), _LONGEST_DELAY)
+                    failures += 1
+                    logger().warning("a relay waits for its database", relay=self.name, error=str(error), seconds=delay)
+                    await current_runtime().sleep(delay)
         finally:
-            await self._give_back()
+            with suppress(StoreUnavailableError):  # then others take over once the lease has run out
+                await self._give_back()
 
     async def run_once(self) -> int:
         """Publish all that is there now, and return how many messages that were; 0 where another relay is in charge."""

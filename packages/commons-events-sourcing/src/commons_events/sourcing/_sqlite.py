@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -15,21 +13,17 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
 from commons_events.errors import ClosedError, ConfigurationError, StoreUnavailableError, UnknownDatabaseError
-from commons_events.runtime import current_runtime
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
-from commons_events.sourcing._group_commit import GroupCommit, Outcome
+from commons_events.sourcing._group_commit import Outcome, all_stored
 from commons_events.sourcing._memory import refuse_nested
-from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat, fits, lookup
+from commons_events.sourcing._news import News
+from commons_events.sourcing._rules import deleted
+from commons_events.sourcing._sqlite_read import fetch_from_snapshot, fetch_log, fetch_snapshot, fetch_stream, find_head
+from commons_events.sourcing._sqlite_write import STATE, write
 from commons_events.sourcing._thread import DatabaseThread
-from commons_events.sourcing._types import (
-    AppendResult,
-    ExpectedState,
-    PreparedAppend,
-    StoredEvent,
-    StoredSnapshot,
-    StreamId,
-)
+from commons_events.sourcing._thread_commit import ThreadCommit
+from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Result
@@ -43,16 +37,6 @@ Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 
 _POLL = 0.1
 """Seconds after which a reader looks whether another process has written: SQLite tells nobody."""
-_STATE = "SELECT stream_id, version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = ? AND category = ?"
-_VALUES = (
-    "e.position, e.version, e.event_id, e.event_type, e.schema_version, e.format, "
-    "coalesce(e.data_bytes, CAST(e.data AS BLOB)), e.tags, e.timestamp, e.recorded_at"
-)
-_INSERT = (
-    "INSERT INTO commons_events_events (stream_id, version, category, event_id, event_type, schema_version, format, "
-    "data, data_bytes, tags, timestamp, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_NO_TIME = timedelta(0)
 
 
 class _Transaction(BackendTransaction):
@@ -67,7 +51,7 @@ class _Transaction(BackendTransaction):
     def _append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
         self._raw.execute("SAVEPOINT commons_events_append")
         try:
-            results = _all_stored(_write(self._raw, appends))
+            results = all_stored(write(self._raw, appends))
         except BaseException:
             self._raw.execute("ROLLBACK TO commons_events_append")
             self._raw.execute("RELEASE commons_events_append")
@@ -78,7 +62,7 @@ class _Transaction(BackendTransaction):
     async def fetch_stream(
         self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
     ) -> list[StoredEvent]:
-        return await self._call(_fetch_stream, self._raw, stream, first, last, limit, backwards)
+        return await self._call(fetch_stream, self._raw, stream, first, last, limit, backwards)
 
     async def checkpoint(self, name: str) -> int:
         return await self._call(_sql.checkpoint, self._connection, name)
@@ -141,9 +125,8 @@ class SqliteBackend(Backend):
         self._raw: sqlite3.Connection
         self._reading: sqlite3.Connection
         self._engine: Any = None
-        self._turn = asyncio.Lock()
-        self._writes = GroupCommit(self._write)
-        self._news = asyncio.Event()
+        self._news = News()
+        self._writes = ThreadCommit(self._writer, self._commit, self._news.tell)
         self._holder: asyncio.Task[Any] | None = None
         self._closed = False
 
@@ -215,13 +198,13 @@ class SqliteBackend(Backend):
         self._closed = True
         await self._writes.close()
         if self._engine is not None:
-            async with self._turn:
+            async with self._writes.turn():
                 if self._path and hasattr(self, "_reading"):
                     await self._reader.submit(self._reading.close)
                 await self._writer.submit(self._dispose)
         await self._writer.stop()
         await self._reader.stop()
-        self._wake()
+        self._news.tell()
 
     def _dispose(self) -> None:
         self._engine.dispose()
@@ -235,32 +218,19 @@ class SqliteBackend(Backend):
             return [await self._writes.submit(appends[0])]
         if not appends:
             return []
-        async with self._turn:
+        async with self._writes.turn():
             results = await _whole(self._writer.submit(self._append_together, appends))
-        self._wake()
+        self._news.tell(max(result.last_position for result in results))
         return results
-
-    async def _write(self, appends: Sequence[PreparedAppend]) -> Sequence[Outcome]:
-        if self._turn.locked():
-            async with self._turn:
-                outcomes = await self._writer.submit(self._commit, appends)
-        else:
-            await self._turn.acquire()
-            try:
-                outcomes = await self._writer.submit(self._commit, appends)
-            finally:
-                self._turn.release()
-        self._wake()
-        return outcomes
 
     def _commit(self, appends: Sequence[PreparedAppend], together: bool = False) -> list[Outcome]:
         raw = self._raw
         try:
             raw.execute("BEGIN IMMEDIATE")
             try:
-                outcomes = _write(raw, appends)
+                outcomes = write(raw, appends)
                 if together:
-                    _all_stored(outcomes)
+                    all_stored(outcomes)
                 raw.execute("COMMIT")
             except BaseException:
                 if raw.in_transaction:
@@ -271,11 +241,11 @@ class SqliteBackend(Backend):
         return outcomes
 
     def _append_together(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        return _all_stored(self._commit(appends, True))
+        return all_stored(self._commit(appends, True))
 
     async def _sync(self, function: Callable[..., T], *arguments: Any) -> T:
         refuse_nested(self._holder)
-        async with self._turn:
+        async with self._writes.turn():
             return await _whole(self._writer.submit(self._in_transaction, function, *arguments))
 
     async def delete_stream(self, stream: StreamId, expected: int | None) -> None:
@@ -284,7 +254,7 @@ class SqliteBackend(Backend):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Transaction]:
         refuse_nested(self._holder)
-        async with self._turn:
+        async with self._writes.turn():
             beginning = self._writer.submit(self._begin)
             try:
                 connection = await _whole(beginning)
@@ -301,7 +271,7 @@ class SqliteBackend(Backend):
                 raise
             self._holder = None
             await _whole(self._writer.submit(_finish, connection))
-        self._wake()
+        self._news.tell()
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -309,7 +279,7 @@ class SqliteBackend(Backend):
         try:
             if self._path or self._holder is asyncio.current_task():
                 return await self._reader.submit(function, self._reading, *arguments)
-            async with self._turn:  # one connection for all: another task's open transaction is not to be seen
+            async with self._writes.turn():  # one connection for all: another task's open transaction is not to be seen
                 return await self._reader.submit(function, self._reading, *arguments)
         except sqlite3.ProgrammingError as error:
             if self._closed:
@@ -321,15 +291,15 @@ class SqliteBackend(Backend):
     async def fetch_stream(
         self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
     ) -> list[StoredEvent]:
-        return await self._read(_fetch_stream, stream, first, last, limit, backwards)
+        return await self._read(fetch_stream, stream, first, last, limit, backwards)
 
     async def fetch_log(
         self, query: LogQuery, first: int, last: int, limit: int, backwards: bool, *, scan: int | None = None
     ) -> LogPage:
-        return await self._read(_fetch_log, query, first, last, limit, backwards)
+        return await self._read(fetch_log, query, first, last, limit, backwards)
 
     async def stream_version(self, stream: StreamId) -> int:
-        row = await self._read(lambda c: c.execute(_STATE, stream).fetchone())
+        row = await self._read(lambda c: c.execute(STATE, stream).fetchone())
         if row is not None and row[2]:
             raise deleted(stream)
         return row[1] if row is not None else 0
@@ -342,20 +312,15 @@ class SqliteBackend(Backend):
         return [StreamId(*row) for row in await self._read(lambda c: c.execute(statement, (id,)).fetchall())]
 
     async def head(self) -> int:
-        return await self._read(_head)
+        return await self._read(find_head)
 
     async def snapshot(self, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
-        statement = (
-            "SELECT version, schema_version, data, taken_at FROM commons_events_snapshots "
-            "WHERE id = ? AND category = ? AND kind = ? AND version <= ?"
-        )
-        row = await self._read(lambda c: c.execute(statement, (*stream, kind, at_most)).fetchone())
-        if row is None:
-            return None
-        taken = _sql.as_utc(datetime.fromisoformat(row[3]))
-        return StoredSnapshot(
-            stream=stream, version=row[0], kind=kind, schema_version=row[1], data=row[2], taken_at=taken
-        )
+        return await self._read(fetch_snapshot, stream, kind, at_most)
+
+    async def fetch_from_snapshot(
+        self, stream: StreamId, kind: str, last: int, limit: int
+    ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
+        return await self._read(fetch_from_snapshot, stream, kind, last, limit)
 
     async def delete_snapshots(self, stream: StreamId) -> None:
         await self._sync(_sql.delete_snapshots, stream)
@@ -372,18 +337,10 @@ class SqliteBackend(Backend):
     ) -> list[Lease]:
         return await self._sync(_sql.lease, group, partitions, owner, seconds, release)
 
-    def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
-
     async def wait(self, position: int, seconds: float) -> None:
         if self._closed:
             raise ClosedError("The event store is closed; make a new one.")
-        try:
-            async with asyncio.timeout(min(seconds, _POLL) if self._path else seconds):
-                await self._news.wait()
-        except TimeoutError:
-            return
+        await self._news.wait(position, min(seconds, _POLL) if self._path else seconds)
 
 
 async def _whole(work: asyncio.Future[T]) -> T:
@@ -402,148 +359,3 @@ def _finish(connection: Connection) -> None:
         connection.commit()
     finally:
         connection.close()
-
-
-def _all_stored(outcomes: Sequence[Outcome]) -> list[AppendResult]:
-    results: list[AppendResult] = []
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise outcome
-        results.append(outcome)
-    return results
-
-
-# --- in the thread ---------------------------------------------------------------------------------------------
-
-
-def _write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend]) -> list[Outcome]:
-    """Store each, or say why not; one that fails has written nothing."""
-    cursor = raw.cursor()
-    now = current_runtime().now().isoformat(" ")
-    outcomes: list[Outcome] = []
-    for append in appends:
-        try:
-            outcomes.append(_write_one(cursor, append, now))
-        except sqlite3.Error:
-            raise
-        except Exception as error:  # noqa: BLE001  # one append's failure is its own
-            outcomes.append(error)
-    return outcomes
-
-
-def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str) -> AppendResult:
-    stream, events, expected = append
-    row = cursor.execute(_STATE, stream).fetchone()
-    stream_id, version, gone = row if row is not None else (None, 0, 0)
-    if gone:
-        raise deleted(stream)
-    if expected != version and (where := lookup(expected, version, len(events))) is not None:
-        ids = [event.event_id for event in events]
-        present = _known(cursor, stream_id or 0, where, ids, expected)
-        repeat = find_repeat(stream, expected, version, ids, present)
-        if repeat is not None:
-            return AppendResult(
-                stream, version, repeat[0].aggregate_version, repeat[0].position, repeat[-1].position, False
-            )
-    if not fits(expected, version):
-        raise conflict(stream, expected, version)
-    if not events:
-        return AppendResult(stream, version, version + 1, 0, 0, False)
-    count = len(events)
-    if stream_id is None:
-        cursor.execute("INSERT INTO commons_events_streams (id, category, version) VALUES (?, ?, ?)", (*stream, count))
-        stream_id = cursor.lastrowid
-    else:
-        cursor.execute(
-            "UPDATE commons_events_streams SET version = ? WHERE stream_id = ?", (version + count, stream_id)
-        )
-    category = stream.category
-    rows = [
-        (
-            stream_id, at, category, event_id, event_type, schema_version, format,
-            data.decode() if format == "json" else None, None if format == "json" else data,
-            json.dumps(tags, ensure_ascii=False) if tags else None, _text(timestamp), now,
-        )
-        for at, (event_id, event_type, schema_version, format, data, tags, timestamp) in enumerate(events, version + 1)
-    ]  # fmt: skip
-    if count == 1:
-        cursor.execute(_INSERT, rows[0])
-    else:
-        cursor.executemany(_INSERT, rows)
-    last: int = cursor.execute("SELECT last_insert_rowid()").fetchone()[0]
-    return AppendResult(stream, version + count, version + 1, last - count + 1, last)
-
-
-def _known(
-    cursor: sqlite3.Cursor, stream_id: int, where: tuple[int, int], ids: Sequence[str], expected: object
-) -> list[Known]:
-    statement = "SELECT event_id, version, position FROM commons_events_events WHERE "
-    if isinstance(expected, ExpectedState) and expected is not ExpectedState.NO_STREAM:
-        found: list[Known] = []
-        for event_id in dict.fromkeys(ids):
-            rows = cursor.execute(f"{statement} event_id = ? AND stream_id = ?", (event_id, stream_id))
-            found += [Known(*row) for row in rows]
-        return sorted(found, key=lambda known: known.aggregate_version)
-    statement += "stream_id = ? AND version BETWEEN ? AND ? ORDER BY version"
-    rows = cursor.execute(statement, (stream_id, *where))
-    return [Known(*row) for row in rows]
-
-
-def _text(timestamp: datetime) -> str:
-    if timestamp.utcoffset() != _NO_TIME:
-        timestamp = timestamp.astimezone(UTC)
-    return timestamp.isoformat(" ")
-
-
-def _tags(text: str | None) -> tuple[str, ...]:
-    return tuple(json.loads(text)) if text else ()
-
-
-def _fetch_stream(
-    raw: sqlite3.Connection, stream: StreamId, first: int, last: int, limit: int, backwards: bool
-) -> list[StoredEvent]:
-    rows = raw.execute(
-        f"SELECT {_VALUES} FROM commons_events_events e "
-        "WHERE stream_id = (SELECT stream_id FROM commons_events_streams WHERE id = ? AND category = ?) "
-        f"AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} LIMIT ?",
-        (*stream, first, last, limit),
-    ).fetchall()
-    make, time = StoredEvent._make, datetime.fromisoformat
-    return [make((a, stream, b, c, d, e, f, g, _tags(h), time(i), time(j))) for a, b, c, d, e, f, g, h, i, j in rows]
-
-
-def _head(raw: sqlite3.Connection) -> int:
-    found: int = raw.execute("SELECT coalesce(max(position), 0) FROM commons_events_events").fetchone()[0]
-    return found
-
-
-def _fetch_log(raw: sqlite3.Connection, query: LogQuery, first: int, last: int, limit: int, backwards: bool) -> LogPage:
-    # There is one writer at a time, and positions rise with every commit: all up to the head that is there is there.
-    head = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'commons_events_events'").fetchone()
-    known = min(last, head[0] if head is not None else 0)
-    if first > known:
-        return LogPage([], max(known, 0))
-    conditions: list[str] = ["position BETWEEN ? AND ?"]
-    parameters: list[int | str] = [first, known]
-    for column, words in (("event_type", query.types), ("category", query.categories)):
-        if words:
-            conditions.append(f"{column} IN ({', '.join('?' * len(words))})")
-            parameters += words
-    if query.tags:
-        conditions.append("tags IS NOT NULL")
-    for tag in query.tags:
-        conditions.append("EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)")
-        parameters.append(tag)
-    order = "DESC" if backwards else ""
-    rows = raw.execute(
-        f"SELECT {_VALUES}, s.id, s.category FROM (SELECT * FROM commons_events_events "
-        f"WHERE {' AND '.join(conditions)} ORDER BY position {order} LIMIT ?) e "
-        f"JOIN commons_events_streams s USING (stream_id) ORDER BY e.position {order}",
-        (*parameters, limit),
-    ).fetchall()
-    make, time = StoredEvent._make, datetime.fromisoformat
-    events = [
-        make((a, StreamId(m, n), b, c, d, e, f, g, _tags(h), time(i), time(j)))
-        for a, b, c, d, e, f, g, h, i, j, m, n in rows
-    ]
-    return LogPage(events, events[-1].position if len(events) == limit and not backwards else known)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Self
 
-from commons_events.sourcing._backend import LogQuery
+from commons_events.sourcing._backend import Backend, LogPage, LogQuery
 from commons_events.sourcing._types import StoredEvent
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _LAST = 2**63 - 1
 class Subscription:
     """An endless ``async for`` over stored events; made by `EventStore.subscribe`. For one task at a time.
 
+    It holds up to two pages in memory: of a database server the next one is read while the one before is handled.
     Cancelling it, or leaving the loop, loses nothing: `position` says where to go on.
     """
 
@@ -28,6 +30,8 @@ class Subscription:
         self._read = after
         self._poll_interval = poll_interval
         self._page: deque[StoredEvent] = deque()
+        self._ahead: asyncio.Task[LogPage] | None = None
+        """The next page, on its way while the one before is handled; only where it is sure that there is more."""
         self._closed = False
         self.position = after
         """The position that this reader has come to: nothing that it wants is at or before it but what it was given."""
@@ -66,10 +70,16 @@ class Subscription:
     async def _fill(self, *, wait: bool) -> None:
         """Read on; where there is nothing, wait for news."""
         backend = await self._store._ready()
-        page = await backend.fetch_log(self._query, self._read + 1, _LAST, self._store.page_size, False)
+        if self._ahead is None:
+            self._ahead = asyncio.ensure_future(self._fetch(backend))
+        page = await asyncio.shield(self._ahead)  # who is cancelled here finds it the next time
+        self._ahead = None
         self._page.extend(page.events)
         before, self._read = self._read, max(self._read, page.safe_position)
         if page.events:
+            if backend.reads_ahead and len(page.events) == self._store.page_size:
+                self._ahead = asyncio.ensure_future(self._fetch(backend))
+                self._ahead.add_done_callback(_look_at)
             return
         self.position = self._read
         if self._read == before:
@@ -77,13 +87,25 @@ class Subscription:
             if wait:
                 await backend.wait(self._read, self._poll_interval)
 
+    async def _fetch(self, backend: Backend) -> LogPage:
+        return await backend.fetch_log(self._query, self._read + 1, _LAST, self._store.page_size, False)
+
     async def close(self) -> None:
         """End the loop; what was read ahead is let go, and comes to whoever subscribes after `position`."""
         self._closed = True
         self._page.clear()
+        if self._ahead is not None:
+            self._ahead.cancel()
+            self._ahead = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _look_at(page: asyncio.Task[LogPage]) -> None:
+    """So that nobody complains of an error that nobody asks for any more."""
+    if not page.cancelled():
+        page.exception()

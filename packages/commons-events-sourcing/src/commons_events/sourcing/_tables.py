@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     Index,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    String,
     Table,
     Text,
     UniqueConstraint,
@@ -34,13 +36,15 @@ __all__ = [
     "events",
     "leases",
     "metadata",
+    "parked",
+    "projections",
     "snapshots",
     "streams",
     "versions",
     "workers",
 ]
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """Of the tables as they stand here: the newest revision among the migrations."""
 
 metadata = MetaData()
@@ -161,6 +165,39 @@ workers = Table(
     Column("expires_at", Double(), nullable=False, comment="When it counts as gone, unless renewed: Unix time."),
     PrimaryKeyConstraint("group_name", "worker", name="commons_events_workers_pkey"),
     comment="The workers of each group that were heard of.",
+)
+
+projections = Table(
+    "commons_events_projections",
+    metadata,
+    Column("name", String(100), primary_key=True, comment="As the program calls it."),
+    Column("version", Integer, nullable=False, comment="Of the handlers and tables that are live."),
+    Column("paused", Boolean, nullable=False, comment="Set by an operator: workers leave it alone."),
+    Column("rebuild_version", Integer, comment="Of the handlers and tables being filled; NULL for no rebuild."),
+    Column("rebuild_position", BigInteger, comment="The last position that the rebuild has handled."),
+    Column("error", Text, comment="Why the last try failed; NULL while all is well."),
+    Column("error_position", BigInteger, comment="Where it failed."),
+    Column("changed_at", _TIME, nullable=False, comment="When this row was last written."),
+    comment="Projections: what their workers and operators agree on. How far they have come is in the checkpoints.",
+)
+
+parked = Table(
+    "commons_events_parked",
+    metadata,
+    Column("projection", String(100), primary_key=True, comment="Whose."),
+    Column("rebuild", Boolean, primary_key=True, comment="Parked by a rebuild, whose tables are not live yet."),
+    Column("position", BigInteger, primary_key=True, autoincrement=False, comment="The event's place in the store."),
+    Column("stream_category", String(255), nullable=False, comment="Its stream's category."),
+    Column("stream_id", String(255), nullable=False, comment="Its stream's id."),
+    Column("aggregate_version", BigInteger, nullable=False, comment="Its place in its stream."),
+    Column("event_id", String(255), nullable=False, comment="The event's own id."),
+    Column("event_type", String(255), nullable=False, comment="The event's type."),
+    Column("behind", BigInteger, comment="The position of its own stream that it waits for; NULL where it failed."),
+    Column("error_type", String(255), comment="The class of the error; NULL where it waits for another."),
+    Column("reason", Text, nullable=False, comment="Why it is here, for who has to decide."),
+    Column("attempts", Integer, nullable=False, comment="How often it was tried."),
+    Column("parked_at", _TIME, nullable=False, comment="When it was put aside."),
+    comment="Events that a projection could not handle, and those behind them in their streams.",
 )
 
 versions = Table(

@@ -16,8 +16,9 @@ T = TypeVar("T")
 class _Call(NamedTuple):
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
-    loop: asyncio.AbstractEventLoop
-    done: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop | None
+    done: asyncio.Future[Any] | None
+    """None where nobody waits for it."""
 
 
 class DatabaseThread:
@@ -30,16 +31,26 @@ class DatabaseThread:
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         """Call ``function(*arguments)`` in the thread. Cancelling the future does not stop it."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._put(_Call(function, arguments, loop, done))
+        return done
+
+    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call ``function(*arguments)`` in the thread. It raises nothing, and says itself what came of it."""
+        self._put(_Call(function, arguments, None, None))
+
+    def _put(self, call: _Call) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-        self._calls.put(_Call(function, arguments, loop, done))
-        return done
+        self._calls.put(call)
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
+            if call.loop is None or call.done is None:
+                call.function(*call.arguments)
+                continue
             result: Any = None
             error: BaseException | None = None
             try:

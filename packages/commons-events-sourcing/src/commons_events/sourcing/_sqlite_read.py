@@ -1,0 +1,93 @@
+"""Reading on SQLite; what is here runs in the reader's thread."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import datetime
+
+from commons_events.sourcing._backend import LogPage, LogQuery
+from commons_events.sourcing._sql import as_utc
+from commons_events.sourcing._types import StoredEvent, StoredSnapshot, StreamId
+
+__all__ = ["fetch_from_snapshot", "fetch_log", "fetch_snapshot", "fetch_stream", "find_head"]
+
+_VALUES = (
+    "e.position, e.version, e.event_id, e.event_type, e.schema_version, e.format, "
+    "coalesce(e.data_bytes, CAST(e.data AS BLOB)), e.tags, e.timestamp, e.recorded_at"
+)
+
+
+def _tags(text: str | None) -> tuple[str, ...]:
+    return tuple(json.loads(text)) if text else ()
+
+
+def fetch_stream(
+    raw: sqlite3.Connection, stream: StreamId, first: int, last: int, limit: int, backwards: bool
+) -> list[StoredEvent]:
+    rows = raw.execute(
+        f"SELECT {_VALUES} FROM commons_events_events e "
+        "WHERE stream_id = (SELECT stream_id FROM commons_events_streams WHERE id = ? AND category = ?) "
+        f"AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} LIMIT ?",
+        (*stream, first, last, limit),
+    ).fetchall()
+    make, time = StoredEvent._make, datetime.fromisoformat
+    return [make((a, stream, b, c, d, e, f, g, _tags(h), time(i), time(j))) for a, b, c, d, e, f, g, h, i, j in rows]
+
+
+def fetch_snapshot(raw: sqlite3.Connection, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
+    """See `Backend.snapshot`."""
+    row = raw.execute(
+        "SELECT version, schema_version, data, taken_at FROM commons_events_snapshots "
+        "WHERE id = ? AND category = ? AND kind = ? AND version <= ?",
+        (*stream, kind, at_most),
+    ).fetchone()
+    if row is None:
+        return None
+    taken = as_utc(datetime.fromisoformat(row[3]))
+    return StoredSnapshot(stream=stream, version=row[0], kind=kind, schema_version=row[1], data=row[2], taken_at=taken)
+
+
+def fetch_from_snapshot(
+    raw: sqlite3.Connection, stream: StreamId, kind: str, last: int, limit: int
+) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
+    """See `Backend.fetch_from_snapshot`."""
+    found = fetch_snapshot(raw, stream, kind, last)
+    return found, fetch_stream(raw, stream, found.version if found else 0, last, limit, False)
+
+
+def find_head(raw: sqlite3.Connection) -> int:
+    found: int = raw.execute("SELECT coalesce(max(position), 0) FROM commons_events_events").fetchone()[0]
+    return found
+
+
+def fetch_log(raw: sqlite3.Connection, query: LogQuery, first: int, last: int, limit: int, backwards: bool) -> LogPage:
+    # There is one writer at a time, and positions rise with every commit: all up to the head that is there is there.
+    head = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'commons_events_events'").fetchone()
+    known = min(last, head[0] if head is not None else 0)
+    if first > known:
+        return LogPage([], max(known, 0))
+    conditions: list[str] = ["position BETWEEN ? AND ?"]
+    parameters: list[int | str] = [first, known]
+    for column, words in (("event_type", query.types), ("category", query.categories)):
+        if words:
+            conditions.append(f"{column} IN ({', '.join('?' * len(words))})")
+            parameters += words
+    if query.tags:
+        conditions.append("tags IS NOT NULL")
+    for tag in query.tags:
+        conditions.append("EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)")
+        parameters.append(tag)
+    order = "DESC" if backwards else ""
+    rows = raw.execute(
+        f"SELECT {_VALUES}, s.id, s.category FROM (SELECT * FROM commons_events_events "
+        f"WHERE {' AND '.join(conditions)} ORDER BY position {order} LIMIT ?) e "
+        f"JOIN commons_events_streams s USING (stream_id) ORDER BY e.position {order}",
+        (*parameters, limit),
+    ).fetchall()
+    make, time = StoredEvent._make, datetime.fromisoformat
+    events = [
+        make((a, StreamId(m, n), b, c, d, e, f, g, _tags(h), time(i), time(j)))
+        for a, b, c, d, e, f, g, h, i, j, m, n in rows
+    ]
+    return LogPage(events, events[-1].position if len(events) == limit and not backwards else known)

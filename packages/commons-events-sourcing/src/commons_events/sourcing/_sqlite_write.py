@@ -1,0 +1,101 @@
+"""Appending on SQLite; what is here runs in the writer's thread, within a transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from commons_events.runtime import current_runtime
+from commons_events.sourcing._group_commit import Outcome
+from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat, fits, lookup
+from commons_events.sourcing._types import AppendResult, ExpectedState, PreparedAppend
+
+__all__ = ["STATE", "write"]
+
+STATE = "SELECT stream_id, version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = ? AND category = ?"
+_INSERT = (
+    "INSERT INTO commons_events_events (stream_id, version, category, event_id, event_type, schema_version, format, "
+    "data, data_bytes, tags, timestamp, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_NO_TIME = timedelta(0)
+
+
+def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend]) -> list[Outcome]:
+    """Store each, or say why not; one that fails has written nothing."""
+    cursor = raw.cursor()
+    now = current_runtime().now().isoformat(" ")
+    outcomes: list[Outcome] = []
+    for append in appends:
+        try:
+            outcomes.append(_write_one(cursor, append, now))
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001  # one append's failure is its own
+            outcomes.append(error)
+    return outcomes
+
+
+def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str) -> AppendResult:
+    stream, events, expected = append
+    row = cursor.execute(STATE, stream).fetchone()
+    stream_id, version, gone = row if row is not None else (None, 0, 0)
+    if gone:
+        raise deleted(stream)
+    if expected != version and (where := lookup(expected, version, len(events))) is not None:
+        ids = [event.event_id for event in events]
+        present = _known(cursor, stream_id or 0, where, ids, expected)
+        repeat = find_repeat(stream, expected, version, ids, present)
+        if repeat is not None:
+            return AppendResult(
+                stream, version, repeat[0].aggregate_version, repeat[0].position, repeat[-1].position, False
+            )
+    if not fits(expected, version):
+        raise conflict(stream, expected, version)
+    if not events:
+        return AppendResult(stream, version, version + 1, 0, 0, False)
+    count = len(events)
+    if stream_id is None:
+        cursor.execute("INSERT INTO commons_events_streams (id, category, version) VALUES (?, ?, ?)", (*stream, count))
+        stream_id = cursor.lastrowid
+    else:
+        cursor.execute(
+            "UPDATE commons_events_streams SET version = ? WHERE stream_id = ?", (version + count, stream_id)
+        )
+    category = stream.category
+    rows = [
+        (
+            stream_id, at, category, event_id, event_type, schema_version, format,
+            data.decode() if format == "json" else None, None if format == "json" else data,
+            json.dumps(tags, ensure_ascii=False) if tags else None, _text(timestamp), now,
+        )
+        for at, (event_id, event_type, schema_version, format, data, tags, timestamp) in enumerate(events, version + 1)
+    ]  # fmt: skip
+    if count == 1:
+        cursor.execute(_INSERT, rows[0])
+    else:
+        cursor.executemany(_INSERT, rows)
+    last: int = cursor.execute("SELECT last_insert_rowid()").fetchone()[0]
+    return AppendResult(stream, version + count, version + 1, last - count + 1, last)
+
+
+def _known(
+    cursor: sqlite3.Cursor, stream_id: int, where: tuple[int, int], ids: Sequence[str], expected: object
+) -> list[Known]:
+    statement = "SELECT event_id, version, position FROM commons_events_events WHERE "
+    if isinstance(expected, ExpectedState) and expected is not ExpectedState.NO_STREAM:
+        found: list[Known] = []
+        for event_id in dict.fromkeys(ids):
+            rows = cursor.execute(f"{statement} event_id = ? AND stream_id = ?", (event_id, stream_id))
+            found += [Known(*row) for row in rows]
+        return sorted(found, key=lambda known: known.aggregate_version)
+    statement += "stream_id = ? AND version BETWEEN ? AND ? ORDER BY version"
+    rows = cursor.execute(statement, (stream_id, *where))
+    return [Known(*row) for row in rows]
+
+
+def _text(timestamp: datetime) -> str:
+    if timestamp.utcoffset() != _NO_TIME:
+        timestamp = timestamp.astimezone(UTC)
+    return timestamp.isoformat(" ")

@@ -320,6 +320,7 @@ _unpack_double = Struct("<d").unpack_from
 _TEXT, _ITEMS = Lengths(b"\x08"), Lengths(b"\x0c")
 _ANY_CONSTANTS: dict[Any, bytes] = {None: b"\0", False: b"\2\0", True: b"\2\1"}
 _MOST_BYTES = len(signed(10**MAX_DIGITS))
+_to_long_int = to_whole(MAX_DIGITS)
 
 
 def to_any(value: Any) -> bytes:
@@ -331,7 +332,7 @@ def to_any(value: Any) -> bytes:
     if kind is int:
         if -_BIT_63 <= value < _BIT_63:
             return b"\4" + (SMALL_LONGS.get(value) or varint(value << 1 ^ value >> 63))
-        return b"\x0a" + to_bytes(signed(value))
+        return b"\x0a" + _to_long_int(value)
     if kind is float:
         return b"\6" + _pack_double(value)
     if value is None or kind is bool:

@@ -498,7 +498,7 @@ class Event(BaseModel):
             quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False)
             make = _first_of(quick.validate_json, make)
         cls._read_json = staticmethod(_json.reader(cls, make, _finisher(cls)))
-        cls._write_json = _json.writer(cls, cls.is_as_validated if scalars else None)
+        cls._write_json = _json.writer(cls)
         cls._names = accepted_names(cls)
 
     @classmethod

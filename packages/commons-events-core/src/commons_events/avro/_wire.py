@@ -54,39 +54,38 @@ class Lengths(dict[int, bytes]):
 
 
 LENGTHS = Lengths()
-SMALL_LONGS = {number: varint(2 * number) for number in range(1024)}
 BOOLEANS = {0: False, 1: True}
 BOOLEAN_BYTES = {False: b"\0", True: b"\1"}
 
 _PAIRS = tuple(bytes((low | 128, high | 128)) for high in range(128) for low in range(128))
 """Two digits with more behind them, by their value: an 8-byte number takes four look-ups."""
-_LAST_PAIRS = tuple(bytes((low | 128, high)) for high in range(128) for low in range(128))
+_ENDS = tuple(varint(number) for number in range(1 << 14))
+"""The last digit or two."""
 
 
 def to_long(number: int) -> bytes:
     """A ``long``: zig-zag, then a varint."""
-    if -_BIT_63 <= number < _BIT_63:
-        return varint(number << 1 ^ number >> 63)
+    zigzag = number << 1 ^ number >> 63  # of an int that is too large it is too large, too
+    if zigzag < _BIT_14:
+        return _ENDS[zigzag]
+    if zigzag < _BIT_28:
+        return _PAIRS[zigzag & 16383] + _ENDS[zigzag >> 14]
+    if zigzag < _BIT_42:
+        return _PAIRS[zigzag & 16383] + _PAIRS[zigzag >> 14 & 16383] + _ENDS[zigzag >> 28]
+    if zigzag < _BIT_56:
+        return (
+            _PAIRS[zigzag & 16383] + _PAIRS[zigzag >> 14 & 16383] + _PAIRS[zigzag >> 28 & 16383] + _ENDS[zigzag >> 42]
+        )
+    if zigzag < _BIT_64:
+        return varint(zigzag)
     raise NotAvroError(
         f"an int of {number.bit_length()} bits, and a long has 64. State wider limits (pydantic's ge and le) to have "
         "it as a decimal, or use Any or str"
     )
 
 
-def _long_of_8_bytes(number: int) -> bytes:
-    """A ``long`` that, zig-zagged, has 50 to 56 bits, as the microseconds of our times have; or any other."""
-    zigzag = number << 1 ^ number >> 63
-    if _BIT_49 <= zigzag < _BIT_56:
-        return (
-            _PAIRS[zigzag & 16383]
-            + _PAIRS[zigzag >> 14 & 16383]
-            + _PAIRS[zigzag >> 28 & 16383]
-            + _LAST_PAIRS[zigzag >> 42]
-        )
-    return varint(zigzag)
-
-
-_BIT_49, _BIT_56, _BIT_63, _BIT_64 = 1 << 49, 1 << 56, 1 << 63, 1 << 64
+_BIT_14, _BIT_28, _BIT_42, _BIT_56, _BIT_63, _BIT_64 = 1 << 14, 1 << 28, 1 << 42, 1 << 56, 1 << 63, 1 << 64
+SMALL_LONGS = {number: to_long(number) for number in range(-256, 1024)}
 
 
 def read_rest(data: bytes, pos: int, first: int) -> tuple[int, int]:
@@ -168,7 +167,7 @@ def micros_of(moment: datetime) -> int:
 
 def to_datetime(moment: datetime) -> bytes:
     """A ``timestamp-micros``."""
-    return _long_of_8_bytes(micros_of(moment))
+    return to_long(micros_of(moment))
 
 
 def datetime_of(micros: int) -> datetime:
@@ -331,7 +330,7 @@ def to_any(value: Any) -> bytes:
         return _TEXT[len(data)] + data
     if kind is int:
         if -_BIT_63 <= value < _BIT_63:
-            return b"\4" + (SMALL_LONGS.get(value) or varint(value << 1 ^ value >> 63))
+            return b"\4" + (SMALL_LONGS.get(value) or to_long(value))
         return b"\x0a" + _to_long_int(value)
     if kind is float:
         return b"\6" + _pack_double(value)

@@ -433,12 +433,17 @@ class Event(BaseModel):
             check_event_type(cls.event_type, f"{cls.__qualname__}.event_type")
         else:
             cls.event_type = cls.__name__
+            base = cls.__bases__[0]
+            if cls.__name__.startswith(f"{base.__name__}["):  # a generic event's: as that one is called, but for this
+                cls.event_type = f"{base.__dict__.get('event_type', '')}{cls.__name__.removeprefix(base.__name__)}"
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if not cls.__pydantic_generic_metadata__["origin"]:
             registry.register(cls, provisional=decorator_is_pending())
+        elif not cls.__pydantic_generic_metadata__["parameters"]:
+            registry.register_made(cls)
 
     @classmethod
     def __pydantic_on_complete__(cls) -> None:
@@ -447,10 +452,14 @@ class Event(BaseModel):
         check_envelope(cls)
         version = cls.__pydantic_fields__["version"]
         if "_schema_info" not in cls.__dict__:  # else this is a rebuild, and the decorator has spoken
-            if "version" not in get_annotations(cls):
-                version.default = "1.0.0"  # a version is not inherited
-            check_version(version.default, f"{cls.__qualname__}.version")
-            cls._schema_info = SchemaInfo(version=version.default, schema_type=cls._schema_info.schema_type)
+            if origin := cls.__pydantic_generic_metadata__["origin"]:
+                version.default = origin.schema_info().version
+                cls._schema_info = origin.schema_info()
+            else:
+                if "version" not in get_annotations(cls):
+                    version.default = "1.0.0"  # a version is not inherited
+                check_version(version.default, f"{cls.__qualname__}.version")
+                cls._schema_info = SchemaInfo(version=version.default, schema_type=cls._schema_info.schema_type)
         cls._pydantic_schema = cls.__pydantic_core_schema__
         if decorator_is_pending():
             cls._set_late()  # the decorator will say what the class is

@@ -4,7 +4,7 @@ import pickle
 from typing import Generic, TypeVar
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from commons_events import Event, EventSchema
 from commons_events.errors import UnknownEventTypeError
@@ -51,17 +51,10 @@ def test_it_is_registered_as_soon_as_it_is_named_with_all_its_types() -> None:
 
 
 def test_types_that_are_called_alike_are_not_guessed() -> None:
-    class Here:
-        class Place(BaseModel):
-            x: int
-
-    class There:
-        class Place(BaseModel):
-            y: int
-
+    here, there = (create_model("Place", __module__=module, x=(int, ...)) for module in ("here", "there"))
     with registry.isolated():
-        one, other = Changed[int, Here.Place], Changed[int, There.Place]
-        event = one(before=1, after=Here.Place(x=2))
+        one, other = Changed[int, here], Changed[int, there]
+        event = one(before=1, after=here(x=2))
         with pytest.raises(UnknownEventTypeError, match="Make a subclass"):
             Event.deserialize(event.serialize())
         assert one.deserialize(event.serialize()) == event

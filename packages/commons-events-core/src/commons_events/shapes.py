@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined, SchemaSerializer, SchemaValidator, 
 from commons_events.errors import DeserializationError, EventDefinitionError
 from commons_events.event import Event, describe
 from commons_events.event._defaults import has_function, sound_default
+from commons_events.event._envelope import ENVELOPE
 from commons_events.event._exact import MAX_DIGITS, exact_part
 from commons_events.event._secrets import IN_BYTES, holds_secret
 
@@ -312,6 +313,8 @@ _KINDS: dict[str, Kind] = {
     "timedelta": "timedelta",
     "uuid": "uuid",
 }
+_BARE = {type_: Scalar(kind) for type_, kind in _KINDS.items()}
+"""Without limits, a scalar is the same everywhere: classes are many, and made in a row."""
 _CLASSES = frozenset({"model", "dataclass", "typed-dict"})
 _NO_SCHEMA = frozenset({"metadata", "config", "default", "serialization", "cls", "expected", "members"})
 _ARRAYS: dict[str, type[Any]] = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple}
@@ -350,6 +353,8 @@ class _Reader:
 
     def _shape(self, node: _Node) -> Shape:
         type_ = node["type"]
+        if len(node) == 1 and type_ in _BARE:
+            return _BARE[type_]
         if type_ == "definition-ref":
             return self._referred(node["schema_ref"])
         if node.get("serialization", {}).get("is_field_serializer"):
@@ -500,7 +505,10 @@ class _Reader:
                 inner = inner["schema"]
             infos = cls.__pydantic_fields__
             outer, self._config = self._config, node.get("config") or {}
-            fields = [self._field(name, inner["fields"][name]["schema"], infos[name]) for name in infos]
+            read = {
+                name: self._envelope_field if kind == "event" and name in ENVELOPE else self._field for name in infos
+            }
+            fields = [read[name](name, inner["fields"][name]["schema"], infos[name]) for name in infos]
             self._config = outer
             if kind == "event":
                 constants = {"event_type": cls.event_type, "version": cls.schema_info().version}
@@ -531,6 +539,16 @@ class _Reader:
             record.fields = tuple(self._field(name, f["schema"], None) for name, f in node["fields"].items())
             record.checked = any(f.checked for f in record.fields)
         return record
+
+    def _envelope_field(self, name: str, node: _Node, info: FieldInfo) -> Field:
+        """A field that nearly all events have alike: what is known of it from another class holds for this one."""
+        if info.description or info.metadata or info.alias or info.validation_alias:
+            return self._field(name, node, info)
+        known = _ENVELOPE_FIELDS.get(name)
+        if known is None or known[0] != node:
+            known = node, self._field(name, node, info)
+            _ENVELOPE_FIELDS.setdefault(name, known)
+        return known[1]
 
     def _field(self, name: str, node: _Node, info: FieldInfo | None) -> Field:
         self._checks.append(False)
@@ -583,6 +601,10 @@ _READERS: dict[str, Callable[[_Reader, _Node], Shape]] = {
     "typed-dict": _Reader._typed_dict,
     "union": _Reader._union,
 }
+
+
+_ENVELOPE_FIELDS: dict[str, tuple[_Node, Field]] = {}
+"""By their names: pydantic's schema of a field, and what it was read as."""
 
 
 def _without_serializer(node: _Node) -> _Node:

@@ -43,6 +43,11 @@ _MARK = "commons_events"
 _SKIPPED = frozenset(
     {"metadata", "config", "default", "default_factory", "serialization", "cls", "function", "expected"}
 )
+_EXACT_ALREADY = frozenset({"bool", "date", "decimal", "int", "none", "str", "timedelta", "uuid"})
+_PLAIN_KEYS = frozenset(
+    {"type", "ge", "gt", "le", "lt", "max_length", "min_length", "pattern", "microseconds_precision", "max_digits",
+     "decimal_places"}
+)  # fmt: skip
 _CONTAINERS = (dict, list, tuple)
 """What can have a schema below it."""
 _WRAPPERS = frozenset({"function-after", "function-before", "function-wrap", "default", "nullable"})
@@ -250,6 +255,8 @@ class _Rewriter:
         """How many validators around this node may make what JSON has into something else."""
 
     def rewrite(self, node: Schema, path: str) -> Schema:
+        if node["type"] in _EXACT_ALREADY and node.keys() <= _PLAIN_KEYS:
+            return node
         mark = (node.get("metadata") or {}).get(_MARK)
         if mark == "event" and _model(node)["cls"] is not self._class:
             return _strict_where_made(node)
@@ -277,11 +284,15 @@ class _Rewriter:
         raise EventDefinitionError(f"{self._class.__qualname__}: field {path!r} {problem}. {advice}.")
 
     def children(self, node: Schema, path: str) -> Schema:
-        """The node with every schema below it rewritten."""
-        return {
-            key: self._below(value, path) if isinstance(value, _CONTAINERS) and key not in _SKIPPED else value
-            for key, value in node.items()
-        }
+        """The node with every schema below it rewritten: a copy, unless that leaves it as it is."""
+        copy = node
+        for key, value in node.items():
+            if isinstance(value, _CONTAINERS) and key not in _SKIPPED:
+                below = self._below(value, path)
+                if below is not value:
+                    copy = node.copy() if copy is node else copy
+                    copy[key] = below
+        return copy
 
     def _below(self, value: Any, path: str) -> Any:
         if isinstance(value, dict):
@@ -296,7 +307,7 @@ class _Rewriter:
 
     def _event(self, node: Schema, model: Schema) -> Schema:
         outer, self._config = self._config, model.get("config") or {}
-        sealed = self.children(node, "")
+        sealed = {**self.children(node, "")}
         self._config = outer
         fields = _fields(_model(sealed))
         envelope = {
@@ -380,7 +391,7 @@ class _Rewriter:
 
     def model(self, node: Schema, path: str) -> Schema:
         """A model inside an event, which is as exact: NaN must not become null, and instances are looked through."""
-        exact = self._with_config(node, path)
+        exact = {**self._with_config(node, path)}
         config = {key: value for key, value in (node.get("config") or {}).items() if key not in INEXACT}
         exact["config"] = {**config, "ser_json_inf_nan": "constants"}
         exact["revalidate_instances"] = "always"
@@ -402,7 +413,13 @@ class _Rewriter:
                 "is excluded from the bytes, so that an event would not equal its own round trip",
                 "Make it a private attribute (pydantic's PrivateAttr), or leave exclude out",
             )
-        return self.children(node, path)
+        if path not in _ENVELOPE_NAMES or self._converted or node["schema"].get("default") is not None:
+            return self.children(node, path)
+        known = _ENVELOPE_FIELDS.get(path)
+        if known is None or known[0] != node:
+            known = node, self.children(node, path)
+            _ENVELOPE_FIELDS.setdefault(path, known)
+        return known[1]
 
     def converter(self, node: Schema, path: str) -> Schema:
         """A validator that may make what JSON has into what the type below it takes."""
@@ -427,7 +444,7 @@ class _Rewriter:
 
     def default(self, node: Schema, path: str) -> Schema:
         """Values that come from a default are as exact as others: they are validated where that could change them."""
-        exact = self.children(node, path)
+        exact = {**self.children(node, path)}
         changed = exact["schema"] != node["schema"] or node["schema"]["type"] == "definition-ref"
         if has_function(node["schema"]):
             exact["validate_default"] = True
@@ -481,6 +498,9 @@ _REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
     "chain": _Rewriter.converter,
     "is-instance": _Rewriter.instance,
 }
+_ENVELOPE_NAMES = frozenset({"event_id", "source", "timestamp", "correlation_id", "causation_id", "metadata"})
+_ENVELOPE_FIELDS: dict[str, tuple[Schema, Schema]] = {}
+"""By their names: fields that nearly all events have alike, as pydantic made them, and made exact."""
 _CHECKED_ANYHOW = frozenset({"enum", "function-after"})
 """Types whose serializer is pydantic's own."""
 INEXACT = frozenset({"ser_json_temporal", "ser_json_timedelta"})

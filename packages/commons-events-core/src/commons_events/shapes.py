@@ -20,8 +20,9 @@ from commons_events.errors import DeserializationError, EventDefinitionError
 from commons_events.event import Event, describe
 from commons_events.event._defaults import has_function, sound_default
 from commons_events.event._envelope import ENVELOPE
-from commons_events.event._exact import MAX_DIGITS, exact_part
+from commons_events.event._exact import exact_part
 from commons_events.event._secrets import IN_BYTES, holds_secret
+from commons_events.event._values import MAX_DIGITS
 
 __all__ = [
     "NO_DEFAULT",

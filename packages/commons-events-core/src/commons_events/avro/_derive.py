@@ -18,7 +18,7 @@ from commons_events.avro._shapes import EXTRA, NAME, Entry, Wrapped, enum_symbol
 from commons_events.errors import EventDefinitionError
 from commons_events.event import Event
 from commons_events.event._envelope import ENVELOPE
-from commons_events.event._exact import MAX_DIGITS
+from commons_events.event._values import MAX_DIGITS
 from commons_events.shapes import (
     Array,
     Enumeration,

@@ -14,7 +14,7 @@ from struct import Struct
 from typing import Any, TypeVar
 from uuid import UUID, SafeUUID
 
-from commons_events.event._exact import MAX_DEPTH, MAX_DIGITS
+from commons_events.event._values import MAX_DEPTH, MAX_DIGITS
 
 MAX_ITEMS_WITHOUT_BYTES = 10_000
 """How many items that take no bytes (nulls, records without fields) all collections of one datum may have."""

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pydantic_core import core_schema
 
-from commons_events.event._exact import MAX_DEPTH, exact_value
+from commons_events.event._values import MAX_DEPTH, exact_value
 
 __all__ = ["contents_check"]
 

@@ -20,10 +20,10 @@ from pydantic_core import (
 
 from commons_events.errors import DeserializationError, SerializationError, UnknownEventTypeError
 from commons_events.event._contents import contents_check
-from commons_events.event._exact import MAX_DIGITS
 from commons_events.event._reading import read_other
 from commons_events.event._registry import registry
 from commons_events.event._secrets import IN_BYTES
+from commons_events.event._values import MAX_DIGITS
 
 if TYPE_CHECKING:
     from commons_events.event._event import Event

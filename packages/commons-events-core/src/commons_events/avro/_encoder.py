@@ -8,6 +8,7 @@ from struct import Struct
 from typing import Any
 
 from commons_events.avro import _wire
+from commons_events.avro._any import to_any, to_any_map
 from commons_events.avro._defaults import TYPES, holds
 from commons_events.avro._schema import SchemaNode
 from commons_events.avro._shapes import EXTRA, Entry, Wrapped, enum_symbols, kind_of
@@ -22,6 +23,8 @@ _NAMES = {
     "BOOLEANS": Choices(_wire.BOOLEAN_BYTES, "a bool"),
     "double": Struct("<d").pack,
     "join": b"".join,
+    "to_any": to_any,
+    "to_any_map": to_any_map,
     **{name: getattr(_wire, name) for name in dir(_wire) if name.startswith("to_")},
 }
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from inspect import get_annotations
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
@@ -453,8 +453,8 @@ class Event(BaseModel):
         version = cls.__pydantic_fields__["version"]
         if "_schema_info" not in cls.__dict__:  # else this is a rebuild, and the decorator has spoken
             if origin := cls.__pydantic_generic_metadata__["origin"]:
-                version.default = origin.schema_info().version
-                cls._schema_info = origin.schema_info()
+                cls._schema_info = cast("type[Event]", origin)._schema_info
+                version.default = cls._schema_info.version
             else:
                 if "version" not in get_annotations(cls):
                     version.default = "1.0.0"  # a version is not inherited
@@ -553,7 +553,8 @@ _set_life: Callable[[Event, str], None] = Event._life.__set__  # type: ignore[at
 _get_unread: Callable[[Event], tuple[str, bytes]] = Event._unread.__get__  # type: ignore[attr-defined]
 _set_unread: Callable[[Event, tuple[str, bytes]], None] = Event._unread.__set__  # type: ignore[attr-defined]
 type.__setattr__(Event, "metadata", MetadataField())
-for _name in [name for name, annotation in get_annotations(Event).items() if get_origin(annotation) is ClassVar]:
+_class_var: object = ClassVar
+for _name in [name for name, annotation in get_annotations(Event).items() if get_origin(annotation) is _class_var]:
     del Event.__annotations__[_name]  # pydantic, which knows them now, would evaluate them anew for every subclass
 _METHODS = frozenset(name for name, value in vars(Event).items() if isinstance(value, FunctionType) and name[0] != "_")
 Event.filler = _LateFiller()  # type: ignore[assignment]

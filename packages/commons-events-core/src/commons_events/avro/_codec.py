@@ -136,6 +136,8 @@ def _reason(error: Exception) -> str:
         return "nested too deep"
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8: {error.reason} (byte {error.start} of the text)"
+    if isinstance(error, AttributeError) and error.name == "encode":
+        return f"a {type(error.obj).__qualname__}, where a str is needed"
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return f"{type(error).__name__}: {text}"[:500] if type(error) not in _OWN else text[:500]
 

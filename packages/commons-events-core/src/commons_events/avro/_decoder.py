@@ -13,6 +13,7 @@ from struct import Struct
 from typing import Any
 
 from commons_events.avro import _wire
+from commons_events.avro._any import read_any, read_any_map
 from commons_events.avro._defaults import default_bytes
 from commons_events.avro._encoder import Encoder
 from commons_events.avro._resolve import best_branch, describe, is_recursive, least_bytes, mismatch, pairs, same_schema
@@ -31,11 +32,13 @@ _FLOAT = Struct("<f")
 _NAMES = {
     name: getattr(_wire, name)
     for name in (
-        "NotAvroError", "date_of", "datetime_of", "decimal_of", "finite_decimal", "int_of", "read_any",
-        "read_any_map", "read_count", "read_datetime", "read_length", "read_long", "read_rest", "read_text", "time_of",
+        "NotAvroError", "date_of", "datetime_of", "decimal_of", "finite_decimal", "int_of", "read_count",
+        "read_datetime", "read_length", "read_long", "read_rest", "read_text", "time_of",
         "timedelta_of", "uuid_of",
     )
 } | {
+    "read_any": read_any,
+    "read_any_map": read_any_map,
     "BOOLEANS": Choices(_wire.BOOLEANS, "a boolean's byte, 0 or 1"),
     "Decimal": Decimal,
     "read_double": Struct("<d").unpack_from,

@@ -17,7 +17,8 @@ from commons_events.avro._schema import NO_DEFAULT, SchemaField, SchemaNode
 from commons_events.avro._shapes import EXTRA, NAME, Entry, Wrapped, enum_symbols
 from commons_events.errors import EventDefinitionError
 from commons_events.event import Event
-from commons_events.event._exact import MAX_DIGITS
+from commons_events.event._envelope import ENVELOPE
+from commons_events.event._values import MAX_DIGITS
 from commons_events.shapes import (
     Array,
     Enumeration,
@@ -79,6 +80,12 @@ _PLAIN: dict[str, Callable[[], SchemaNode]] = {
 }
 
 
+_SHARED: dict[str, SchemaNode] = {}
+"""By their kinds: types without parts or limits, which are the same in every schema."""
+_FIELDS: dict[str, tuple[Field, SchemaField]] = {}
+"""By their names: fields of the envelope, which are read once for nearly all events (see `shapes`)."""
+
+
 class _Deriver:
     def __init__(self, event_class: type[Event]) -> None:
         self._class = event_class
@@ -113,6 +120,15 @@ class _Deriver:
         return node
 
     def _field(self, item: Field, record: SchemaNode) -> SchemaField:
+        known = _FIELDS.get(item.name)
+        if known is not None and known[0] is item:
+            return known[1]
+        made = self._made_field(item, record)
+        if item.name in ENVELOPE:
+            _FIELDS[item.name] = item, made
+        return made
+
+    def _made_field(self, item: Field, record: SchemaNode) -> SchemaField:
         path = f"{record.short}.{item.name}"
         if NAME.fullmatch(item.name) is None:
             raise self._refuse(
@@ -173,7 +189,7 @@ class _Deriver:
         if shape.kind == "any":
             return any_node()
         if shape.kind == "int":
-            digits = shape.digits_past_64_bits
+            digits = shape.digits_past_64_bits if limits else None
             if digits is None:
                 return SchemaNode("long", shape=shape)
             return SchemaNode("bytes", logical="decimal", precision=digits, shape=Scalar("int", {"big": True}))
@@ -183,8 +199,13 @@ class _Deriver:
                 if precision > 0 and scale <= precision and not limits.get("allow_inf_nan"):
                     return SchemaNode("bytes", logical="decimal", precision=precision, scale=scale, shape=shape)
             return SchemaNode("string", shape=shape, properties={_KIND: "decimal"})
+        known = _SHARED.get(shape.kind)
+        if known is not None and known.shape is shape:
+            return known
         node = _PLAIN[shape.kind]()
         node.shape = shape
+        if not limits:
+            _SHARED[shape.kind] = node
         return node
 
     def _enum(self, cls: type[Enum]) -> SchemaNode:

@@ -8,6 +8,7 @@ from struct import Struct
 from typing import Any
 
 from commons_events.avro import _wire
+from commons_events.avro._any import to_any, to_any_map
 from commons_events.avro._defaults import TYPES, holds
 from commons_events.avro._schema import SchemaNode
 from commons_events.avro._shapes import EXTRA, Entry, Wrapped, enum_symbols, kind_of
@@ -22,6 +23,8 @@ _NAMES = {
     "BOOLEANS": Choices(_wire.BOOLEAN_BYTES, "a bool"),
     "double": Struct("<d").pack,
     "join": b"".join,
+    "to_any": to_any,
+    "to_any_map": to_any_map,
     **{name: getattr(_wire, name) for name in dir(_wire) if name.startswith("to_")},
 }
 
@@ -48,6 +51,13 @@ class Encoder:
             self._pending.pop()()
         self.encode: Callable[[Any], bytes] = self.source.function("encode")
         """The bytes of a value. Raises what `FAILURES` names."""
+
+    def _named(self, value: str, stem: str) -> tuple[str, str]:
+        """A name for the value of an expression, and what stands where that is first asked for."""
+        if value.isidentifier():
+            return value, value
+        name = self.source.new(stem)
+        return name, f"{name} := {value}"
 
     @staticmethod
     def _joined(parts: list[str]) -> str:
@@ -111,8 +121,8 @@ class Encoder:
                 digits = self.source.constant(_wire.to_whole(node.precision), "to_whole")
                 return [f"{digits}({value})"]
             case "int":
-                number = self.source.new("n")
-                return [f"SMALL.get({number} := {value}) or to_long({number})"]
+                number, stated = self._named(value, "n")
+                return [f"SMALL.get({stated}) or to_long({number})"]
             case "float":
                 return [f"double({value})"]
             case "decimal" if node.kind == "bytes":
@@ -159,12 +169,11 @@ class Encoder:
         """Of a nullable type an expression, else the call of a function."""
         if len(node.branches) == 2 and {"null"} < {branch.kind for branch in node.branches}:
             null = next(index for index, branch in enumerate(node.branches) if branch.kind == "null")
-            other, there = node.branches[1 - null], self.source.new("o")
+            other = node.branches[1 - null]
             if not isinstance(other.shape, Wrapped):
+                there, stated = self._named(value, "o")
                 parts = [repr(_wire.to_long(1 - null)), *self._parts(other, there)]
-                return (
-                    f"{_wire.to_long(null)!r} if ({there} := {value}) is None else {' + '.join(map(_grouped, parts))}"
-                )
+                return f"{_wire.to_long(null)!r} if ({stated}) is None else {' + '.join(map(_grouped, parts))}"
         return f"{self._writer(node)}({value})"
 
     def _union_function(self, node: SchemaNode) -> None:
@@ -197,19 +206,30 @@ class Encoder:
     # --- collections -----------------------------------------------------------------------------------------
 
     def _array(self, node: SchemaNode) -> None:
-        source = self.source
-        with source.at(f"{source.place}[]"):
-            if isinstance(node.item.shape, Entry):
-                key, value = (self._writer(field.type) for field in node.item.fields)
-                items = f"[{key}(k) + {value}(v) for k, v in value.items()]"
-            else:
-                items = f"map({self._writer(node.item)}, value)"
-            source.line(f"return join((LENGTHS[len(value)], *{items}, b'\\0')) if value else b'\\0'")
+        if isinstance(node.item.shape, Entry):
+            key, value = (field.type for field in node.item.fields)
+            self._items("k, v", "value.items()", lambda: [*self._parts(key, "k"), *self._parts(value, "v")])
+        else:
+            self._items("v", "value", lambda: self._parts(node.item, "v"))
 
     def _map(self, node: SchemaNode) -> None:
-        with self.source.at(f"{self.source.place}[]"):
-            items = f"[to_text(k) + {self._writer(node.item)}(v) for k, v in value.items()]"
-            self.source.line(f"return join((LENGTHS[len(value)], *{items}, b'\\0')) if value else b'\\0'")
+        key = SchemaNode("string", shape=Scalar("str"))
+        self._items("k, v", "value.items()", lambda: [*self._parts(key, "k"), *self._parts(node.item, "v")])
+
+    def _items(self, names: str, items: str, parts: Callable[[], list[str]]) -> None:
+        """Add lines that return a block of all items. A comprehension is quicker only where an item has one part."""
+        source = self.source
+        with source.at(f"{source.place}[]"):
+            each = parts()
+            source.line("if not value: return b'\\0'")
+            if len(each) == 1:
+                block = f"*[{each[0]} for {names} in {items}]"
+                source.line(f"return join((LENGTHS[len(value)], {block}, b'\\0'))")
+                return
+            source.line("parts = [LENGTHS[len(value)]]")
+            source.line(f"for {names} in {items}: parts += ({', '.join(each)})")
+            source.line("parts.append(b'\\0')")
+            source.line("return join(parts)")
 
     # --- records ---------------------------------------------------------------------------------------------
 

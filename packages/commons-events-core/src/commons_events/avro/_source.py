@@ -97,7 +97,7 @@ class Source:
         traceback = error.__traceback__
         while traceback is not None:
             frame = traceback.tb_frame
-            if frame.f_code.co_filename == self.filename:
+            if frame.f_code.co_filename == self.filename and frame.f_code.co_name != "<listcomp>":
                 path = _joined(path, self._places[traceback.tb_lineno - 1])
             if path or position is not None or frame.f_code.co_filename == self.filename:
                 found = frame.f_locals.get("pos")

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Context, Decimal
 from struct import Struct
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID, SafeUUID
 
-from commons_events.event._exact import MAX_DEPTH, MAX_DIGITS
+from commons_events.event._values import MAX_DIGITS
 
 MAX_ITEMS_WITHOUT_BYTES = 10_000
 """How many items that take no bytes (nulls, records without fields) all collections of one datum may have."""
@@ -54,39 +54,38 @@ class Lengths(dict[int, bytes]):
 
 
 LENGTHS = Lengths()
-SMALL_LONGS = {number: varint(2 * number) for number in range(1024)}
 BOOLEANS = {0: False, 1: True}
 BOOLEAN_BYTES = {False: b"\0", True: b"\1"}
 
 _PAIRS = tuple(bytes((low | 128, high | 128)) for high in range(128) for low in range(128))
 """Two digits with more behind them, by their value: an 8-byte number takes four look-ups."""
-_LAST_PAIRS = tuple(bytes((low | 128, high)) for high in range(128) for low in range(128))
+_ENDS = tuple(varint(number) for number in range(1 << 14))
+"""The last digit or two."""
 
 
 def to_long(number: int) -> bytes:
     """A ``long``: zig-zag, then a varint."""
-    if -_BIT_63 <= number < _BIT_63:
-        return varint(number << 1 ^ number >> 63)
+    zigzag = number << 1 ^ number >> 63  # of an int that is too large it is too large, too
+    if zigzag < _BIT_14:
+        return _ENDS[zigzag]
+    if zigzag < _BIT_28:
+        return _PAIRS[zigzag & 16383] + _ENDS[zigzag >> 14]
+    if zigzag < _BIT_42:
+        return _PAIRS[zigzag & 16383] + _PAIRS[zigzag >> 14 & 16383] + _ENDS[zigzag >> 28]
+    if zigzag < _BIT_56:
+        return (
+            _PAIRS[zigzag & 16383] + _PAIRS[zigzag >> 14 & 16383] + _PAIRS[zigzag >> 28 & 16383] + _ENDS[zigzag >> 42]
+        )
+    if zigzag < _BIT_64:
+        return varint(zigzag)
     raise NotAvroError(
         f"an int of {number.bit_length()} bits, and a long has 64. State wider limits (pydantic's ge and le) to have "
         "it as a decimal, or use Any or str"
     )
 
 
-def _long_of_8_bytes(number: int) -> bytes:
-    """A ``long`` that, zig-zagged, has 50 to 56 bits, as the microseconds of our times have; or any other."""
-    zigzag = number << 1 ^ number >> 63
-    if _BIT_49 <= zigzag < _BIT_56:
-        return (
-            _PAIRS[zigzag & 16383]
-            + _PAIRS[zigzag >> 14 & 16383]
-            + _PAIRS[zigzag >> 28 & 16383]
-            + _LAST_PAIRS[zigzag >> 42]
-        )
-    return varint(zigzag)
-
-
-_BIT_49, _BIT_56, _BIT_63, _BIT_64 = 1 << 49, 1 << 56, 1 << 63, 1 << 64
+_BIT_14, _BIT_28, _BIT_42, _BIT_56, BIT_63, _BIT_64 = 1 << 14, 1 << 28, 1 << 42, 1 << 56, 1 << 63, 1 << 64
+SMALL_LONGS = {number: to_long(number) for number in range(-256, 1024)}
 
 
 def read_rest(data: bytes, pos: int, first: int) -> tuple[int, int]:
@@ -142,6 +141,17 @@ def read_text(data: bytes, pos: int) -> tuple[str, int]:
     return data[pos : pos + length].decode(), pos + length
 
 
+def read_count(data: bytes, pos: int, least: int) -> tuple[int, int]:
+    """How many items the next block has, each of at least ``least`` bytes; 0 at the end."""
+    count, pos = read_long(data, pos)
+    if count < 0:
+        count = -count
+        _, pos = read_length(data, pos)
+    if count * least > len(data) - pos:
+        raise NotAvroError(f"{count:,} items where {max(len(data) - pos, 0):,} bytes are left")
+    return count, pos
+
+
 # --- logical types ---------------------------------------------------------------------------------------------
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -168,7 +178,7 @@ def micros_of(moment: datetime) -> int:
 
 def to_datetime(moment: datetime) -> bytes:
     """A ``timestamp-micros``."""
-    return _long_of_8_bytes(micros_of(moment))
+    return to_long(micros_of(moment))
 
 
 def datetime_of(micros: int) -> datetime:
@@ -311,149 +321,3 @@ def uuid_of(text: str) -> UUID:
     _set_int(value, int(digits, 16))
     _set_safe(value, _UNKNOWN)
     return value
-
-
-# --- Any -------------------------------------------------------------------------------------------------------
-
-_pack_double: Callable[[float], bytes] = Struct("<d").pack
-_unpack_double = Struct("<d").unpack_from
-_TEXT, _ITEMS = Lengths(b"\x08"), Lengths(b"\x0c")
-_ANY_CONSTANTS: dict[Any, bytes] = {None: b"\0", False: b"\2\0", True: b"\2\1"}
-_MOST_BYTES = len(signed(10**MAX_DIGITS))
-
-
-def to_any(value: Any) -> bytes:
-    """A ``commons_events.Value``: the branch of its union, then the value."""
-    kind = type(value)
-    if kind is str:
-        data: bytes = value.encode()
-        return _TEXT[len(data)] + data
-    if kind is int:
-        if -_BIT_63 <= value < _BIT_63:
-            return b"\4" + (SMALL_LONGS.get(value) or varint(value << 1 ^ value >> 63))
-        return b"\x0a" + to_bytes(signed(value))
-    if kind is float:
-        return b"\6" + _pack_double(value)
-    if value is None or kind is bool:
-        return _ANY_CONSTANTS[value]
-    if kind is dict:
-        return b"\x0e" + to_any_map(value)
-    if kind is list:
-        return _ITEMS[len(value)] + join(map(to_any, value)) + b"\0" if value else b"\x0c\0"
-    raise NotAvroError(f"a {kind.__qualname__}, which Any does not hold exactly")
-
-
-def to_any_map(values: dict[str, Any]) -> bytes:
-    """A map of ``commons_events.Value``."""
-    if not values:
-        return b"\0"
-    parts = [LENGTHS[len(values)]]
-    for key, value in values.items():
-        name = key.encode()
-        if type(value) is str:
-            data = value.encode()
-            parts += (LENGTHS[len(name)], name, _TEXT[len(data)], data)
-        else:
-            parts += (LENGTHS[len(name)], name, to_any(value))
-    parts.append(b"\0")
-    return join(parts)
-
-
-def read_any(data: bytes, pos: int, depth: int = 0) -> tuple[Any, int]:
-    """A ``commons_events.Value``."""
-    branch = data[pos]
-    pos += 1
-    if branch > 127:
-        branch, pos = read_rest(data, pos, branch)
-    if branch == 8:
-        length = data[pos]
-        if length & 129:
-            length, pos = read_length(data, pos)
-        else:
-            length >>= 1
-            pos += 1
-        end = pos + length
-        return data[pos:end].decode(), end
-    if branch == 4:
-        return read_long(data, pos)
-    if branch == 6:
-        return _unpack_double(data, pos)[0], pos + 8
-    if branch == 2:
-        return BOOLEANS[data[pos]], pos + 1
-    if branch == 0:
-        return None, pos
-    if branch == 14:
-        return read_any_map(data, pos, depth + 1)
-    if branch == 12:
-        return _read_any_list(data, pos, depth + 1)
-    if branch == 10:
-        length, pos = read_length(data, pos)
-        if length > _MOST_BYTES:
-            raise NotAvroError(f"an int of more than {MAX_DIGITS} digits")
-        return int_of(data[pos : pos + length], MAX_DIGITS), pos + length
-    raise NotAvroError(f"branch {branch >> 1 ^ -(branch & 1)} of a union of 8")
-
-
-def read_count(data: bytes, pos: int, least: int) -> tuple[int, int]:
-    """How many items the next block has, each of at least ``least`` bytes; 0 at the end."""
-    count, pos = read_long(data, pos)
-    if count < 0:
-        count = -count
-        _, pos = read_length(data, pos)
-    if count * least > len(data) - pos:
-        raise NotAvroError(f"{count:,} items where {max(len(data) - pos, 0):,} bytes are left")
-    return count, pos
-
-
-_TOO_DEEP = f"lists and dicts nested deeper than {MAX_DEPTH} levels"
-
-
-def read_any_map(data: bytes, pos: int, depth: int = 1) -> tuple[dict[str, Any], int]:
-    """A map of ``commons_events.Value``."""
-    if depth > MAX_DEPTH:
-        raise NotAvroError(_TOO_DEEP)
-    values: dict[str, Any] = {}
-    while True:
-        count = data[pos]
-        if count & 129:
-            count, pos = read_count(data, pos, 2)
-        else:
-            count >>= 1
-            pos += 1
-        if not count:
-            return values, pos
-        for _ in range(count):
-            length = data[pos]
-            if length & 129:
-                length, pos = read_length(data, pos)
-                end = pos + length
-            else:
-                pos += 1
-                end = pos + (length >> 1)
-            key = data[pos:end].decode()
-            branch = data[end]
-            if branch == 8 and not (length := data[end + 1]) & 129:  # a short text
-                end += 2
-                pos = end + (length >> 1)
-                values[key] = data[end:pos].decode()
-            elif branch == 4 and (number := data[end + 1]) < 128:  # a small int
-                values[key] = number >> 1 ^ -(number & 1)
-                pos = end + 2
-            elif branch == 2:
-                values[key] = BOOLEANS[data[end + 1]]
-                pos = end + 2
-            else:
-                values[key], pos = read_any(data, end, depth)
-
-
-def _read_any_list(data: bytes, pos: int, depth: int) -> tuple[list[Any], int]:
-    if depth > MAX_DEPTH:
-        raise NotAvroError(_TOO_DEEP)
-    values: list[Any] = []
-    while True:
-        count, pos = read_count(data, pos, 1)
-        if not count:
-            return values, pos
-        for _ in range(count):
-            value, pos = read_any(data, pos, depth)
-            values.append(value)

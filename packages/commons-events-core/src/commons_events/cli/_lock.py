@@ -33,7 +33,8 @@ def write_locks(modules: Sequence[str], *, check: bool) -> int:
     found: list[type[Event]] = []
     for name in modules:
         try:
-            imported = _import_all(name)
+            with locking.unsettled():
+                imported = _import_all(name)
         except EventDefinitionError as error:
             typer.echo(f"{name}: {error}", err=True)
             return _REFUSED

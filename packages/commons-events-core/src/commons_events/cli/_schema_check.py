@@ -83,7 +83,7 @@ def _load(name: str, import_path: Sequence[Path]) -> _Schema:
     if ":" in name and not path.exists() and path.suffix not in _SUFFIXES:
         return load_event_class(name, option="")
     text = _read(path)
-    return SchemaText(text, _imports(path, text, import_path) if path.suffix == ".proto" else {})
+    return SchemaText(text, _imports(path, text, import_path) if path.suffix == ".proto" else {}, str(path))
 
 
 def _read(path: Path) -> str:

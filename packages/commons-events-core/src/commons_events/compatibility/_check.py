@@ -109,7 +109,7 @@ def compatibility(
     if not mode.is_transitive:
         texts = texts[-1:]
     if not texts or not mode.directions:
-        _validate(compare, "the new schema", candidate)
+        _validate(compare, candidate.name or "the new schema", candidate)
     found: list[Violation] = []
     for place, text in reversed(texts):
         for direction in mode.directions:
@@ -117,8 +117,8 @@ def compatibility(
             try:
                 violations = compare(*pair)
             except InvalidSchemaError:
-                _validate(compare, "the new schema", candidate)
-                _validate(compare, f"the older schema {place}", text)
+                _validate(compare, candidate.name or "the new schema", candidate)
+                _validate(compare, text.name or f"the older schema {place}", text)
                 raise
             found += (replace(violation, older=place, direction=direction) for violation in violations)
     return Compatibility(mode, format_, tuple(found))

@@ -38,6 +38,8 @@ class SchemaText:
     imports: Mapping[str, str]
     """For Protobuf, by the names in its import statements, with those that they import in turn. For Avro, by any name,
     the schemas whose types it uses, each after those that it uses itself."""
+    name: str | None = None
+    """What errors call it, such as the name of its file; by default they say which argument it was."""
 
 
 def format_named(name: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from inspect import get_annotations
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
@@ -433,12 +433,17 @@ class Event(BaseModel):
             check_event_type(cls.event_type, f"{cls.__qualname__}.event_type")
         else:
             cls.event_type = cls.__name__
+            base = cls.__bases__[0]
+            if cls.__name__.startswith(f"{base.__name__}["):  # a generic event's: as that one is called, but for this
+                cls.event_type = f"{base.__dict__.get('event_type', '')}{cls.__name__.removeprefix(base.__name__)}"
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if not cls.__pydantic_generic_metadata__["origin"]:
             registry.register(cls, provisional=decorator_is_pending())
+        elif not cls.__pydantic_generic_metadata__["parameters"]:
+            registry.register_made(cls)
 
     @classmethod
     def __pydantic_on_complete__(cls) -> None:
@@ -447,10 +452,14 @@ class Event(BaseModel):
         check_envelope(cls)
         version = cls.__pydantic_fields__["version"]
         if "_schema_info" not in cls.__dict__:  # else this is a rebuild, and the decorator has spoken
-            if "version" not in get_annotations(cls):
-                version.default = "1.0.0"  # a version is not inherited
-            check_version(version.default, f"{cls.__qualname__}.version")
-            cls._schema_info = SchemaInfo(version=version.default, schema_type=cls._schema_info.schema_type)
+            if origin := cls.__pydantic_generic_metadata__["origin"]:
+                cls._schema_info = cast("type[Event]", origin)._schema_info
+                version.default = cls._schema_info.version
+            else:
+                if "version" not in get_annotations(cls):
+                    version.default = "1.0.0"  # a version is not inherited
+                check_version(version.default, f"{cls.__qualname__}.version")
+                cls._schema_info = SchemaInfo(version=version.default, schema_type=cls._schema_info.schema_type)
         cls._pydantic_schema = cls.__pydantic_core_schema__
         if decorator_is_pending():
             cls._set_late()  # the decorator will say what the class is
@@ -498,7 +507,7 @@ class Event(BaseModel):
             quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False)
             make = _first_of(quick.validate_json, make)
         cls._read_json = staticmethod(_json.reader(cls, make, _finisher(cls)))
-        cls._write_json = _json.writer(cls, cls.is_as_validated if scalars else None)
+        cls._write_json = _json.writer(cls)
         cls._names = accepted_names(cls)
 
     @classmethod
@@ -544,6 +553,9 @@ _set_life: Callable[[Event, str], None] = Event._life.__set__  # type: ignore[at
 _get_unread: Callable[[Event], tuple[str, bytes]] = Event._unread.__get__  # type: ignore[attr-defined]
 _set_unread: Callable[[Event, tuple[str, bytes]], None] = Event._unread.__set__  # type: ignore[attr-defined]
 type.__setattr__(Event, "metadata", MetadataField())
+_class_var: object = ClassVar
+for _name in [name for name, annotation in get_annotations(Event).items() if get_origin(annotation) is _class_var]:
+    del Event.__annotations__[_name]  # pydantic, which knows them now, would evaluate them anew for every subclass
 _METHODS = frozenset(name for name, value in vars(Event).items() if isinstance(value, FunctionType) and name[0] != "_")
 Event.filler = _LateFiller()  # type: ignore[assignment]
 

@@ -15,177 +15,45 @@ Members of a union that JSON cannot tell apart are refused here, and what would 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import typing
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, time, timedelta, timezone
 from enum import Enum
 from typing import Any, NoReturn, cast
 
-from pydantic_core import PydanticCustomError, TzInfo, core_schema
+from pydantic_core import core_schema
 
 from commons_events.errors import EventDefinitionError
+from commons_events.event._alike import alike, word
 from commons_events.event._defaults import has_function, sound_default
 from commons_events.event._readable import unreadable
 from commons_events.event._secrets import is_secret, unmasked
+from commons_events.event._values import (
+    aware,
+    decode_base64,
+    encode_base64,
+    exact_items,
+    exact_keys_and_values,
+    exact_sequence,
+    exact_value,
+    exact_values,
+    whole_minutes,
+)
 
-__all__ = ["INEXACT", "MAX_DEPTH", "MAX_DIGITS", "exact_part", "exact_schema", "exact_value", "unsealed"]
-
-MAX_DEPTH = 100
-"""Levels of lists and dicts inside ``Any``; JSON parsers stop at a few more."""
-MAX_DIGITS = 4300
-"""Digits of an int; Python itself reads no longer ones from text by default."""
+__all__ = ["INEXACT", "exact_part", "exact_schema", "unsealed"]
 
 Schema = dict[str, Any]
 _MARK = "commons_events"
 _SKIPPED = frozenset(
     {"metadata", "config", "default", "default_factory", "serialization", "cls", "function", "expected"}
 )
+_EXACT_ALREADY = frozenset({"bool", "date", "decimal", "int", "none", "str", "timedelta", "uuid"})
+_PLAIN_KEYS = frozenset(
+    {"type", "ge", "gt", "le", "lt", "max_length", "min_length", "pattern", "microseconds_precision", "max_digits",
+     "decimal_places"}
+)  # fmt: skip
 _CONTAINERS = (dict, list, tuple)
 """What can have a schema below it."""
-_WRAPPERS = frozenset({"function-after", "function-before", "function-wrap", "default", "nullable"})
-_INT_LIMIT = 10**MAX_DIGITS
-_CONSTANTS = frozenset({bool, float, type(None)})
-
-
-# --- values ----------------------------------------------------------------------------------------------------
-
-
-def exact_value(value: Any, path: str = "", depth: int = 0) -> Any:
-    """A copy of ``value``, which is None, bool, int, float, str, list, or dict with str keys, all the way down.
-
-    Raises:
-        PydanticCustomError: it is something else; the message says what and where.
-    """
-    kind = type(value)
-    if kind is str:
-        return value if value.isascii() else _encodable(value, path)
-    if kind is bool or value is None or kind is float:
-        return value
-    if kind is int:
-        if -_INT_LIMIT < value < _INT_LIMIT:
-            return value
-        raise _refusal(path, f"an int of more than {MAX_DIGITS} digits")
-    if depth >= MAX_DEPTH and kind in (list, dict):
-        raise _refusal(path[:40] + "…", f"nested deeper than {MAX_DEPTH} levels")
-    if kind is list:
-        return [exact_value(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
-    if kind is dict:
-        return {_exact_key(key, path): exact_value(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
-    raise _refusal(path, f"a {kind.__qualname__}")
-
-
-def exact_values(values: dict[Any, Any]) -> dict[Any, Any]:
-    """The same for a dict that pydantic has just made: only what needs a copy or a complaint costs more than a look."""
-    for key, value in values.items():
-        kind = type(value)
-        if kind is str:
-            if value.isascii():
-                continue
-        elif kind in _CONSTANTS or (kind is int and -_INT_LIMIT < value < _INT_LIMIT):
-            continue
-        values[key] = exact_value(value, f".{key}", 1)
-    return values
-
-
-def _exact_keys_and_values(values: dict[Any, Any]) -> dict[Any, Any]:
-    for key in values:
-        _exact_key(key, "")
-    return exact_values(values)
-
-
-def _exact_items(values: list[Any]) -> list[Any]:
-    return [exact_value(value, f"[{index}]", 1) for index, value in enumerate(values)]
-
-
-def _exact_sequence(values: Sequence[Any]) -> list[Any]:
-    if isinstance(values, str | bytes | bytearray):
-        raise _refusal("", f"a {type(values).__qualname__}")
-    return _exact_items(list(values))
-
-
-def _exact_key(key: object, path: str) -> str:
-    if type(key) is not str:
-        raise _refusal(path, f"a dict with the key {key!r}, which is not a str")
-    return key if key.isascii() else _encodable(key, path)
-
-
-def _encodable(text: str, path: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise _refusal(path, "a str with a lone surrogate, which UTF-8 cannot hold") from error
-    return text
-
-
-def _refusal(path: str, what: str) -> PydanticCustomError:
-    return PydanticCustomError(
-        "exact_value",
-        "Inside Any only None, bool, int, float, str, list and dict with str keys hold exactly; "
-        "{place} {what}. Give the field a type, or convert the value",
-        {"place": f"at {path.lstrip('.')} is" if path else "this is", "what": what},
-    )
-
-
-def aware(value: datetime) -> datetime:
-    """A datetime with a fixed offset: a naive one means UTC (reading it otherwise would depend on the machine).
-
-    A time zone with rules becomes the offset in force, since that is what bytes carry; an offset that is not whole
-    minutes, which RFC 3339 cannot write, becomes UTC.
-    """
-    zone = value.tzinfo
-    if zone is UTC or type(zone) is TzInfo:  # pydantic's own, which has whole minutes
-        return value
-    offset = value.utcoffset()
-    if offset is None:
-        return value.replace(tzinfo=UTC)
-    if not offset % _MINUTE:
-        return value if type(zone) is timezone else value.replace(tzinfo=timezone(offset), fold=0)
-    try:
-        return value.astimezone(UTC)
-    except OverflowError as error:
-        raise PydanticCustomError(
-            "datetime_offset", "{value} has an offset of seconds, and is out of range in UTC", {"value": str(value)}
-        ) from error
-
-
-def whole_minutes(value: time) -> time:
-    """A time whose offset, if it has one, RFC 3339 can write; a zone that has none without a date is no offset."""
-    if value.tzinfo is None or type(value.tzinfo) is TzInfo:
-        return value
-    offset = value.utcoffset()
-    if offset is None:
-        return value.replace(tzinfo=None)
-    if offset % _MINUTE:
-        raise PydanticCustomError(
-            "time_offset",
-            "{value} has an offset that is not whole minutes, which text cannot hold",
-            {"value": str(value)},
-        )
-    return value
-
-
-_MINUTE = timedelta(minutes=1)
-
-
-def _decode_base64(value: Any, text_of: Callable[[Any], str]) -> bytes:
-    if isinstance(value, bytes):  # a validator of the user's has read the text
-        return value
-    try:
-        return base64.b64decode(text_of(value), validate=True)
-    except binascii.Error as error:
-        raise PydanticCustomError(
-            "base64", "Bytes are base64 (RFC 4648, section 4) in JSON: {why}", {"why": str(error)}
-        ) from error
-
-
-def _encode_base64(value: bytes) -> str:
-    return base64.b64encode(value).decode()
-
-
-# --- the schema ------------------------------------------------------------------------------------------------
 
 
 def exact_schema(
@@ -250,6 +118,8 @@ class _Rewriter:
         """How many validators around this node may make what JSON has into something else."""
 
     def rewrite(self, node: Schema, path: str) -> Schema:
+        if node["type"] in _EXACT_ALREADY and node.keys() <= _PLAIN_KEYS:
+            return node
         mark = (node.get("metadata") or {}).get(_MARK)
         if mark == "event" and _model(node)["cls"] is not self._class:
             return _strict_where_made(node)
@@ -277,11 +147,15 @@ class _Rewriter:
         raise EventDefinitionError(f"{self._class.__qualname__}: field {path!r} {problem}. {advice}.")
 
     def children(self, node: Schema, path: str) -> Schema:
-        """The node with every schema below it rewritten."""
-        return {
-            key: self._below(value, path) if isinstance(value, _CONTAINERS) and key not in _SKIPPED else value
-            for key, value in node.items()
-        }
+        """The node with every schema below it rewritten: a copy, unless that leaves it as it is."""
+        copy = node
+        for key, value in node.items():
+            if isinstance(value, _CONTAINERS) and key not in _SKIPPED:
+                below = self._below(value, path)
+                if below is not value:
+                    copy = node.copy() if copy is node else copy
+                    copy[key] = below
+        return copy
 
     def _below(self, value: Any, path: str) -> Any:
         if isinstance(value, dict):
@@ -296,7 +170,7 @@ class _Rewriter:
 
     def _event(self, node: Schema, model: Schema) -> Schema:
         outer, self._config = self._config, model.get("config") or {}
-        sealed = self.children(node, "")
+        sealed = {**self.children(node, "")}
         self._config = outer
         fields = _fields(_model(sealed))
         envelope = {
@@ -328,14 +202,14 @@ class _Rewriter:
                 node = {**node, "keys_schema": {**keys, "allow_inf_nan": False}}
             return self.children(node, path)
         if _is_any(node.get("keys_schema")):
-            return _either(node, _after(_exact_keys_and_values, node))
+            return _either(node, _after(exact_keys_and_values, node))
         inner = {**node, "keys_schema": self.rewrite(node["keys_schema"], path)}
         return _either(inner, _after(exact_values, inner))
 
     def list(self, node: Schema, path: str) -> Schema:
         if not _is_any(node.get("items_schema")):
             return self.children(node, path)
-        return _either(node, _after(_exact_items, node))
+        return _either(node, _after(exact_items, node))
 
     def json_or_python(self, node: Schema, path: str) -> Schema:
         """``Sequence``, which is a list when it is read, so it is one when it is made.
@@ -349,7 +223,7 @@ class _Rewriter:
         if node["json_schema"]["type"] != "list":
             return exact
         if python["type"] == "is-instance":
-            exact["python_schema"] = _after(_exact_sequence, python)
+            exact["python_schema"] = _after(exact_sequence, python)
         elif python["type"] == "chain" and python["steps"][0].get("cls") in (Sequence, typing.Sequence):
             exact["python_schema"] = _after(list, exact["python_schema"])
         return exact
@@ -365,14 +239,14 @@ class _Rewriter:
         return _after(whole_minutes, node)
 
     def bytes(self, node: Schema, path: str) -> Schema:
-        text = core_schema.no_info_wrap_validator_function(_decode_base64, core_schema.str_schema())
+        text = core_schema.no_info_wrap_validator_function(decode_base64, core_schema.str_schema())
         plain = {key: value for key, value in node.items() if key != "ref"}
         return {
             **core_schema.json_or_python_schema(
                 core_schema.chain_schema([text, cast(core_schema.CoreSchema, plain)]),
                 cast(core_schema.CoreSchema, plain),
                 serialization=core_schema.plain_serializer_function_ser_schema(
-                    _encode_base64, return_schema=core_schema.str_schema(), when_used="json"
+                    encode_base64, return_schema=core_schema.str_schema(), when_used="json"
                 ),
                 metadata={_MARK: True, "pydantic_js_updates": {"type": "string", "contentEncoding": "base64"}},
             )
@@ -380,7 +254,7 @@ class _Rewriter:
 
     def model(self, node: Schema, path: str) -> Schema:
         """A model inside an event, which is as exact: NaN must not become null, and instances are looked through."""
-        exact = self._with_config(node, path)
+        exact = {**self._with_config(node, path)}
         config = {key: value for key, value in (node.get("config") or {}).items() if key not in INEXACT}
         exact["config"] = {**config, "ser_json_inf_nan": "constants"}
         exact["revalidate_instances"] = "always"
@@ -402,7 +276,13 @@ class _Rewriter:
                 "is excluded from the bytes, so that an event would not equal its own round trip",
                 "Make it a private attribute (pydantic's PrivateAttr), or leave exclude out",
             )
-        return self.children(node, path)
+        if path not in _ENVELOPE_NAMES or self._converted or node["schema"].get("default") is not None:
+            return self.children(node, path)
+        known = _ENVELOPE_FIELDS.get(path)
+        if known is None or known[0] != node:
+            known = node, self.children(node, path)
+            _ENVELOPE_FIELDS.setdefault(path, known)
+        return known[1]
 
     def converter(self, node: Schema, path: str) -> Schema:
         """A validator that may make what JSON has into what the type below it takes."""
@@ -419,7 +299,7 @@ class _Rewriter:
         if not self._converted:
             self._refuse(
                 path,
-                f"is any {_word(node)}, which cannot be read from bytes",
+                f"is any {word(node)}, which cannot be read from bytes",
                 "Use a type that pydantic knows, or give it a validator and a serializer (BeforeValidator and "
                 "PlainSerializer)",
             )
@@ -427,7 +307,7 @@ class _Rewriter:
 
     def default(self, node: Schema, path: str) -> Schema:
         """Values that come from a default are as exact as others: they are validated where that could change them."""
-        exact = self.children(node, path)
+        exact = {**self.children(node, path)}
         changed = exact["schema"] != node["schema"] or node["schema"]["type"] == "definition-ref"
         if has_function(node["schema"]):
             exact["validate_default"] = True
@@ -452,10 +332,10 @@ class _Rewriter:
             choices = [choice[0] if isinstance(choice, tuple) else choice for choice in node["choices"]]
             for index, one in enumerate(choices):
                 for other in choices[index + 1 :]:
-                    if _alike(one, other):
+                    if alike(one, other):
                         raise EventDefinitionError(
-                            f"{self._class.__qualname__}: field {path!r} is a union of {_word(one)} and "
-                            f"{_word(other)}, which look alike in JSON, so that reading would have to guess. Give the "
+                            f"{self._class.__qualname__}: field {path!r} is a union of {word(one)} and "
+                            f"{word(other)}, which look alike in JSON, so that reading would have to guess. Give the "
                             "union a discriminator (pydantic's Field(discriminator=…)), or use one of the types."
                         )
         return self.children(node, path)
@@ -481,6 +361,9 @@ _REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
     "chain": _Rewriter.converter,
     "is-instance": _Rewriter.instance,
 }
+_ENVELOPE_NAMES = frozenset({"event_id", "source", "timestamp", "correlation_id", "causation_id", "metadata"})
+_ENVELOPE_FIELDS: dict[str, tuple[Schema, Schema]] = {}
+"""By their names: fields that nearly all events have alike, as pydantic made them, and made exact."""
 _CHECKED_ANYHOW = frozenset({"enum", "function-after"})
 """Types whose serializer is pydantic's own."""
 INEXACT = frozenset({"ser_json_temporal", "ser_json_timedelta"})
@@ -580,71 +463,3 @@ def _either(json: Schema, python: Schema) -> Schema:
             metadata={_MARK: True, **(json.get("metadata") or {})},
         ),
     )
-
-
-# --- unions ----------------------------------------------------------------------------------------------------
-
-_TEXT = frozenset(
-    {"datetime", "date", "time", "timedelta", "uuid", "decimal", "bytes", "url", "multi-host-url", "complex"}
-)
-_ARRAYS = frozenset({"list", "set", "frozenset", "tuple", "generator"})
-_OBJECTS = frozenset({"dict", "model", "typed-dict", "dataclass", "model-fields", "dataclass-args"})
-
-
-def _alike(one: Schema, other: Schema) -> bool:
-    """Whether some value of one may be read as the other from JSON, and not be equal then."""
-    one, other = _bare(one), _bare(other)
-    kinds = {_kind(one), _kind(other)}
-    if len(kinds) > 1:
-        return "any" in kinds and kinds != {"any", "null"}
-    kind = kinds.pop()
-    if kind == "text":
-        return not (_plain_text(one) and _plain_text(other))
-    if kind == "array":
-        if one["type"] != other["type"] or one["type"] == "tuple":
-            return True
-        return _alike(one.get("items_schema") or {"type": "any"}, other.get("items_schema") or {"type": "any"})
-    if kind == "object":
-        if one["type"] == other["type"] == "dict":
-            return _alike(one.get("values_schema") or {"type": "any"}, other.get("values_schema") or {"type": "any"})
-        return True
-    return kind in ("union", "unknown") or "enum" in (one["type"], other["type"])
-
-
-def _bare(node: Schema) -> Schema:
-    while node["type"] in _WRAPPERS and "schema" in node:
-        node = node["schema"]
-    if node["type"] == "json-or-python":
-        return _bare(node["json_schema"])
-    return node
-
-
-def _kind(node: Schema) -> str:
-    type_ = node["type"]
-    if type_ in ("str", *_TEXT):
-        return "text"
-    if type_ in ("literal", "enum"):
-        values = node["expected"] if type_ == "literal" else [member.value for member in node["members"]]
-        types = {type(value) for value in values}
-        return _VALUE_KINDS.get(types.pop(), "unknown") if len(types) == 1 else "unknown"
-    if type_ in _ARRAYS:
-        return "array"
-    if type_ in _OBJECTS or type_ == "definition-ref":
-        return "object"
-    if type_ in ("union", "tagged-union"):
-        return "union"
-    return {"int": "int", "float": "float", "bool": "bool", "none": "null", "any": "any"}.get(type_, "unknown")
-
-
-_VALUE_KINDS: dict[type, str] = {str: "text", int: "int", bool: "bool", float: "float", type(None): "null"}
-
-
-def _plain_text(node: Schema) -> bool:
-    """Whether a value is just the str that JSON holds."""
-    return node["type"] == "str" or (node["type"] == "literal" and all(type(v) is str for v in node["expected"]))
-
-
-def _word(node: Schema) -> str:
-    node = _bare(node)
-    name = getattr(node.get("cls"), "__qualname__", None)
-    return str(name or node["type"])

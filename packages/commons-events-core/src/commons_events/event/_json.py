@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import (
+    PydanticCustomError,
+    PydanticSerializationError,
+    SchemaSerializer,
+    core_schema,
+    from_json,
+    to_json,
+)
 
 from commons_events.errors import DeserializationError, SerializationError, UnknownEventTypeError
-from commons_events.event._exact import MAX_DIGITS
+from commons_events.event._contents import contents_check
 from commons_events.event._reading import read_other
 from commons_events.event._registry import registry
 from commons_events.event._secrets import IN_BYTES
+from commons_events.event._values import MAX_DIGITS
 
 if TYPE_CHECKING:
     from commons_events.event._event import Event
@@ -32,24 +41,24 @@ _TOO_MANY_DIGITS = b"0" * (MAX_DIGITS + 1)
 # --- writing ---------------------------------------------------------------------------------------------------
 
 
-def writer(event_class: type[E], is_sound: Callable[[E], bool] | None) -> Callable[[E], bytes]:
-    """What writes this class's events as JSON; made once a class, as `reader` is.
-
-    Args:
-        event_class: the class.
-        is_sound: whether no value of an event can have become another one since it was validated; None for never.
-    """
+def writer(event_class: type[E]) -> Callable[[E], bytes]:
+    """What writes this class's events as JSON; made once a class, as `reader` is."""
     to_json = event_class.__pydantic_serializer__.to_json
     checked = partial(to_json, warnings="error")
     if event_class._holds_secret:  # a context costs time
-        checked = partial(checked, context=IN_BYTES)
+        to_json, checked = partial(to_json, context=IN_BYTES), partial(checked, context=IN_BYTES)
+    check_contents = contents_check(event_class._pydantic_schema, event_class)
+    namespace = _quiet_namespace()
+    if not _warnings_are_noticed():
+        namespace[_NOTICE] = {}
 
     def write(event: E) -> bytes:
         try:
-            # a list may have been changed since, or model_construct given anything; asking costs a third more
-            sound = is_sound is not None and is_sound(event)
-            data = to_json(event) if sound else checked(event)
-        except PydanticSerializationError as error:
+            data = checked(event) if _NOTICE in namespace else to_json(event)
+            if _NOTICE in namespace:
+                data = checked(event)  # a list may have been changed since, or model_construct given anything
+            check_contents(event.__dict__)
+        except (PydanticSerializationError, PydanticCustomError) as error:
             raise SerializationError(f"{_name(event)} cannot be written as JSON: {error}.") from error
         if (_N in data or _I in data) and (b"NaN" in data or b"Infinity" in data):
             _refuse_non_finite(event, data)
@@ -57,7 +66,40 @@ def writer(event_class: type[E], is_sound: Callable[[E], bool] | None) -> Callab
             _refuse_long_ints(event, data)
         return data
 
-    return write
+    return cast(Callable[[E], bytes], FunctionType(write.__code__, namespace, closure=write.__closure__))
+
+
+_NOTICE = "__warningregistry__"
+
+
+def _quiet_namespace() -> dict[str, Any]:
+    """The globals of a function of ours, for a function that notices pydantic's warnings.
+
+    To let pydantic raise for a value that is not of its field's type costs half as much as writing; to let it warn
+    costs nothing. A warning looks for the registry in its caller's globals, and puts one there if need be: that is
+    how it is noticed, in whatever thread. Where the name of the module is None, nobody else hears of it.
+    """
+    namespace = {**globals(), "__name__": None}
+    namespace.pop(_NOTICE, None)
+    return namespace
+
+
+@cache
+def _warnings_are_noticed() -> bool:
+    """Whether this interpreter and this pydantic work as `_quiet_namespace` says."""
+    namespace, write = _quiet_namespace(), SchemaSerializer(core_schema.str_schema()).to_json
+
+    def probe(value: Any) -> bytes:
+        return write(value)
+
+    quiet = FunctionType(probe.__code__, namespace, closure=probe.__closure__)
+    try:
+        quiet("text")
+        before = _NOTICE in namespace
+        quiet(1)
+    except UserWarning:
+        return False
+    return not before and _NOTICE in namespace
 
 
 def _refuse_non_finite(event: Event, data: bytes) -> None:

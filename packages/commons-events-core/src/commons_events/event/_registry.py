@@ -24,6 +24,8 @@ class EventRegistry:
         self._classes: dict[tuple[str, str], type[Event]] = {}
         self._contested: dict[tuple[str, str], type[Event]] = {}
         """Classes that want a place which another one has, and whose decorator may yet give them their own."""
+        self._alike: dict[tuple[str, str], type[Event]] = {}
+        """Of generic events, those whose types are called as another one's."""
         self._lock = RLock()
         self.migrations = Migrations(self)
         """From one version of an event to another."""
@@ -53,6 +55,20 @@ class EventRegistry:
                 self._contested[key] = event_class
             else:
                 raise _clash(event_class, present)
+
+    def register_made(self, event_class: type[Event]) -> None:
+        """Let a generic event with its types, ``Changed[int]``, stand for its type and version, as far as it is alone.
+
+        Its type has the names of classes in it, and two may be called alike: then neither is found by it.
+        """
+        key = (event_class.event_type, event_class.schema_info().version)
+        with self._lock:
+            self.changed()
+            present = self._classes.get(key)
+            if present is None or _arguments(present) == _arguments(event_class):
+                self._classes[key] = event_class
+            else:
+                self._alike[key] = event_class
 
     def refuse_contested(self) -> None:
         """Raise `DuplicateEventTypeError` where a provisional clash has turned out to be one."""
@@ -107,6 +123,11 @@ class EventRegistry:
         if version is not None:
             exact = self._classes.get((event_type, version))
             if exact is not None:
+                if self._alike and (other := self._alike.get((event_type, version))):
+                    raise UnknownEventTypeError(
+                        f"Several classes are called {event_type!r} (such as {_name(exact)} and {_name(other)}, of "
+                        "other classes with the same name). Make a subclass of each, with an event_type."
+                    )
                 return exact
         with self._lock:
             versions = {known: cls for (type_, known), cls in self._classes.items() if type_ == event_type}
@@ -146,7 +167,7 @@ class EventRegistry:
         finally:
             with self._lock:
                 self.changed()
-                self._classes, self._contested = before, {}
+                self._classes, self._contested, self._alike = before, {}, {}
                 take_back_migrations()
 
 
@@ -156,6 +177,13 @@ def _clash(event_class: type[Event], present: type[Event]) -> DuplicateEventType
         f"{event_class.schema_info().version!r}, which {_name(present)} has already. Give one of them another type "
         "(event_type = …, or @EventSchema(name=…)) or another version (@EventSchema(version=…))."
     )
+
+
+def _arguments(event_class: type[Event]) -> tuple[object, ...]:
+    """What a generic event was made of: a class that a reload has made anew is the same."""
+    made = event_class.__pydantic_generic_metadata__
+    arguments = tuple((getattr(a, "__module__", ""), getattr(a, "__qualname__", repr(a))) for a in made["args"])
+    return (*_identity(event_class), *arguments)
 
 
 def _identity(event_class: type[Event]) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from pydantic_core import PydanticSerializationError, SchemaSerializer, core_schema
 
-from commons_events.event._exact import aware, exact_values, whole_minutes
+from commons_events.event._values import aware, exact_values, whole_minutes
 
 __all__ = ["aware_times", "holds_scalars", "is_plain", "is_repeatable"]
 

@@ -90,6 +90,8 @@ class ClassCodec:
             reason = "it is nested too deeply"
         else:
             reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, AttributeError) and error.name == "encode":
+                reason = f"a {type(error.obj).__qualname__}, where a str is needed"
         return WireError(reason, place) if place else WireError(reason)
 
     def check(self, index: int, data: bytes) -> None:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from commons_events.event import Event
-from commons_events.event._exact import MAX_DEPTH
+from commons_events.event._values import MAX_DEPTH
 from commons_events.protobuf._numbers import BLANK, ENVELOPE_NUMBERS, EXTRA
 from commons_events.protobuf._plan import Enum, Message, Slot, blankable
 from commons_events.protobuf._scalars import (

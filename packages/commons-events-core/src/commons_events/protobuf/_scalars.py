@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from commons_events.event._exact import MAX_DIGITS
+from commons_events.event._values import MAX_DIGITS
 from commons_events.protobuf._wire import WireError
 from commons_events.shapes import Scalar
 

@@ -16,7 +16,7 @@ from commons_events.errors import (
 from commons_events.event import Event, read_other, registry
 from commons_events.log import logger
 from commons_events.plugins import SERIALIZERS, install_hint
-from commons_events.protobuf._agreement import disagreement
+from commons_events.protobuf._agreement import advice, check_versions, disagreement
 from commons_events.protobuf._identity import identify
 from commons_events.protobuf._plan import plan_of
 from commons_events.protobuf._wire import WireError
@@ -107,9 +107,7 @@ class ProtobufSerializer(Serializer):
             if problem is not None:
                 raise DeserializationError(
                     f"{event_class.__qualname__} {codec.event_type!r} {codec.version} cannot be read from what "
-                    f"{writer.__qualname__} {version} wrote as Protobuf: {problem}. Write the lock file with "
-                    f"`commons-events schema lock {event_class.__module__}`, or state FieldNumber(…); where the field "
-                    "was renamed, give it its old name as an alias."
+                    f"{writer.__qualname__} {version} wrote as Protobuf: {problem}. {advice(event_class)}"
                 )
         codec.agrees.add(writer)
 
@@ -165,8 +163,12 @@ class ProtobufSerializer(Serializer):
         return identify(data)
 
     def check(self, event_class: type[Event]) -> None:
-        """Raise `EventDefinitionError` where Protobuf cannot hold a field of the class, or its numbers clash."""
-        plan_of(event_class)
+        """Raise `EventDefinitionError` where Protobuf cannot hold a field of the class, or its numbers clash.
+
+        They may clash with one another, with the lock file, or with those of another version that is registered, since
+        versions within a major one are read by the numbers alone.
+        """
+        check_versions(plan_of(event_class))
 
     def leaving(self, event_class: type[Event]) -> None:
         """Warn, once a class, where numbers come from the order of the fields alone: others will read by them."""

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 from typing import Any
 
-from commons_events.event._exact import MAX_DEPTH, MAX_DIGITS
+from commons_events.event._values import MAX_DEPTH, MAX_DIGITS
 from commons_events.protobuf._wire import LENGTHS, WireError, long_varint, spans, varint
 
 __all__ = ["read_member", "read_members", "read_value", "write_member", "write_members", "write_value"]

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from commons_events.event import Event
+from commons_events.protobuf._agreement import unsettled
 from commons_events.protobuf._lock import LOCK_NAME, lock_path, parse, render
 from commons_events.protobuf._locking import updated
 
-__all__ = ["LOCK_NAME", "updated_files"]
+__all__ = ["LOCK_NAME", "unsettled", "updated_files"]
 
 
 def updated_files(event_classes: Iterable[type[Event]]) -> dict[Path, str]:

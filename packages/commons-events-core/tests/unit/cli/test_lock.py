@@ -102,3 +102,17 @@ def test_modules_that_cannot_be_used(cli: Cli, tmp_path: Path) -> None:
         assert done.returncode == 2
         assert reason in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_versions_whose_numbers_clash_are_locked_so_that_they_do_not(
+    cli: Cli, python: Python, tmp_path: Path, orders: Path
+) -> None:
+    next_version = (
+        CHANGED.partition("\n\n")[2].replace('placed"', 'placed", version="1.1.0"').replace("Placed(", "Placed2(")
+    )
+    orders.write_text(ORDERS + "\n" + next_version, "utf-8")
+    with pytest.raises(AssertionError, match=r"EventDefinitionError: OrderPlaced2 .*schema lock shop\.events\.orders"):
+        python(NUMBERS, paths=(tmp_path,))
+    assert cli("schema", "lock", "shop").returncode == 0
+    assert locked(tmp_path) == {"fields": {"note": 2, "order_id": 1, "priority": 3}}
+    assert python(NUMBERS, paths=(tmp_path,)) == "{'order_id': 1, 'note': 2}\n"

@@ -12,9 +12,10 @@ from pydantic import BaseModel, Field
 
 from commons_events import Event, EventSchema
 from commons_events.compatibility import compatibility
-from commons_events.errors import DeserializationError, UnknownEventTypeError
+from commons_events.errors import DeserializationError, EventDefinitionError, UnknownEventTypeError
 from commons_events.event import migration, registry
 from commons_events.protobuf import FieldNumber, ProtobufSerializer, message_class
+from commons_events.protobuf.locking import unsettled
 
 codec = ProtobufSerializer()
 
@@ -68,34 +69,62 @@ def test_what_an_older_writer_did_not_know_is_the_default() -> None:
     assert codec.decode(codec.encode(Old(name="n")), New).added == ["by default"]
 
 
-def test_a_number_that_another_version_has_for_something_else_is_no_field_of_this_one() -> None:
+def clashing() -> dict[str, type[Event]]:
     @EventSchema("reordered", version="1.0.0", schema_type="protobuf")
     class First(Event):
         kept: str
         gone: str = "g"
 
-    @EventSchema("reordered", version="1.1.0", schema_type="protobuf")
-    class Second(Event):
+    with unsettled():
+
+        @EventSchema("reordered", version="1.1.0", schema_type="protobuf")
+        class Second(Event):
+            kept: str
+            new: list[str] = ["n"]
+
+        @EventSchema("reordered", version="1.2.0", schema_type="protobuf")
+        class Third(Event):
+            first: int = 0
+            kept: Annotated[str, FieldNumber(7)]
+
+    return {cls.__name__: cls for cls in (First, Second, Third)}
+
+
+def test_a_number_that_another_version_has_for_something_else_is_no_field_of_this_one() -> None:
+    classes = clashing()
+    data = classes["First"](kept="k").serialize()
+    with pytest.raises(DeserializationError, match=r"the number 2 of Reordered is 'gone' there, and 'new' here.*lock"):
+        classes["Second"].deserialize(data)
+    with pytest.raises(DeserializationError, match=r"'kept' of Reordered has the number 1 there, and 7 here|is 'kept'"):
+        classes["Third"].deserialize(data)
+    assert Event.deserialize(data) == classes["First"].deserialize(data)
+
+
+def test_a_clash_with_another_version_is_an_error_when_the_class_is_created() -> None:
+    @EventSchema("reordered", version="1.0.0", schema_type="protobuf")
+    class First(Event):
         kept: str
-        new: list[str] = ["n"]
+        gone: str = "g"
+
+    with pytest.raises(
+        EventDefinitionError, match=r"Second 'reordered' 1\.1\.0 could .*First 1\.0\.0 .*the number 2 .*lock"
+    ):
+
+        @EventSchema("reordered", version="1.1.0", schema_type="protobuf")
+        class Second(Event):
+            kept: str
+            new: list[str] = ["n"]
 
     @EventSchema("reordered", version="1.2.0", schema_type="protobuf")
     class Third(Event):
-        first: int = 0
-        kept: Annotated[str, FieldNumber(7)]
-
-    @EventSchema("reordered", version="1.3.0", schema_type="protobuf")
-    class Fourth(Event):
         called: Annotated[str, FieldNumber(1)] = Field(alias="kept")
         gone: Annotated[str, FieldNumber(2)] = "g"
 
-    data = First(kept="k").serialize()
-    with pytest.raises(DeserializationError, match=r"the number 2 of Reordered is 'gone' there, and 'new' here.*lock"):
-        Second.deserialize(data)
-    with pytest.raises(DeserializationError, match=r"'kept' of Reordered has the number 1 there, and 7 here|is 'kept'"):
-        Third.deserialize(data)
-    assert Fourth.deserialize(data).called == "k"
-    assert Event.deserialize(data) == First.deserialize(data)
+    @EventSchema("reordered", version="2.0.0", schema_type="protobuf")
+    class Another(Event):  # another major version has numbers of its own
+        other: int
+
+    assert Third.deserialize(First(kept="k").serialize()).called == "k"
 
 
 def test_none_and_empty_are_not_the_default() -> None:

@@ -1,208 +1,39 @@
-"""What an event class is made of: its fields' types as a small tree, for formats that have types of their own.
-
-The tree is read off pydantic's core schema, so aliases, generics, forward references and ``Annotated`` are as pydantic
-understood them. A format walks it once a class, and makes its schema and its codec from it.
-"""
+"""A shape from pydantic's core schema."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 from inspect import cleandoc
 from typing import Any, Literal, cast, get_origin
 
-from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError
+from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, SchemaSerializer, SchemaValidator, core_schema
 
-from commons_events.errors import DeserializationError, EventDefinitionError
-from commons_events.event import Event, describe
+from commons_events.errors import EventDefinitionError
+from commons_events.event import Event
 from commons_events.event._defaults import has_function, sound_default
-from commons_events.event._exact import MAX_DIGITS, exact_part
+from commons_events.event._envelope import ENVELOPE
+from commons_events.event._exact import exact_part
 from commons_events.event._secrets import IN_BYTES, holds_secret
+from commons_events.shapes._shape import (
+    NO_DEFAULT,
+    Array,
+    Enumeration,
+    Field,
+    FieldNumber,
+    Kind,
+    Literals,
+    Map,
+    Other,
+    Record,
+    Scalar,
+    Shape,
+    Tuple,
+    Union,
+)
 
-__all__ = [
-    "NO_DEFAULT",
-    "Array",
-    "Enumeration",
-    "Field",
-    "FieldNumber",
-    "Kind",
-    "Literals",
-    "Map",
-    "Other",
-    "Record",
-    "Scalar",
-    "Shape",
-    "Tuple",
-    "Union",
-    "shape_of",
-]
-
-Kind = Literal[
-    "any", "bool", "bytes", "date", "datetime", "decimal", "float", "int", "null", "str", "time", "timedelta", "uuid"
-]
-"""What a `Scalar` is. ``any`` is a value of None, bool, int, float, str, list and dict with str keys, nested."""
-
-NO_DEFAULT: Any = object()
-"""Stands for "this field has no default that a schema can state"."""
-
-
-@dataclass(frozen=True, slots=True)
-class FieldNumber:
-    """The number of a field in Protobuf: ``user_id: Annotated[str, FieldNumber(3)]``."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scalar:
-    """A value without parts. ``limits`` are pydantic's constraints by their names: ``ge``, ``max_digits`` …"""
-
-    kind: Kind
-    limits: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def digits_past_64_bits(self) -> int | None:
-        """The digits of an int whose stated limits go past 64 bits, with its sign; None of all else."""
-        if self.kind != "int":
-            return None
-        low, high = self.limits.get("ge"), self.limits.get("le")
-        if low is None and "gt" in self.limits:
-            low = self.limits["gt"] + 1
-        if high is None and "lt" in self.limits:
-            high = self.limits["lt"] - 1
-        stated = [int(limit) for limit in (low, high) if limit is not None]
-        if all(-(2**63) <= limit < 2**63 for limit in stated):
-            return None
-        return max(len(str(abs(limit))) for limit in stated) if len(stated) == 2 else MAX_DIGITS
-
-
-@dataclass(frozen=True, slots=True)
-class Enumeration:
-    """A member of an `enum.Enum`, which JSON holds by its value."""
-
-    cls: type[Enum]
-
-
-@dataclass(frozen=True, slots=True)
-class Literals:
-    """One of some constants."""
-
-    values: tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Array:
-    """Any number of items, in a ``container``: list, set, frozenset or tuple."""
-
-    item: Shape
-    container: type[Any] = list
-
-
-@dataclass(frozen=True, slots=True)
-class Tuple:
-    """A tuple with a type for each place."""
-
-    items: tuple[Shape, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Map:
-    """A dict."""
-
-    key: Shape
-    value: Shape
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """One of several types. A nullable type has ``Scalar("null")`` as its first member."""
-
-    members: tuple[Shape, ...]
-    discriminator: str | None = None
-    """The name of the field that tells records apart, where the class states one."""
-
-    @property
-    def optional(self) -> Shape | None:
-        """The other member where this is just a nullable type, else None."""
-        return self.members[1] if len(self.members) == 2 and self.members[0] == Scalar("null") else None
-
-
-@dataclass(frozen=True, slots=True)
-class Other:
-    """A type that has no shape here (a URL, an IP address, a named tuple …): it is carried as its JSON text."""
-
-    name: str
-    to_json: Callable[[Any], bytes]
-    from_json: Callable[[bytes], Any]
-    """Both raise a ValueError: pydantic's ValidationError, or its serializer's error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of a `Record`."""
-
-    name: str
-    shape: Shape
-    required: bool = True
-    default: Any = NO_DEFAULT
-    """The default as a value of the field's type, or `NO_DEFAULT`. Not to be changed."""
-    doc: str | None = None
-    aliases: tuple[str, ...] = ()
-    """Other names that readers take it by: what it was called before."""
-    number: int | None = None
-    """See `FieldNumber`."""
-    checked: bool = False
-    """Whether the class has constraints or validators here, beyond what the shape says."""
-
-
-@dataclass(eq=False, slots=True)
-class Record:
-    """A class with fields: an event, a model, a dataclass or a typed dict. Compared by identity, since it may recur."""
-
-    name: str
-    cls: type[Any]
-    kind: Literal["event", "model", "dataclass", "typed-dict"]
-    fields: tuple[Field, ...] = ()
-    doc: str | None = None
-    checked: bool = False
-    """Whether making one takes pydantic: it has constraints, validators, private attributes or the like."""
-    keeps_extra: bool = False
-    """Whether fields that the class does not know are kept (``extra="allow"``)."""
-
-    def values(self) -> Callable[[Any], Mapping[str, Any]]:
-        """A function from an instance to its fields' values by name."""
-        if self.kind == "typed-dict":
-            return _itself
-        if self.kind == "dataclass" and not self.cls.__dictoffset__:  # it has slots alone
-            names = tuple(f.name for f in self.fields)
-            return lambda instance: {name: getattr(instance, name) for name in names}
-        return vars
-
-    def maker(self) -> Callable[..., Any]:
-        """A function from fields' values, complete and of the right types, to an instance; it keeps the dict.
-
-        Where the class ``keeps_extra``, a second dict may hold what it does not know. The function validates only
-        what is ``checked``; an event's ``__post_init__`` runs in any case.
-
-        The function raises DeserializationError: the class refuses the values; the cause is chained.
-        """
-        if self.kind == "event":
-            return _event_maker(self)
-        if self.kind == "typed-dict" and not self.checked:
-            return _itself
-        if self.kind == "model" and not self.checked:
-            return _model_maker(self.cls)
-        return _checked_maker(self)
-
-    def completer(self) -> Callable[[dict[str, Any]], Any]:
-        """As `maker`, for values of which some are missing: the class's own defaults stand in, or it refuses."""
-        return _event_completer(self) if self.kind == "event" else _checked_maker(self)
-
-
-Shape = Scalar | Enumeration | Literals | Array | Tuple | Map | Union | Record | Other
+__all__ = ["shape_of"]
 
 
 def shape_of(event_class: type[Event]) -> Record:
@@ -215,86 +46,6 @@ def shape_of(event_class: type[Event]) -> Record:
         event_class.complete()
     return _Reader(event_class).read()
 
-
-# --- instances -------------------------------------------------------------------------------------------------
-
-
-def _itself(values: Any) -> Any:
-    return values
-
-
-_set_fields: Callable[[Any, set[str]], None] = BaseModel.__pydantic_fields_set__.__set__  # type: ignore[attr-defined]
-_set_extra: Callable[[Any, Any], None] = BaseModel.__pydantic_extra__.__set__  # type: ignore[union-attr]
-_set_private: Callable[[Any, Any], None] = BaseModel.__pydantic_private__.__set__  # type: ignore[union-attr]
-_set_dict = object.__setattr__
-
-
-def _model_maker(cls: type[BaseModel]) -> Callable[..., Any]:
-    new = cls.__new__
-
-    def make(values: dict[str, Any]) -> Any:
-        instance = new(cls)
-        _set_dict(instance, "__dict__", values)
-        _set_fields(instance, set(values))
-        _set_extra(instance, None)
-        _set_private(instance, None)
-        return instance
-
-    return make
-
-
-def _event_maker(record: Record) -> Callable[..., Any]:
-    if record.checked:
-        return _event_completer(record)
-    cls: type[Event] = record.cls
-    new = cls.__new__
-    names = {f.name for f in record.fields}
-
-    def make(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
-        event = new(cls).being_made()
-        _set_dict(event, "__dict__", values)
-        _set_fields(event, {*values, *extra} if extra else names.copy())
-        _set_extra(event, (extra or {}) if record.keeps_extra else None)
-        _set_private(event, None)
-        return event.finished()
-
-    return make
-
-
-def _event_completer(record: Record) -> Callable[..., Any]:
-    cls: type[Event] = record.cls
-    cls.complete()
-    new, filler = cls.__new__, cls.filler
-
-    def complete(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
-        event = new(cls).being_made()
-        try:
-            given = {**extra, **values} if extra else values
-            filler.validate_python(given, self_instance=event, by_alias=False, by_name=True)
-        except ValidationError as error:
-            raise _refusal(record, error) from error
-        return event.finished()
-
-    return complete
-
-
-def _checked_maker(record: Record) -> Callable[..., Any]:
-    validator: Any = TypeAdapter(record.cls).validator
-
-    def make(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
-        try:
-            return validator.validate_python({**extra, **values} if extra else values, by_alias=False, by_name=True)
-        except ValidationError as error:
-            raise _refusal(record, error) from error
-
-    return make
-
-
-def _refusal(record: Record, error: ValidationError) -> DeserializationError:
-    return DeserializationError(f"{record.cls.__qualname__} refuses what was read: {describe(error)}.")
-
-
-# --- reading pydantic's core schema ----------------------------------------------------------------------------
 
 _Node = dict[str, Any]
 _KINDS: dict[str, Kind] = {
@@ -312,6 +63,8 @@ _KINDS: dict[str, Kind] = {
     "timedelta": "timedelta",
     "uuid": "uuid",
 }
+_BARE = {type_: Scalar(kind) for type_, kind in _KINDS.items()}
+"""Without limits, a scalar is the same everywhere: classes are many, and made in a row."""
 _CLASSES = frozenset({"model", "dataclass", "typed-dict"})
 _NO_SCHEMA = frozenset({"metadata", "config", "default", "serialization", "cls", "expected", "members"})
 _ARRAYS: dict[str, type[Any]] = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple}
@@ -350,6 +103,8 @@ class _Reader:
 
     def _shape(self, node: _Node) -> Shape:
         type_ = node["type"]
+        if len(node) == 1 and type_ in _BARE:
+            return _BARE[type_]
         if type_ == "definition-ref":
             return self._referred(node["schema_ref"])
         if node.get("serialization", {}).get("is_field_serializer"):
@@ -500,7 +255,10 @@ class _Reader:
                 inner = inner["schema"]
             infos = cls.__pydantic_fields__
             outer, self._config = self._config, node.get("config") or {}
-            fields = [self._field(name, inner["fields"][name]["schema"], infos[name]) for name in infos]
+            read = {
+                name: self._envelope_field if kind == "event" and name in ENVELOPE else self._field for name in infos
+            }
+            fields = [read[name](name, inner["fields"][name]["schema"], infos[name]) for name in infos]
             self._config = outer
             if kind == "event":
                 constants = {"event_type": cls.event_type, "version": cls.schema_info().version}
@@ -531,6 +289,16 @@ class _Reader:
             record.fields = tuple(self._field(name, f["schema"], None) for name, f in node["fields"].items())
             record.checked = any(f.checked for f in record.fields)
         return record
+
+    def _envelope_field(self, name: str, node: _Node, info: FieldInfo) -> Field:
+        """A field that nearly all events have alike: what is known of it from another class holds for this one."""
+        if info.description or info.metadata or info.alias or info.validation_alias:
+            return self._field(name, node, info)
+        known = _ENVELOPE_FIELDS.get(name)
+        if known is None or known[0] != node:
+            known = node, self._field(name, node, info)
+            _ENVELOPE_FIELDS.setdefault(name, known)
+        return known[1]
 
     def _field(self, name: str, node: _Node, info: FieldInfo | None) -> Field:
         self._checks.append(False)
@@ -583,6 +351,10 @@ _READERS: dict[str, Callable[[_Reader, _Node], Shape]] = {
     "typed-dict": _Reader._typed_dict,
     "union": _Reader._union,
 }
+
+
+_ENVELOPE_FIELDS: dict[str, tuple[_Node, Field]] = {}
+"""By their names: pydantic's schema of a field, and what it was read as."""
 
 
 def _without_serializer(node: _Node) -> _Node:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple, overload
 
 from commons_events.errors import TransportError
@@ -44,10 +45,7 @@ class Message(NamedTuple):
     def size(self) -> int:
         """Bytes of value, key and headers together: what a limit on the size of messages counts."""
         _, value, key, headers, _, _ = self
-        size = len(value or b"") + len(key or b"")
-        for name, text in headers:
-            size += len(name) + len(text)
-        return size
+        return len(value or b"") + len(key or b"") + sum(map(len, chain.from_iterable(headers)))
 
 
 class Receipt(NamedTuple):

@@ -191,6 +191,7 @@ class MemorySubscription(Subscription):
     def __init__(self, broker: MemoryBroker, request: SubscribeRequest) -> None:
         loop = asyncio.get_running_loop()
         self._broker = broker
+        self._settler = request.settler or self
         self.member = Member(
             topics=frozenset(request.topics),
             loop=loop,
@@ -207,7 +208,7 @@ class MemorySubscription(Subscription):
         runtime = self._broker.runtime
         await runtime.sleep(0)
         while True:
-            batch, wake, seconds = self._broker.take(self.group, self.member, limit, self)
+            batch, wake, seconds = self._broker.take(self.group, self.member, limit, self._settler)
             if wake is None:
                 return batch
             if seconds is None:
@@ -226,7 +227,9 @@ class MemorySubscription(Subscription):
 
     def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
         """`settle` of one, without a list around it."""
-        self._broker.settle_delivery(delivery, outcome, delay or 0.0)
+        broker = self._broker
+        with broker.lock:
+            broker.settle_locked(delivery, outcome, delay or 0.0)
         return DONE
 
     def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:

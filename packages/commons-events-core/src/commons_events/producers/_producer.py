@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from itertools import chain
+from itertools import chain, repeat
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -78,9 +78,10 @@ class EventProducer:
         self._transport = transport or open_transport(self.config)
         binding = BinaryBinding if self.config.binding == "binary" else StructuredBinding
         self._binding: Binding = binding(
-            self._transport.header_prefix, outside=self._transport.capabilities.durability != "process"
+            self._transport.header_prefix,
+            outside=self._transport.capabilities.durability != "process",
+            source=self.config.source or f"urn:commons-events:{self.config.client_id}",
         )
-        self._source = self.config.source or f"urn:commons-events:{self.config.client_id}"
         self._telemetry = Telemetry(self._transport.name, self.config.client_id)
         self._runtime = current_runtime()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -208,22 +209,49 @@ class EventProducer:
         headers: Headers,
         timestamp: datetime,
     ) -> Message:
-        if Event not in type(event).__mro__:  # isinstance asks pydantic's metaclass, which takes its time
-            raise TypeError(f"send takes an Event, not {type(event).__name__}; define a subclass of Event.")
-        if not event.source:
-            event = event.with_source(self._source)
+        _check_class(type(event))
         if type(key) is not bytes and key is not None:
             key = _key_bytes(key)
         message = self._binding.to_message(
             event, topic, key=key, headers=headers, timestamp=timestamp, partition=partition
         )
-        limit = self.config.max_message_bytes
-        if limit is not None and message.size > limit:
-            raise MessageTooLargeError(
-                f"{type(event).__qualname__} {event.event_id!r} makes a message of {message.size:,} bytes for topic "
-                f"{topic!r}; max_message_bytes is {limit:,}. Send less, for example a reference to the data."
-            )
+        refused = self._too_large(event, message)
+        if refused is not None:
+            raise refused
         return message
+
+    def _messages(
+        self,
+        topic: str,
+        events: Sequence[Event],
+        key: Key | Callable[[Event], Key],
+        headers: Headers,
+        timestamp: datetime,
+    ) -> list[Message | SerializationError | MessageTooLargeError]:
+        """Those of a batch; in the place of one that cannot be sent, why."""
+        for event_class in set(map(type, events)):
+            _check_class(event_class)
+        keys: Iterable[bytes | None] = repeat(None)
+        if callable(key):
+            keys = [k.encode() if type(k) is str else _key_bytes(k) for k in map(key, events)]
+        elif key is not None:
+            keys = repeat(_key_bytes(key))
+        made = self._binding.to_messages(events, topic, keys=keys, headers=headers, timestamp=timestamp)
+        if self.config.max_message_bytes is None:
+            return made
+        return [
+            result if isinstance(result, SerializationError) else self._too_large(event, result) or result
+            for event, result in zip(events, made, strict=True)
+        ]
+
+    def _too_large(self, event: Event, message: Message) -> MessageTooLargeError | None:
+        limit = self.config.max_message_bytes
+        if limit is None or message.size <= limit:
+            return None
+        return MessageTooLargeError(
+            f"{type(event).__qualname__} {event.event_id!r} makes a message of {message.size:,} bytes for topic "
+            f"{message.topic!r}; max_message_bytes is {limit:,}. Send less, for example a reference to the data."
+        )
 
     def _check_topic(self, topic: str) -> None:
         if topic not in self._checked_topics:
@@ -304,18 +332,15 @@ class EventProducer:
     def _hand_over(
         self, topic: str, events: Sequence[Event], key: Key | Callable[[Event], Key], headers: Headers
     ) -> _Chunk:
-        key_of = key if callable(key) else None
-        fixed = None if callable(key) else key
+        made = self._messages(topic, events, key, headers, self._runtime.now())  # they are handed over together
+        messages = [message for message in made if isinstance(message, Message)]
         unsent: list[tuple[int, TransportError]] = []
-        messages: list[Message] = []
-        now = self._runtime.now()  # they are handed over together
-        for place, event in enumerate(events):
-            try:
-                message = self._message(topic, event, key_of(event) if key_of else fixed, None, headers, now)
-            except (SerializationError, MessageTooLargeError) as error:
-                unsent.append((place, error if isinstance(error, PublishError) else _not_sent(error)))
-            else:
-                messages.append(message)
+        if len(messages) < len(made):
+            unsent = [
+                (place, error if isinstance(error, PublishError) else _not_sent(error))
+                for place, error in enumerate(made)
+                if not isinstance(error, Message)
+            ]
         return _Chunk(unsent, len(messages), self._publish(messages))
 
     async def _settle_in_flight(self, timeout: float | None) -> int:
@@ -381,10 +406,15 @@ def _resolve(receipt: asyncio.Future[Receipt], published: asyncio.Future[Sequenc
         receipt.set_exception(result)
 
 
-def _key_bytes(key: object) -> bytes:
+def _check_class(event_class: type[Any]) -> None:
+    if Event not in event_class.__mro__:  # isinstance asks pydantic's metaclass, which takes its time
+        raise TypeError(f"send takes an Event, not {event_class.__name__}; define a subclass of Event.")
+
+
+def _key_bytes(key: object) -> bytes | None:
     if isinstance(key, str):
         return key.encode()
-    if isinstance(key, bytes):
+    if isinstance(key, bytes) or key is None:
         return key
     raise TypeError(f"A key is str or bytes, not {type(key).__name__}; convert it, for example by str(key).")
 

@@ -170,11 +170,27 @@ class KafkaProducer(EventProducer):
             and type(self._runtime) is Runtime  # else it stamps the messages
             and self._open_transaction.get() is None
         ):
-            given = _key_bytes(key) if key is not None else None
+            given = _key_bytes(key)
             largest = Message(topic, max(events, key=len), given, headers).size
             if largest <= (self.config.max_message_bytes or self._kafka.capabilities.max_message_bytes or largest):
                 return _Chunk([], len(events), self._watched(self._kafka.publish_values(topic, events, given, headers)))
         return super()._hand_over(topic, events, key, headers)
+
+    def _messages(
+        self, topic: str, events: Sequence[Any], key: Key | Callable[[Any], Key], headers: Headers, timestamp: datetime
+    ) -> list[Message | SerializationError | MessageTooLargeError]:
+        """See `EventProducer._messages`; bytes and tombstones among them have a `Message` each."""
+        if not {bytes, NoneType}.intersection(map(type, events)):
+            return super()._messages(topic, events, key, headers, timestamp)
+        made: list[Message | SerializationError | MessageTooLargeError] = []
+        for event in events:
+            try:
+                made.append(
+                    self._message(topic, event, key(event) if callable(key) else key, None, headers, timestamp)
+                )
+            except (SerializationError, MessageTooLargeError) as error:
+                made.append(error)
+        return made
 
     def _message(
         self,

@@ -19,7 +19,7 @@ from pydantic_core import SchemaSerializer, core_schema, from_json, to_json
 from commons_events.errors import DeserializationError, SerializationError
 from commons_events.event import Event, registry
 from commons_events.media_types import is_json
-from commons_events.message import Headers, Message
+from commons_events.message import Headers, Message, Messages, header_bytes
 from commons_events.plugins import serializer, serializer_for, serializer_of, when_changed
 from commons_events.serialization import Serializer
 
@@ -112,8 +112,8 @@ class Binding(ABC):
         headers: Headers = (),
         timestamp: datetime | None = None,
         partition: int | None = None,
-    ) -> list[Message | SerializationError]:
-        """`to_message` for each event, with its key; in the place of a message the error, where there is none.
+    ) -> Messages | list[Message | SerializationError]:
+        """`to_message` for each event, with its key: `Messages`; or a list with errors in the places of some.
 
         Override it only where many can be made in a shorter way than one by one.
         """
@@ -172,17 +172,20 @@ class BinaryBinding(Binding):
         headers: Headers = (),
         timestamp: datetime | None = None,
         partition: int | None = None,
-    ) -> list[Message | SerializationError]:
+    ) -> Messages | list[Message | SerializationError]:
         """See `Binding.to_messages`; what events of one class have in common is looked up once."""
-        made: list[Message | SerializationError] = []
+        made: list[Message] = []
+        errors: list[tuple[int, SerializationError]] = []
         latest: type[Event] | None = None
         latest_source, source_header = self._latest_source
         id_name, time_name, own_source = self._id, self._time, self.source
         _, class_headers, encode, encode_stating = _NO_PART
+        longest_class, longest_id, longest_source, longest_more = 0, 0, len(source_header[1]), 0
         for event, key in zip(events, keys, strict=False):
             if type(event) is not latest:
                 latest = type(event)
                 _, class_headers, encode, encode_stating = self._part_of(latest)
+                longest_class = max(longest_class, header_bytes(class_headers))
             fields = event.__dict__  # a model's attributes cost three times as much, one by one
             id, source = fields["event_id"], fields["source"]
             try:
@@ -193,25 +196,42 @@ class BinaryBinding(Binding):
                 else:
                     raise _incomplete(event)
             except SerializationError as error:
-                made.append(error)
+                errors.append((len(made) + len(errors), error))
                 continue
             if source is not latest_source:
                 latest_source, source_header = self._latest_source = source, (self._source, source.encode())
+                longest_source = max(longest_source, len(source_header[1]))
+            id_bytes = id.encode()
+            if len(id_bytes) > longest_id:
+                longest_id = len(id_bytes)
             all_headers: Headers = (
                 *class_headers,
-                (id_name, id.encode()),
+                (id_name, id_bytes),
                 source_header,
                 (time_name, _time_text(fields["timestamp"])),
             )
             correlation, causation = fields["correlation_id"], fields["causation_id"]
-            if correlation is not None:
-                all_headers += ((self._correlation, correlation.encode()),)
-            if causation is not None:
-                all_headers += ((self._causation, causation.encode()),)
+            if correlation is not None or causation is not None:
+                more = self._cause(correlation, causation)
+                all_headers += more
+                longest_more = max(longest_more, header_bytes(more))
             if headers:
                 all_headers += headers
             made.append(_tuple(Message, (topic, value, key, all_headers, timestamp, partition)))
-        return made
+        if errors:
+            results: list[Message | SerializationError] = [*made]
+            for place, refusal in errors:
+                results.insert(place, refusal)
+            return results
+        longest = longest_class + longest_id + longest_source + longest_more
+        names = len(id_name) + len(self._source) + len(time_name)
+        return Messages(made, most_header_bytes=longest + names + _LONGEST_TIME + header_bytes(headers))
+
+    def _cause(self, correlation: str | None, causation: str | None) -> Headers:
+        if correlation is None:
+            return ((self._causation, (causation or "").encode()),)
+        more = (self._correlation, correlation.encode())
+        return (more,) if causation is None else (more, (self._causation, causation.encode()))
 
     def _part_of(self, event_class: type[Event]) -> _ClassPart:
         changes = registry.changes  # before anything is asked: what changes meanwhile is found out next time
@@ -297,6 +317,7 @@ def _incomplete(event: Event) -> SerializationError:
     )
 
 
+_LONGEST_TIME = len("2026-11-28T16:01:11.123456+00:00")
 _tuple = tuple.__new__  # half the time that a NamedTuple's own constructor takes
 _Z = ord("Z")
 _write_time = SchemaSerializer(core_schema.datetime_schema()).to_json

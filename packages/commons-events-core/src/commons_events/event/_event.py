@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from weakref import WeakSet
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
 
 from commons_events.errors import (
@@ -239,7 +239,7 @@ class Event(BaseModel):
             SerializationError: a value that the format cannot hold.
             MissingDistributionError: the format's package is not installed.
         """
-        return self._encode(self)
+        return type(self)._encode(self)
 
     @classmethod
     def deserialize(cls, data: bytes) -> Self:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from itertools import chain, count
+from itertools import count as counting
 from typing import TYPE_CHECKING, ClassVar
 
 from commons_events.errors import (
@@ -22,7 +22,7 @@ from commons_events.errors import (
 from commons_events.memory._group import Group, Member, MemoryDelivery, PartitionState
 from commons_events.memory._log import PendingBatch, Topic, payload_size
 from commons_events.memory._loops import complete
-from commons_events.message import Message, PublishResult, Receipt, Receipts
+from commons_events.message import Message, Messages, PublishResult, Receipt, Receipts, header_bytes
 from commons_events.runtime import Runtime, current_runtime
 from commons_events.transport import (
     Delivery,
@@ -90,7 +90,7 @@ class MemoryBroker:
         self._topics: dict[str, Topic] = {}
         self._groups: dict[str, Group] = {}
         self._delayed: list[tuple[float, int, Message]] = []
-        self._order = count()
+        self._order = counting()
 
     @classmethod
     def get(cls, name: str = "default", limits: MemoryLimits | None = None) -> MemoryBroker:
@@ -167,18 +167,27 @@ class MemoryBroker:
     def _store_all(self, messages: Sequence[Message]) -> Receipts | None:
         """Store a batch for one topic, in one go; None where that has to be looked at message by message."""
         names, values, keys, headers, timestamps, partitions = zip(*messages, strict=True)
+        count = len(messages)
         topic = self._topics.get(names[0])
-        if topic is None or topic.waiting or names.count(topic.name) < len(names):
+        time = timestamps[0]
+        if topic is None or topic.waiting or time is None or names.count(topic.name) < count:
             return None
-        if None in values or None in timestamps or partitions.count(None) < len(partitions):
+        if timestamps.count(time) < count or partitions.count(None) < count:
+            return None  # what was handed over together has one time; others are rare
+        without_keys = keys[0] is None
+        if without_keys and keys.count(None) < count:
             return None
-        without_keys = keys.count(None)
-        if without_keys and without_keys < len(keys):
-            return None
-        size = sum(map(len, values)) + (0 if without_keys else sum(map(len, keys)))
-        if size + sum(map(len, chain.from_iterable(chain.from_iterable(headers)))) > self.limits.max_message_bytes:
+        try:
+            size = sum(map(len, values)) + (0 if without_keys else sum(map(len, keys)))
+        except TypeError:
+            return None  # a tombstone, or one without a key among others
+        if isinstance(messages, Messages):
+            size_of_headers = count * messages.most_header_bytes
+        else:
+            size_of_headers = sum(map(header_bytes, headers))
+        if size + size_of_headers > self.limits.max_message_bytes:
             return None  # all together; one of them may be too large
-        if not self._has_room(topic, len(messages), size):
+        if not self._has_room(topic, count, size):
             return None
         receipts = topic.append_all(messages, None if without_keys else keys, size)
         self._grown(topic)

@@ -113,7 +113,9 @@ class Member:
                 heads.append(state)
                 topics.add(partition.topic)
         if heads and in_runs and len(topics) == 1:
-            batch = _take_runs(heads, limit, settler, token)
+            while heads and len(batch) < limit:
+                batch += _take_runs(heads, limit - len(batch), settler, token)
+                heads = [state for state in heads if state.position < state.partition.end]
         elif heads and len(batch) < limit:
             _take_new(batch, heads, limit, settler, token)
         self.unsettled += len(batch)

@@ -19,8 +19,8 @@ from commons_events.errors import (
     UnknownTopicError,
 )
 from commons_events.memory._broker import MemoryBroker, MemoryLimits
-from commons_events.memory._group import Member, PartitionState
-from commons_events.memory._loops import Signal, complete, in_running_loop
+from commons_events.memory._group import Group, Member, PartitionState
+from commons_events.memory._loops import Signal, call_in_loop, complete, in_running_loop
 from commons_events.message import Message, PublishResult
 from commons_events.transport import (
     CONTRACT_VERSION,
@@ -200,8 +200,8 @@ class MemorySubscription(Subscription):
             on_revoke=request.on_revoke,
         )
         self.group = broker.join(request.group_id, request.topics, request.start, self.member)
-        self._leave = weakref.finalize(self, broker.leave, self.group, self.member)
-        self._leave.atexit = False
+        self._dropped = weakref.finalize(self, _leave_soon, broker, self.group, self.member)
+        self._dropped.atexit = False
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """See `Subscription.receive`."""
@@ -242,7 +242,8 @@ class MemorySubscription(Subscription):
 
     async def close(self) -> None:
         """See `Subscription.close`."""
-        self._leave()
+        if self._dropped.detach() is not None:
+            self._broker.leave(self.group, self.member)
 
     def pause(self) -> None:
         """See `Pausable`."""
@@ -265,6 +266,11 @@ class MemorySubscription(Subscription):
             if topic in (None, state.partition.id.topic) and partition in (None, state.partition.id.partition)
         ]
         self._broker.seek(self.member, {state: _offset(state, target) for state in states})
+
+
+def _leave_soon(broker: MemoryBroker, group: Group, member: Member) -> None:
+    """Not now: memory is cleaned up at any moment, also while this very thread holds the broker's lock."""
+    call_in_loop(member.loop, lambda: broker.leave(group, member))
 
 
 class MemoryTransaction:

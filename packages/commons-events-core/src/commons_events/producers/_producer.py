@@ -26,7 +26,7 @@ from commons_events.errors import (
     WrongEventLoopError,
 )
 from commons_events.event import Event
-from commons_events.message import Headers, Message, PublishResult, Receipt, Receipts
+from commons_events.message import Headers, Message, Messages, PublishResult, Receipt, Receipts
 from commons_events.runtime import current_runtime
 from commons_events.telemetry import Telemetry
 from commons_events.transport import Transport
@@ -34,6 +34,9 @@ from commons_events.transport import Transport
 __all__ = ["EventProducer", "ProducerConfig"]
 
 Key = str | bytes | None
+GivenHeaders = Mapping[str, str | bytes]
+BatchHeaders = Headers | Callable[[Any], Headers]
+"""Of a batch: the same for all, or what makes those of an event."""
 _CHUNK = 500
 """Events of a batch that are handed over before other tasks get a turn."""
 _CHUNKS_UNDER_WAY = 100
@@ -149,7 +152,7 @@ class EventProducer:
         events: Iterable[Event],
         *,
         key: Key | Callable[[Event], Key] = None,
-        headers: Mapping[str, str | bytes] | None = None,
+        headers: GivenHeaders | Callable[[Event], GivenHeaders | None] | None = None,
     ) -> Sequence[Receipt]:
         """Send events in order, and return their receipts once the broker has confirmed all of them.
 
@@ -157,7 +160,7 @@ class EventProducer:
             topic: where to.
             events: what happened.
             key: one key for all, or a function of the event.
-            headers: more headers, for every event.
+            headers: more headers, the same for all, or a function of the event.
 
         Raises:
             BatchError: some were not confirmed; it says which and why. The others are sent.
@@ -167,11 +170,10 @@ class EventProducer:
         """
         self._check_usable()
         events = list(events)
-        more = _headers(headers)
         if not self._telemetry.tracing:
-            return await self._send_all(topic, events, key, more)
+            return await self._send_all(topic, events, key, _batch_headers(headers, ()))
         with self._telemetry.send(topic, len(events)) as context:
-            return await self._send_all(topic, events, key, (*more, *context))
+            return await self._send_all(topic, events, key, _batch_headers(headers, context))
 
     async def flush(self) -> None:
         """Return once everything that was handed over is confirmed or failed."""
@@ -225,9 +227,9 @@ class EventProducer:
         topic: str,
         events: Sequence[Event],
         key: Key | Callable[[Event], Key],
-        headers: Headers,
+        headers: BatchHeaders,
         timestamp: datetime,
-    ) -> list[Message | SerializationError | MessageTooLargeError]:
+    ) -> Messages | list[Message | SerializationError | MessageTooLargeError]:
         """Those of a batch; in the place of one that cannot be sent, why."""
         for event_class in set(map(type, events)):
             _check_class(event_class)
@@ -236,9 +238,16 @@ class EventProducer:
             keys = [k.encode() if type(k) is str else _key_bytes(k) for k in map(key, events)]
         elif key is not None:
             keys = repeat(_key_bytes(key))
-        made = self._binding.to_messages(events, topic, keys=keys, headers=headers, timestamp=timestamp)
+        same = () if callable(headers) else headers
+        made = self._binding.to_messages(events, topic, keys=keys, headers=same, timestamp=timestamp)
+        if callable(headers):
+            own = map(headers, events)
+            made = [
+                result if isinstance(result, SerializationError) else result._replace(headers=result.headers + more)
+                for result, more in zip(made, own, strict=True)
+            ]
         if self.config.max_message_bytes is None:
-            return made
+            return made if isinstance(made, Messages) else [*made]
         return [
             result if isinstance(result, SerializationError) else self._too_large(event, result) or result
             for event, result in zip(events, made, strict=True)
@@ -296,7 +305,7 @@ class EventProducer:
         return self._publish([self._message(topic, event, key, partition, headers, timestamp)])
 
     async def _send_all(
-        self, topic: str, events: list[Event], key: Key | Callable[[Event], Key], headers: Headers
+        self, topic: str, events: list[Event], key: Key | Callable[[Event], Key], headers: BatchHeaders
     ) -> Sequence[Receipt]:
         if events:
             self._check_topic(topic)
@@ -330,17 +339,17 @@ class EventProducer:
         return receipts
 
     def _hand_over(
-        self, topic: str, events: Sequence[Event], key: Key | Callable[[Event], Key], headers: Headers
+        self, topic: str, events: Sequence[Event], key: Key | Callable[[Event], Key], headers: BatchHeaders
     ) -> _Chunk:
         made = self._messages(topic, events, key, headers, self._runtime.now())  # they are handed over together
+        if isinstance(made, Messages):
+            return _Chunk([], len(made), self._publish(made))
         messages = [message for message in made if isinstance(message, Message)]
-        unsent: list[tuple[int, TransportError]] = []
-        if len(messages) < len(made):
-            unsent = [
-                (place, error if isinstance(error, PublishError) else _not_sent(error))
-                for place, error in enumerate(made)
-                if not isinstance(error, Message)
-            ]
+        unsent: list[tuple[int, TransportError]] = [
+            (place, error if isinstance(error, PublishError) else _not_sent(error))
+            for place, error in enumerate(made)
+            if not isinstance(error, Message)
+        ]
         return _Chunk(unsent, len(messages), self._publish(messages))
 
     async def _settle_in_flight(self, timeout: float | None) -> int:
@@ -425,7 +434,19 @@ def _headers(headers: Mapping[str, str | bytes] | None) -> Headers:
     return tuple((name, _header_bytes(name, value)) for name, value in headers.items())
 
 
-def _header_bytes(name: str, value: object) -> bytes:
+def _batch_headers(
+    headers: GivenHeaders | Callable[[Event], GivenHeaders | None] | None, context: Headers
+) -> BatchHeaders:
+    """With those of the trace ``context`` behind them."""
+    if callable(headers):
+        given = headers
+        return lambda event: (*_headers(given(event)), *context)
+    return (*_headers(headers), *context)
+
+
+def _header_bytes(name: object, value: object) -> bytes:
+    if not isinstance(name, str):
+        raise TypeError(f"headers: a name is a str, not {type(name).__name__}: {name!r}.")
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes):

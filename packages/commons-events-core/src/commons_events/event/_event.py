@@ -239,7 +239,7 @@ class Event(BaseModel):
             SerializationError: a value that the format cannot hold.
             MissingDistributionError: the format's package is not installed.
         """
-        return type(self)._encode(self)
+        return self._encode(self)  # type: ignore[call-arg]  # it is static
 
     @classmethod
     def deserialize(cls, data: bytes) -> Self:

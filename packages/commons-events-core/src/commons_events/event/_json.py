@@ -46,11 +46,12 @@ def writer(event_class: type[E], life: Life) -> Callable[[E], bytes]:
     """What writes this class's events as JSON; made once a class, as `reader` is."""
     to_json = event_class.__pydantic_serializer__.to_json
     context = IN_BYTES if event_class._holds_secret else None  # one costs time
-    of_scalars, life_of = life.of_scalars, life.get
+    of_scalars = life.of_scalars
+    life_of = life.get if event_class._made is of_scalars else None
 
     def write(event: E) -> bytes:
         try:
-            if life_of(event) is of_scalars:
+            if life_of is not None and life_of(event) is of_scalars:
                 data = to_json(event)
             elif context is None:  # a list may have been changed since; asking for an error costs a third more
                 data = to_json(event, warnings="error")

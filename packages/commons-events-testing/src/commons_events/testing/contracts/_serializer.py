@@ -124,9 +124,7 @@ class SerializerContract(Contract, contract=True):
         self._examples(check, self.strategy)
 
     async def test_what_is_made_for_a_class_does_the_same(self) -> None:
-        """An `encoder` writes what ``encode`` writes, also with a source for events that have none; so does a
-        `decoder`.
-        """
+        """An `encoder` writes what ``encode`` does, also with a source for events without; a `decoder` reads it."""
         codec = self.make_serializer()
         for event in self.examples:
             cls = type(event)

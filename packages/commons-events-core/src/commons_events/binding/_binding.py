@@ -156,12 +156,27 @@ class BinaryBinding(Binding):
         partition: int | None = None,
     ) -> Message:
         """See `Binding.to_message`."""
-        (made,) = self.to_messages(
-            (event,), topic, keys=(key,), headers=headers, timestamp=timestamp, partition=partition
+        _, class_headers, encode, encode_stating = self._part_of(type(event))
+        fields = event.__dict__  # as in `to_messages`
+        id, source = fields["event_id"], fields["source"]
+        if source and id:
+            value = encode(event)
+        elif self.source and id:
+            source, value = self.source, encode_stating(event)
+        else:
+            raise _incomplete(event)
+        latest = self._latest_source  # looked at once: another thread may bind, too
+        if latest[0] is not source:
+            latest = self._latest_source = source, (self._source, source.encode())
+        all_headers: Headers = (
+            *class_headers,
+            (self._id, id.encode()),
+            latest[1],
+            (self._time, _time_text(fields["timestamp"])),
+            *self._cause(fields["correlation_id"], fields["causation_id"]),
+            *headers,
         )
-        if isinstance(made, SerializationError):
-            raise made
-        return made
+        return _tuple(Message, (topic, value, key, all_headers, timestamp, partition))
 
     def to_messages(
         self,
@@ -228,10 +243,8 @@ class BinaryBinding(Binding):
         return Messages(made, most_header_bytes=longest + names + _LONGEST_TIME + header_bytes(headers))
 
     def _cause(self, correlation: str | None, causation: str | None) -> Headers:
-        if correlation is None:
-            return ((self._causation, (causation or "").encode()),)
-        more = (self._correlation, correlation.encode())
-        return (more,) if causation is None else (more, (self._causation, causation.encode()))
+        caused: Headers = () if causation is None else ((self._causation, causation.encode()),)
+        return caused if correlation is None else ((self._correlation, correlation.encode()), *caused)
 
     def _part_of(self, event_class: type[Event]) -> _ClassPart:
         changes = registry.changes  # before anything is asked: what changes meanwhile is found out next time

@@ -136,8 +136,8 @@ class MemoryBroker:
     ) -> None:
         """Store messages, or line them up where there is no room; ``future`` gets the results in its own loop."""
         with self.lock:
-            if not delay and len(messages) > 1:
-                receipts = self._store_all(messages)
+            if not delay and messages:
+                receipts = self._store_all(messages) if len(messages) > 1 else self._store_one(messages[0])
                 if receipts is not None:
                     complete(future, receipts)
                     return
@@ -163,6 +163,17 @@ class MemoryBroker:
             for topic in grown.values():
                 self._grown(topic)
             batch.complete()
+
+    def _store_one(self, message: Message) -> list[Receipt] | None:
+        """Store a message in a topic that is there; None where that takes a closer look."""
+        topic = self._topics.get(message.topic)
+        if topic is None or topic.waiting or message.partition is not None:
+            return None
+        if message.size > self.limits.max_message_bytes or not self._has_room(topic):
+            return None
+        receipt = topic.append(message, self.runtime)
+        self._grown(topic)
+        return [receipt]
 
     def _store_all(self, messages: Sequence[Message]) -> Receipts | None:
         """Store a batch for one topic, in one go; None where that has to be looked at message by message."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import NamedTuple, overload
 
 from commons_events.errors import TransportError
 
-__all__ = ["Headers", "Message", "PublishResult", "Receipt", "Receipts"]
+__all__ = ["Headers", "Message", "Messages", "PublishResult", "Receipt", "Receipts", "header_bytes"]
 
 Headers = tuple[tuple[str, bytes], ...]
 """Names and values in their order; a name may come twice, and a value is any bytes."""
@@ -44,10 +45,27 @@ class Message(NamedTuple):
     def size(self) -> int:
         """Bytes of value, key and headers together: what a limit on the size of messages counts."""
         _, value, key, headers, _, _ = self
-        size = len(value or b"") + len(key or b"")
-        for name, text in headers:
-            size += len(name) + len(text)
-        return size
+        return len(value or b"") + len(key or b"") + header_bytes(headers)
+
+
+def header_bytes(headers: Headers) -> int:
+    """Bytes of names and values together."""
+    return sum(map(len, chain.from_iterable(headers)))
+
+
+class Messages(list[Message]):
+    """Messages that were made together, and what their maker knows of all of them.
+
+    Args:
+        messages: in their order.
+        most_header_bytes: no one's headers have more.
+    """
+
+    __slots__ = ("most_header_bytes",)
+
+    def __init__(self, messages: Iterable[Message], *, most_header_bytes: int) -> None:
+        super().__init__(messages)
+        self.most_header_bytes = most_header_bytes
 
 
 class Receipt(NamedTuple):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from itertools import repeat
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -18,7 +19,7 @@ from pydantic_core import SchemaSerializer, core_schema, from_json, to_json
 from commons_events.errors import DeserializationError, SerializationError
 from commons_events.event import Event, registry
 from commons_events.media_types import is_json
-from commons_events.message import Headers, Message
+from commons_events.message import Headers, Message, Messages, header_bytes
 from commons_events.plugins import serializer, serializer_for, serializer_of, when_changed
 from commons_events.serialization import Serializer
 
@@ -30,6 +31,8 @@ SPEC_VERSION = "1.0"
 STRUCTURED = "application/cloudevents"
 _AMQP, _AMQP_COLON = "cloudEvents_", "cloudEvents:"
 """A sender should use the first, and a receiver understands both (AMQP binding, section 3.1.3.1)."""
+
+_NO_KEYS: Iterable[None] = repeat(None)
 
 _EXTENSIONS = {"correlation_id": "correlationid", "causation_id": "causationid"}
 _ATTRIBUTES = {"event_type": "type", "event_id": "id", "source": "source", "timestamp": "time", **_EXTENSIONS}
@@ -43,6 +46,11 @@ class _ClassPart(NamedTuple):
     """As in `_Route`."""
     headers: Headers
     encode: Callable[[Event], bytes]
+    encode_stating: Callable[[Event], bytes]
+    """For events without a source: states the binding's."""
+
+
+_NO_PART = _ClassPart(-1, (), Event.to_json, Event.to_json)
 
 
 class Binding(ABC):
@@ -52,13 +60,15 @@ class Binding(ABC):
         prefix: what stands before an attribute's name in a header: ``ce_`` for Kafka (Kafka binding, section
             3.2.3), ``cloudEvents_`` for AMQP (AMQP binding, section 3.1.3.1), ``ce-`` for Pub/Sub and HTTP.
         outside: whether the messages go to other processes: see `Serializer.leaving`.
+        source: what events state that have no ``source``, in the bytes and the headers; None to refuse them.
     """
 
     mode: ClassVar[str]
 
-    def __init__(self, prefix: str = "ce_", *, outside: bool = False) -> None:
+    def __init__(self, prefix: str = "ce_", *, outside: bool = False, source: str | None = None) -> None:
         self.prefix = prefix
         self.outside = outside
+        self.source = source
         self._left: WeakSet[type[Event]] = WeakSet()
 
     def _codec(self, event_class: type[Event]) -> Serializer:
@@ -79,7 +89,7 @@ class Binding(ABC):
         timestamp: datetime | None = None,
         partition: int | None = None,
     ) -> Message:
-        """The message for an event whose ``source`` is set.
+        """The message for an event.
 
         Args:
             event: the event.
@@ -93,18 +103,44 @@ class Binding(ABC):
             SerializationError: the event holds a value that its format cannot carry, or has no id or source.
         """
 
+    def to_messages(
+        self,
+        events: Iterable[Event],
+        topic: str,
+        *,
+        keys: Iterable[bytes | None] = _NO_KEYS,
+        headers: Headers = (),
+        timestamp: datetime | None = None,
+        partition: int | None = None,
+    ) -> Messages | list[Message | SerializationError]:
+        """`to_message` for each event, with its key: `Messages`; or a list with errors in the places of some.
+
+        Override it only where many can be made in a shorter way than one by one.
+        """
+        made: list[Message | SerializationError] = []
+        for event, key in zip(events, keys, strict=False):
+            try:
+                message = self.to_message(
+                    event, topic, key=key, headers=headers, timestamp=timestamp, partition=partition
+                )
+            except SerializationError as error:
+                made.append(error)
+            else:
+                made.append(message)
+        return made
+
 
 class BinaryBinding(Binding):
     """Binary mode: the value is the event's bytes, the attributes stand in headers."""
 
     mode = "binary"
 
-    def __init__(self, prefix: str = "ce_", *, outside: bool = False) -> None:
-        super().__init__(prefix, outside=outside)
+    def __init__(self, prefix: str = "ce_", *, outside: bool = False, source: str | None = None) -> None:
+        super().__init__(prefix, outside=outside, source=source)
         self._classes: WeakKeyDictionary[type[Event], _ClassPart] = WeakKeyDictionary()
-        self._latest: tuple[type[Event], _ClassPart] | None = None
-        """The latest event's class and its part: events of one class mostly come together."""
-        self._latest_source: tuple[str, tuple[str, bytes]] = "", ("", b"")
+        self._latest: tuple[type[Event] | None, _ClassPart] = None, _NO_PART
+        """The latest event's class and its part."""
+        self._latest_source: tuple[str | None, tuple[str, bytes]] = None, ("", b"")
         """The latest event's source and the header that states it."""
         self._id, self._source, self._time = f"{prefix}id", f"{prefix}source", f"{prefix}time"
         self._correlation, self._causation = f"{prefix}correlationid", f"{prefix}causationid"
@@ -120,39 +156,113 @@ class BinaryBinding(Binding):
         partition: int | None = None,
     ) -> Message:
         """See `Binding.to_message`."""
-        latest = self._latest
-        if latest is None or latest[0] is not type(event) or latest[1].changes != registry.changes:
-            latest = self._latest = type(event), self._part_of(type(event))
-        _, class_headers, encode = latest[1]
-        fields = vars(event)  # a model's attributes cost three times as much, one by one
+        _, class_headers, encode, encode_stating = self._part_of(type(event))
+        fields = event.__dict__  # as in `to_messages`
         id, source = fields["event_id"], fields["source"]
-        if not id or not source:
+        if source and id:
+            value = encode(event)
+        elif self.source and id:
+            source, value = self.source, encode_stating(event)
+        else:
             raise _incomplete(event)
-        latest_source = self._latest_source
-        if latest_source[0] is not source:
-            latest_source = self._latest_source = source, (self._source, source.encode())
-        correlation, causation = fields["correlation_id"], fields["causation_id"]
-        if causation is not None:
-            headers = ((self._causation, causation.encode()), *headers)
-        if correlation is not None:
-            headers = ((self._correlation, correlation.encode()), *headers)
+        latest = self._latest_source  # looked at once: another thread may bind, too
+        if latest[0] is not source:
+            latest = self._latest_source = source, (self._source, source.encode())
         all_headers: Headers = (
             *class_headers,
             (self._id, id.encode()),
-            latest_source[1],
+            latest[1],
             (self._time, _time_text(fields["timestamp"])),
+            *self._cause(fields["correlation_id"], fields["causation_id"]),
             *headers,
         )
-        return _tuple(Message, (topic, encode(event), key, all_headers, timestamp, partition))
+        return _tuple(Message, (topic, value, key, all_headers, timestamp, partition))
+
+    def to_messages(
+        self,
+        events: Iterable[Event],
+        topic: str,
+        *,
+        keys: Iterable[bytes | None] = _NO_KEYS,
+        headers: Headers = (),
+        timestamp: datetime | None = None,
+        partition: int | None = None,
+    ) -> Messages | list[Message | SerializationError]:
+        """See `Binding.to_messages`; what events of one class have in common is looked up once."""
+        made: list[Message] = []
+        errors: list[tuple[int, SerializationError]] = []
+        latest: type[Event] | None = None
+        latest_source, source_header = self._latest_source
+        id_name, time_name, own_source = self._id, self._time, self.source
+        _, class_headers, encode, encode_stating = _NO_PART
+        longest_class, longest_id, longest_source, longest_more = 0, 0, len(source_header[1]), 0
+        for event, key in zip(events, keys, strict=False):
+            if type(event) is not latest:
+                latest = type(event)
+                _, class_headers, encode, encode_stating = self._part_of(latest)
+                longest_class = max(longest_class, header_bytes(class_headers))
+            fields = event.__dict__  # a model's attributes cost three times as much, one by one
+            id, source = fields["event_id"], fields["source"]
+            try:
+                if source and id:
+                    value = encode(event)
+                elif own_source and id:
+                    source, value = own_source, encode_stating(event)
+                else:
+                    raise _incomplete(event)
+            except SerializationError as error:
+                errors.append((len(made) + len(errors), error))
+                continue
+            if source is not latest_source:
+                latest_source, source_header = self._latest_source = source, (self._source, source.encode())
+                longest_source = max(longest_source, len(source_header[1]))
+            id_bytes = id.encode()
+            if len(id_bytes) > longest_id:
+                longest_id = len(id_bytes)
+            all_headers: Headers = (
+                *class_headers,
+                (id_name, id_bytes),
+                source_header,
+                (time_name, _time_text(fields["timestamp"])),
+            )
+            correlation, causation = fields["correlation_id"], fields["causation_id"]
+            if correlation is not None or causation is not None:
+                more = self._cause(correlation, causation)
+                all_headers += more
+                longest_more = max(longest_more, header_bytes(more))
+            if headers:
+                all_headers += headers
+            made.append(_tuple(Message, (topic, value, key, all_headers, timestamp, partition)))
+        if errors:
+            results: list[Message | SerializationError] = [*made]
+            for place, refusal in errors:
+                results.insert(place, refusal)
+            return results
+        longest = longest_class + longest_id + longest_source + longest_more
+        names = len(id_name) + len(self._source) + len(time_name)
+        return Messages(made, most_header_bytes=longest + names + _LONGEST_TIME + header_bytes(headers))
+
+    def _cause(self, correlation: str | None, causation: str | None) -> Headers:
+        caused: Headers = () if causation is None else ((self._causation, causation.encode()),)
+        return caused if correlation is None else ((self._correlation, correlation.encode()), *caused)
 
     def _part_of(self, event_class: type[Event]) -> _ClassPart:
         changes = registry.changes  # before anything is asked: what changes meanwhile is found out next time
+        latest, part = self._latest
+        if latest is event_class and part.changes == changes:
+            return part
+        self._latest = event_class, part = event_class, self._known_part(event_class, changes)
+        return part
+
+    def _known_part(self, event_class: type[Event], changes: int) -> _ClassPart:
         part = self._classes.get(event_class)
         if part is not None and part.changes == changes:
             return part
         codec, version = self._codec(event_class), event_class.schema_info().version
         headers = _class_headers(self.prefix, codec.content_type, event_class.event_type, version)
-        part = self._classes[event_class] = _ClassPart(changes, headers, codec.encode)
+        encode = codec.encoder(event_class)
+        stating = encode if self.source is None else codec.encoder(event_class, source=self.source)
+        part = self._classes[event_class] = _ClassPart(changes, headers, encode, stating)
         return part
 
 
@@ -184,6 +294,8 @@ class StructuredBinding(Binding):
         """See `Binding.to_message`."""
         info = event.schema_info()
         codec = self._codec(type(event))
+        if not event.source and self.source:
+            event = event.with_source(self.source)
         id, source = event.event_id, event.source
         if not id or not source:
             raise _incomplete(event)
@@ -218,6 +330,7 @@ def _incomplete(event: Event) -> SerializationError:
     )
 
 
+_LONGEST_TIME = len("2026-11-28T16:01:11.123456+00:00")
 _tuple = tuple.__new__  # half the time that a NamedTuple's own constructor takes
 _Z = ord("Z")
 _write_time = SchemaSerializer(core_schema.datetime_schema()).to_json
@@ -245,19 +358,31 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
         DeserializationError: (a ValueError) the message is not such an event; the reason is in its text.
         UnknownEventTypeError: no class is known for the type.
     """
-    value = message.value
+    global _latest
+    value, first = message.value, message.headers[:_ROUTING]
     if value is None:
         raise DeserializationError(f"{_place(message)}: a tombstone (a message without a value) is not an event.")
-    route = _routes.get((event_class, prefix, message.headers[:_ROUTING]))
-    if route is None or route.changes != registry.changes:
-        route = _route(message, event_class, prefix)
+    route = _latest
+    if (
+        route.first != first
+        or route.asked_for is not event_class
+        or route.prefix != prefix
+        or route.changes != registry.changes
+    ):
+        known = _routes.get((event_class, prefix, first))
+        if known is None or known.changes != registry.changes:
+            known = _route(message, event_class, prefix)
+        route = _latest = known
+    whole = value.startswith(route.head)
+    if whole and route.decode is not None:
+        event: E = route.decode(value)
+        return event
     if route.structured:
         return _from_structured(message, value, event_class)
     found: type[E] = route.event_class
     codec = route.codec or _codec(found, route.content_type, value)
-    whole = value.startswith(route.head)
     if whole or b'"event_id"' in value:  # one of ours: the bytes have the envelope
-        event: E = codec.decode(value, found)
+        event = codec.decode(value, found)
         if whole or "event_id" in event.__pydantic_fields_set__:
             return event
     headers = _headers(message, prefix)
@@ -268,15 +393,21 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
 class _Route(NamedTuple):
     """How messages of one class are read."""
 
+    asked_for: type[Any]
+    prefix: str
+    first: Headers
+    """What decides it; see `_ROUTING`."""
     event_class: type[Any]
     content_type: str | None
     codec: Serializer | None
     """What reads them, or None where that depends on the bytes."""
+    decode: Callable[[bytes], Any] | None
+    """What ``codec`` reads them with where they have the envelope; None as there."""
     structured: bool
     head: bytes
     """How bytes begin that have the envelope for certain; all do where the format is not JSON."""
     changes: int
-    """The registry's, when it was asked for the class."""
+    """The registry's, when it was asked for the class; below 0 where the route is for one message alone."""
 
 
 _ROUTING = 4
@@ -284,6 +415,8 @@ _ROUTING = 4
 count then. They are the same for all messages of a class, so that the route is found by them at once."""
 _MOST_ROUTES = 256
 _routes: dict[tuple[type[Event], str, Headers], _Route] = {}
+_latest = _Route(Event, "", (), Event, None, None, None, False, b"", -1)
+"""That of the latest message: those of one class mostly come together."""
 when_changed(registry.changed)  # a route names its serializer, and so does a class's part
 
 
@@ -306,9 +439,13 @@ def _route(message: Message, event_class: type[Event], prefix: str) -> _Route:
     head = b"" if has_envelope else _json_head(found)
     by_headers = content_type is not None and not structured and _is_concrete(found)
     codec = _codec(found, content_type, message.value or b"") if by_headers else None
-    route = _Route(found, content_type, codec, structured, head, changes)
+    decode = None if codec is None else codec.decoder(found)
     first = message.headers[:_ROUTING]
-    if tuple(name for name, _ in first) == tuple(name for name, _ in _class_headers(prefix, "", "", "")):
+    decided = tuple(name for name, _ in first) == tuple(name for name, _ in _class_headers(prefix, "", "", ""))
+    if not decided:
+        changes = -1
+    route = _Route(event_class, prefix, first, found, content_type, codec, decode, structured, head, changes)
+    if decided:
         if len(_routes) >= _MOST_ROUTES:  # foreign headers can name anything
             _routes.clear()
         _routes[event_class, prefix, first] = route

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from sys import exception
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
+from weakref import WeakMethod
 
 from pydantic import Field, field_validator, model_validator
 
@@ -162,7 +163,7 @@ class EventConsumer:
                     group_id=self.config.group_id,
                     start=self.config.start,
                     max_unsettled=self.config.max_unsettled,
-                    on_revoke=self._give_back,
+                    on_revoke=_while_alive(self._give_back),
                     settler=self,
                 )
             )
@@ -411,6 +412,18 @@ class EventConsumer:
                     "This EventConsumer belongs to another event loop, that of its first use; make one here."
                 )
             self._loop = loop
+
+
+def _while_alive(method: Callable[[frozenset[TopicPartition]], None]) -> Callable[[frozenset[TopicPartition]], None]:
+    """``method``, without keeping its consumer: one that is dropped gives back what it has."""
+    reference = WeakMethod(method)
+
+    def call(revoked: frozenset[TopicPartition]) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(revoked)
+
+    return call
 
 
 async def _finished(settled: Awaitable[None]) -> None:

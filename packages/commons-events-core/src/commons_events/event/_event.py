@@ -8,8 +8,9 @@ from datetime import datetime
 from inspect import get_annotations
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, get_origin
+from weakref import WeakSet
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
 
 from commons_events.errors import (
@@ -28,7 +29,7 @@ from commons_events.event._registry import registry
 from commons_events.event._scalars import aware_times, holds_scalars, is_plain, is_repeatable
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
 from commons_events.event._secrets import holds_secret
-from commons_events.plugins import serializer, serializer_of
+from commons_events.plugins import serializer, serializer_of, when_changed
 from commons_events.runtime import current_runtime
 
 if TYPE_CHECKING:
@@ -60,51 +61,12 @@ def _finish(event: E) -> E:
     return event
 
 
-def _finisher(event_class: type[E]) -> Callable[[E], E]:
-    """As `Event.finished` for an event that is bare; without the call where ``__post_init__`` does nothing."""
-    made = event_class._made
-
-    def finish(event: E) -> E:
-        _set_life(event, _BEING_MADE)
-        try:
-            event.__post_init__()
-        except Exception as error:  # a user's code, and whatever it raises refuses these bytes
-            raise _refused(event, error) from error
-        _set_life(event, made)
-        return event
-
-    def finish_at_once(event: E) -> E:
-        _set_life(event, made)
-        return event
-
-    return finish_at_once if event_class.__post_init__ is Event.__post_init__ else finish
-
-
-def _refused(event: "Event", error: Exception) -> DeserializationError:
-    return DeserializationError(
-        f"{type(event).__qualname__} {event.event_type!r} {event.version}: __post_init__ refused the event "
-        f"{event.event_id!r} that was read: {type(error).__name__}: {error}"
-    )
-
-
 def _maker(event_class: type[E], *, plain: bool) -> Callable[[bytes], E]:
     """What makes bare events from JSON by all the rules; of a ``plain`` class by itself, which is quicker."""
     validate = event_class.filler.validate_json
     if plain:
         return validate
     return lambda data: validate(data, self_instance=event_class.__new__(event_class).being_made())
-
-
-def _first_of(quick: Callable[[bytes], E], thorough: Callable[[bytes], E]) -> Callable[[bytes], E]:
-    """What makes events as ``thorough`` does, and most of them by ``quick``."""
-
-    def make(data: bytes) -> E:
-        try:
-            return quick(data)
-        except ValidationError:
-            return thorough(data)
-
-    return make
 
 
 def _seal(event: "Event") -> "Event":
@@ -211,6 +173,9 @@ class Event(BaseModel):
     """Fills a bare event, for serializers; pydantic's own validator also finishes what it makes."""
     _read_json: ClassVar[Callable[[bytes | bytearray | str], Any]]
     _write_json: ClassVar[Callable[[Any], bytes]]
+    _encode: ClassVar[Callable[[Any], bytes]]
+    """In the format of the class's ``schema_type``; looked up once a class, as it costs as much as to write."""
+    _decode: ClassVar[Callable[[bytes], Any]]
     _schema_info: ClassVar[SchemaInfo] = SchemaInfo()
     _pydantic_schema: ClassVar[core_schema.CoreSchema]
     _names: ClassVar[frozenset[str]] = frozenset()
@@ -274,7 +239,7 @@ class Event(BaseModel):
             SerializationError: a value that the format cannot hold.
             MissingDistributionError: the format's package is not installed.
         """
-        return serializer(self._schema_info.schema_type).encode(self)
+        return self._encode(self)  # type: ignore[call-arg]  # it is static
 
     @classmethod
     def deserialize(cls, data: bytes) -> Self:
@@ -290,14 +255,14 @@ class Event(BaseModel):
         """
         if cls is Event:
             return serializer_of(data).decode(data, cls)
-        codec = serializer(cls._schema_info.schema_type)
         try:
-            return codec.decode(data, cls)
+            event: Self = cls._decode(data)
         except DeserializationError:
             writers = _format_of_another_version(data, cls)
-            if writers is None or writers is codec:
+            if writers is None or writers is serializer(cls._schema_info.schema_type):
                 raise
-        return writers.decode(data, cls)
+            return writers.decode(data, cls)
+        return event
 
     def being_made(self) -> Self:
         """This event, which is bare (``cls.__new__(cls)``), for a serializer to fill and then call `finished`.
@@ -316,7 +281,7 @@ class Event(BaseModel):
         try:
             self.__post_init__()
         except Exception as error:  # a user's code, and whatever it raises refuses these bytes
-            raise _refused(self, error) from error
+            raise _json.refused(self, error) from error
         _set_life(self, self._made)
         return self
 
@@ -423,7 +388,7 @@ class Event(BaseModel):
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # as for Event's own
-        for attribute in ("filler", "_read_json", "_write_json"):
+        for attribute in ("filler", *_BY_CLASS):
             setattr(cls, attribute, Event.__dict__[attribute])
         own_annotations = cls.__dict__.get("__annotations__", {})  # noqa: RUF063  # itself, not a copy
         own_annotations.pop("event_type", None)  # annotated or not, it is the class's and no field
@@ -486,7 +451,9 @@ class Event(BaseModel):
     def _set_late(cls) -> None:
         for attribute in ("__pydantic_validator__", "__pydantic_serializer__", "filler"):
             setattr(cls, attribute, _Late(cls, attribute))
-        cls._read_json, cls._write_json = Event.__dict__["_read_json"], Event.__dict__["_write_json"]
+        for attribute in _BY_CLASS:
+            setattr(cls, attribute, Event.__dict__[attribute])
+        registry.changed()  # who remembers how the class is read and written asks again
 
     @classmethod
     def _build(cls) -> None:
@@ -495,18 +462,19 @@ class Event(BaseModel):
             cls._define()
         schema = cls.__pydantic_core_schema__
         # a __post_init__ of its own may go past the validation that assigning does
-        scalars = cls.__post_init__ is Event.__post_init__ and holds_scalars(schema, _TRUSTED_SCALARS)
+        checks = cls.__post_init__ is not Event.__post_init__
+        scalars = not checks and holds_scalars(schema, _TRUSTED_SCALARS)
         cls._made = _MADE_OF_SCALARS if scalars else _MADE
         cls._holds_secret = holds_secret(cls._pydantic_schema)
         config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
         cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
         cls.filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)
         cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
-        make = _maker(cls, plain=is_plain(schema))
+        quick = None
         if is_repeatable(schema, _TRUSTED_FACTORIES):
-            quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False)
-            make = _first_of(quick.validate_json, make)
-        cls._read_json = staticmethod(_json.reader(cls, make, _finisher(cls)))
+            quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False).validate_json
+        make = _maker(cls, plain=is_plain(schema))
+        cls._read_json = staticmethod(_json.reader(cls, make, quick, checks=checks, life=_life))
         cls._write_json = _json.writer(cls)
         cls._names = accepted_names(cls)
 
@@ -545,6 +513,10 @@ class Event(BaseModel):
             cls._define()
 
 
+_BY_CLASS = ("_read_json", "_write_json", "_encode", "_decode")
+"""What is made once a class, at its first use."""
+_with_format: WeakSet[type[Event]] = WeakSet()
+"""Classes that have looked their format up."""
 _PLAIN_TEXT = frozenset({"event_id", "source", "correlation_id", "causation_id"})
 _IDENTITY = {"event_id", "timestamp"}
 
@@ -552,6 +524,7 @@ _get_life: Callable[[Event], str] = Event._life.__get__  # type: ignore[attr-def
 _set_life: Callable[[Event, str], None] = Event._life.__set__  # type: ignore[attr-defined]
 _get_unread: Callable[[Event], tuple[str, bytes]] = Event._unread.__get__  # type: ignore[attr-defined]
 _set_unread: Callable[[Event, tuple[str, bytes]], None] = Event._unread.__set__  # type: ignore[attr-defined]
+_life = _json.Life(_BEING_MADE, _MADE_OF_SCALARS, _get_life, _set_life)
 type.__setattr__(Event, "metadata", MetadataField())
 _class_var: object = ClassVar
 for _name in [name for name, annotation in get_annotations(Event).items() if get_origin(annotation) is _class_var]:
@@ -572,5 +545,32 @@ def _write_late(event: Event) -> bytes:
     return event._write_json()
 
 
+def _look_up_format(cls: type[Event]) -> None:
+    codec = serializer(cls.schema_info().schema_type)
+    encode, decode = codec.encoder(cls), codec.decoder(cls)
+    _with_format.add(cls)
+    cls._encode, cls._decode = staticmethod(encode), staticmethod(decode)
+
+
+def _encode_late(event: Event) -> bytes:
+    _look_up_format(type(event))
+    return event.serialize()
+
+
+def _decode_late(cls: type[Event], data: bytes) -> Event:
+    _look_up_format(cls)
+    event: Event = cls._decode(data)
+    return event
+
+
+def _forget_formats() -> None:
+    for cls in list(_with_format):
+        cls._encode, cls._decode = Event.__dict__["_encode"], Event.__dict__["_decode"]
+    _with_format.clear()
+
+
 Event._read_json = classmethod(_read_late)  # type: ignore[assignment]
 Event._write_json = _write_late
+Event._encode = staticmethod(_encode_late)
+Event._decode = classmethod(_decode_late)  # type: ignore[assignment]
+when_changed(_forget_formats)

@@ -8,7 +8,7 @@ from pydantic_core import PydanticSerializationError, SchemaSerializer, core_sch
 
 from commons_events.event._values import aware, exact_values, whole_minutes
 
-__all__ = ["aware_times", "holds_scalars", "is_plain", "is_repeatable"]
+__all__ = ["aware_times", "begins_with_envelope", "holds_scalars", "is_plain", "is_repeatable"]
 
 _SCALARS = frozenset(
     {
@@ -93,6 +93,33 @@ def holds_scalars(schema: core_schema.CoreSchema, trusted_factories: frozenset[o
         _is_scalar(field["schema"], trusted_factories) or (name == "metadata" and _is_metadata(field["schema"]))
         for name, field in fields["fields"].items()
     )
+
+
+def begins_with_envelope(schema: core_schema.CoreSchema) -> bool:
+    """Whether JSON of the class begins with the envelope's members by their own names, in `Event`'s order.
+
+    Args:
+        schema: as `exact_schema` returns it.
+    """
+    if not is_plain(schema):
+        return False
+    event = cast(dict[str, Any], schema)
+    fields = event["schema"]["schema"]["fields"]
+    return (
+        "serialization" not in event["schema"]
+        and tuple(fields)[: len(_FIRST)] == _FIRST
+        and not any("serialization_alias" in fields[name] for name in _FIRST)
+        and all(_is_text(fields[name]["schema"]) for name in ("event_id", "source"))
+    )
+
+
+def _is_text(node: dict[str, Any]) -> bool:
+    while node["type"] in ("default", "nullable") and "serialization" not in node:
+        node = node["schema"]
+    return node["type"] == "str" and "serialization" not in node
+
+
+_FIRST = ("event_type", "version", "event_id", "source", "timestamp")
 
 
 def aware_times(schema: core_schema.CoreSchema) -> core_schema.CoreSchema:

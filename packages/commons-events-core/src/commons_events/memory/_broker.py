@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import count as counting
 from typing import TYPE_CHECKING, ClassVar
 
 from commons_events.errors import (
@@ -22,7 +22,7 @@ from commons_events.errors import (
 from commons_events.memory._group import Group, Member, MemoryDelivery, PartitionState
 from commons_events.memory._log import PendingBatch, Topic, payload_size
 from commons_events.memory._loops import complete
-from commons_events.message import Message, PublishResult, Receipt
+from commons_events.message import Message, Messages, PublishResult, Receipt, Receipts, header_bytes
 from commons_events.runtime import Runtime, current_runtime
 from commons_events.transport import (
     Delivery,
@@ -85,11 +85,12 @@ class MemoryBroker:
         self.name = name
         self.limits = limits or MemoryLimits()
         self.runtime = runtime or current_runtime()
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        """Around all that the broker keeps."""
         self._topics: dict[str, Topic] = {}
         self._groups: dict[str, Group] = {}
         self._delayed: list[tuple[float, int, Message]] = []
-        self._order = count()
+        self._order = counting()
 
     @classmethod
     def get(cls, name: str = "default", limits: MemoryLimits | None = None) -> MemoryBroker:
@@ -119,7 +120,7 @@ class MemoryBroker:
 
     def reset(self) -> None:
         """Forget all topics and groups. Open subscriptions are closed, publishers that wait get a ClosedError."""
-        with self._lock:
+        with self.lock:
             now = self.runtime.monotonic()
             for group in self._groups.values():
                 for member in list(group.members):
@@ -134,7 +135,12 @@ class MemoryBroker:
         self, messages: Sequence[Message], future: asyncio.Future[Sequence[PublishResult]], *, delay: float = 0.0
     ) -> None:
         """Store messages, or line them up where there is no room; ``future`` gets the results in its own loop."""
-        with self._lock:
+        with self.lock:
+            if not delay and messages:
+                receipts = self._store_all(messages) if len(messages) > 1 else self._store_one(messages[0])
+                if receipts is not None:
+                    complete(future, receipts)
+                    return
             batch = PendingBatch(future)
             results = batch.results
             due = self.runtime.monotonic() + delay if delay else None
@@ -157,6 +163,46 @@ class MemoryBroker:
             for topic in grown.values():
                 self._grown(topic)
             batch.complete()
+
+    def _store_one(self, message: Message) -> list[Receipt] | None:
+        """Store a message in a topic that is there; None where that takes a closer look."""
+        topic = self._topics.get(message.topic)
+        if topic is None or topic.waiting or message.partition is not None:
+            return None
+        if message.size > self.limits.max_message_bytes or not self._has_room(topic):
+            return None
+        receipt = topic.append(message, self.runtime)
+        self._grown(topic)
+        return [receipt]
+
+    def _store_all(self, messages: Sequence[Message]) -> Receipts | None:
+        """Store a batch for one topic, in one go; None where that has to be looked at message by message."""
+        names, values, keys, headers, timestamps, partitions = zip(*messages, strict=True)
+        count = len(messages)
+        topic = self._topics.get(names[0])
+        time = timestamps[0]
+        if topic is None or topic.waiting or time is None or names.count(topic.name) < count:
+            return None
+        if timestamps.count(time) < count or partitions.count(None) < count:
+            return None  # what was handed over together has one time; others are rare
+        without_keys = keys[0] is None
+        if without_keys and keys.count(None) < count:
+            return None
+        try:
+            size = sum(map(len, values)) + (0 if without_keys else sum(map(len, keys)))
+        except TypeError:
+            return None  # a tombstone, or one without a key among others
+        if isinstance(messages, Messages):
+            size_of_headers = count * messages.most_header_bytes
+        else:
+            size_of_headers = sum(map(header_bytes, headers))
+        if size + size_of_headers > self.limits.max_message_bytes:
+            return None  # all together; one of them may be too large
+        if not self._has_room(topic, count, size):
+            return None
+        receipts = topic.append_all(messages, None if without_keys else keys, size)
+        self._grown(topic)
+        return receipts
 
     def _refusal(self, message: Message) -> TransportError | None:
         if message.size > self.limits.max_message_bytes:
@@ -235,7 +281,7 @@ class MemoryBroker:
 
     def join(self, group_id: str | None, topics: Sequence[str], start: str, member: Member) -> Group:
         """Take a member into its group, made on first use; None makes a group that ends with this member."""
-        with self._lock:
+        with self.lock:
             opened = [self._open(name) for name in topics]
             id = group_id if group_id is not None else f"anonymous-{next(self._order)}"
             group = self._groups.get(id)
@@ -250,7 +296,7 @@ class MemoryBroker:
 
     def leave(self, group: Group, member: Member) -> None:
         """Let a member go; what it had out comes again at once."""
-        with self._lock:
+        with self.lock:
             group.leave(member, self.runtime.monotonic())
             if not group.lasting and self._groups.get(group.id) is group:
                 del self._groups[group.id]
@@ -270,7 +316,7 @@ class MemoryBroker:
         self, group: Group, member: Member, limit: int, settler: Settler
     ) -> tuple[Sequence[MemoryDelivery], asyncio.Future[None] | None, float | None]:
         """Deliveries; or none, with a future that completes when to look again, and at most how many seconds on."""
-        with self._lock:
+        with self.lock:
             now = self.runtime.monotonic()
             if self._delayed:
                 self._release_delayed(now)
@@ -286,29 +332,25 @@ class MemoryBroker:
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Carry out those settlements whose delivery is still out."""
-        with self._lock:
+        with self.lock:
             for delivery, outcome, delay in settlements:
-                self._settle(delivery, outcome, delay)
-
-    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float) -> None:
-        """Carry out one settlement, if its delivery is still out."""
-        with self._lock:
-            self._settle(delivery, outcome, delay)
+                self.settle_locked(delivery, outcome, delay)
 
     def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
         """Carry out one outcome of several deliveries, of those that are still out."""
-        with self._lock:
+        with self.lock:
             for delivery in deliveries:
-                self._settle(delivery, outcome, 0.0)
+                self.settle_locked(delivery, outcome, 0.0)
 
-    def _settle(self, delivery: Delivery, outcome: Outcome, delay: float) -> None:
+    def settle_locked(self, delivery: Delivery, outcome: Outcome, delay: float) -> None:
+        """Carry out one settlement, if its delivery is still out. Called under the `lock`."""
         if not isinstance(delivery, MemoryDelivery):
             raise _foreign(delivery)
         state, offset = delivery.state, delivery.offset or 0
-        owner = state.owner
-        if owner is None or state.in_flight.get(offset) != delivery.token:
+        owner, in_flight = state.owner, state.in_flight
+        if owner is None or in_flight.get(offset) != delivery.token:
             return  # stale
-        del state.in_flight[offset]
+        del in_flight[offset]
         if owner.unsettled >= owner.max_unsettled:
             owner.signal.set()
         owner.unsettled -= 1
@@ -324,12 +366,12 @@ class MemoryBroker:
                 state.attempts[offset] = delivery.attempt + 1
             state.put_back(offset, self.runtime.monotonic() + delay)
             owner.signal.set()
-        if state.next_owner is not None and not state.in_flight:
+        if state.next_owner is not None and not in_flight:
             state.group.hand_over(state)
 
     def seek(self, member: Member, targets: dict[PartitionState, int]) -> None:
         """Let a member's partitions go on at other offsets; what is out of them is forgotten."""
-        with self._lock:
+        with self.lock:
             for state, offset in targets.items():
                 if state.owner is member:
                     member.unsettled -= len(state.in_flight)
@@ -340,7 +382,7 @@ class MemoryBroker:
 
     def commit(self, messages: Sequence[Message], settlements: Sequence[Settlement]) -> None:
         """Publish and settle all of it, or raise a TransactionError and do nothing."""
-        with self._lock:
+        with self.lock:
             for delivery, _, _ in settlements:
                 if not _is_out(delivery):
                     raise TransactionError(
@@ -362,7 +404,7 @@ class MemoryBroker:
             for message in messages:
                 self._topics[message.topic].append(message, self.runtime)
             for delivery, outcome, delay in settlements:
-                self._settle(delivery, outcome, delay)
+                self.settle_locked(delivery, outcome, delay)
             for name in by_topic:
                 self._grown(self._topics[name])
 
@@ -373,7 +415,7 @@ class MemoryBroker:
         check_topic_name(name)
         if partitions is not None and partitions < 1:
             raise ConfigurationError(f"Topic {name!r} was declared with {partitions} partitions; give 1 or more.")
-        with self._lock:
+        with self.lock:
             topic = self._open(name, partitions)
             if partitions is not None and partitions != len(topic.partitions):
                 raise ConfigurationError(
@@ -384,12 +426,12 @@ class MemoryBroker:
 
     def topics(self) -> list[TopicInfo]:
         """All topics, by name."""
-        with self._lock:
+        with self.lock:
             return sorted(TopicInfo(topic.name, len(topic.partitions)) for topic in self._topics.values())
 
     def delete(self, name: str) -> None:
         """Delete a topic with its messages and the groups' positions in it."""
-        with self._lock:
+        with self.lock:
             topic = self._existing(name)
             for group in self._groups.values():
                 group.close_topic(topic)
@@ -402,7 +444,7 @@ class MemoryBroker:
 
     def browse(self, name: str, partition: int, offset: int, limit: int) -> list[StoredMessage]:
         """Stored messages of a partition, from ``offset`` on."""
-        with self._lock:
+        with self.lock:
             partitions = self._existing(name).partitions
             if not 0 <= partition < len(partitions):
                 raise InvalidTopicError(f"Topic {name!r} has partitions 0 to {len(partitions) - 1}, not {partition}.")
@@ -413,7 +455,7 @@ class MemoryBroker:
 
     def lag(self) -> int:
         """How many messages are not finished, summed over all groups and the topics that they read."""
-        with self._lock:
+        with self.lock:
             states = [state for group in self._groups.values() for state in group.states.values()]
             delayed = sum(topic.reserved for topic in self._topics.values())
             return delayed + sum(s.partition.end - s.tracker.committed - s.tracker.held_back for s in states)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
-from itertools import count
+from itertools import count, repeat
 
 from commons_events.memory._log import Partition, Topic
 from commons_events.memory._loops import Signal, call_in_loop
+from commons_events.message import Message
 from commons_events.transport import Delivery, OffsetTracker, RedeliverySchedule, Settler, TopicPartition
 
 __all__ = ["Group", "Member", "MemoryDelivery", "PartitionState"]
@@ -21,8 +23,25 @@ class MemoryDelivery(Delivery):
     """A delivery that knows where its group's state is, without keeping its subscription alive through it."""
 
     __slots__ = ("state", "token")
-    state: PartitionState
-    token: int
+
+    def __init__(
+        self,
+        message: Message,
+        settler: Settler,
+        partition: int,
+        offset: int,
+        attempt: int,
+        state: PartitionState,
+        token: int,
+    ) -> None:
+        self.message = message  # as `Delivery` does, whose own constructor would be a second call
+        self.settler = settler
+        self.partition = partition
+        self.offset = offset
+        self.attempt = attempt
+        self.outcome = None
+        self.state = state
+        self.token = token
 
 
 class PartitionState:
@@ -79,17 +98,25 @@ class Member:
             return []
         batch: list[MemoryDelivery] = []
         token = next(_tokens)  # one for all, since no offset is in a batch twice
-        heads: list[tuple[int, int, PartitionState]] = []
-        for index, state in enumerate(self.owned):
+        heads: list[PartitionState] = []
+        topics: set[Topic] = set()
+        in_runs = True
+        for state in self.owned:
             if state.next_owner is not None:
                 continue
             if state.redeliveries:
+                in_runs = False
                 while len(batch) < limit and (again := state.redeliveries.pop_due(now)) is not None:
-                    batch.append(_deliver(state, again, settler, token))
+                    batch += _deliver(state, again, again + 1, settler, token)
             partition = state.partition
             if state.position < partition.end:
-                heads.append((partition.sequence[state.position - partition.base], index, state))
-        if heads and len(batch) < limit:
+                heads.append(state)
+                topics.add(partition.topic)
+        if heads and in_runs and len(topics) == 1:
+            while heads and len(batch) < limit:
+                batch += _take_runs(heads, limit - len(batch), settler, token)
+                heads = [state for state in heads if state.position < state.partition.end]
+        elif heads and len(batch) < limit:
             _take_new(batch, heads, limit, settler, token)
         self.unsettled += len(batch)
         return batch
@@ -100,10 +127,41 @@ class Member:
         return min((time for time in times if time is not None), default=None)
 
 
+def _take_runs(heads: list[PartitionState], limit: int, settler: Settler, token: int) -> list[MemoryDelivery]:
+    """New messages of one topic's partitions, in the order of publishing: each partition's in one go.
+
+    A topic numbers its messages, so those of a span of numbers are the next ones: each has its place in it.
+    """
+    if len(heads) == 1:
+        position = heads[0].position
+        return _deliver(heads[0], position, min(position + limit, heads[0].partition.end), settler, token)
+    first = min(state.partition.sequence[state.position - state.partition.base] for state in heads)
+    span = min(limit, sum(state.partition.end - state.position for state in heads))
+    places: list[MemoryDelivery | None] = [None] * span
+    for state in heads:
+        numbers, base = state.partition.sequence, state.partition.base
+        at = state.position - base
+        end = bisect_left(numbers, first + span, at, min(at + span, len(numbers)))
+        if end == at:
+            continue
+        run = _deliver(state, base + at, base + end, settler, token)
+        place = numbers[at] - first
+        if numbers[end - 1] - first == place + end - at - 1:
+            places[place : place + end - at] = run
+        else:
+            for number, delivery in zip(numbers[at:end], run, strict=True):
+                places[number - first] = delivery
+    return [delivery for delivery in places if delivery is not None]
+
+
 def _take_new(
-    batch: list[MemoryDelivery], heads: list[tuple[int, int, PartitionState]], limit: int, settler: Settler, token: int
+    batch: list[MemoryDelivery], states: list[PartitionState], limit: int, settler: Settler, token: int
 ) -> None:
-    """Merge the partitions whose next messages are ``heads``, by the place that each has in its topic."""
+    """The same for several topics, by the place that each message has in its own; and where something comes again."""
+    heads = [
+        (state.partition.sequence[state.position - state.partition.base], index, state)
+        for index, state in enumerate(states)
+    ]
     heapify(heads)
     while heads and len(batch) < limit:
         _, index, state = heads[0]
@@ -121,21 +179,27 @@ def _take_new(
             if key is not None and key in held:
                 state.redeliveries.park(offset, key)
                 continue
-        batch.append(_deliver(state, offset, settler, token))
+        batch += _deliver(state, offset, offset + 1, settler, token)
 
 
-def _deliver(state: PartitionState, offset: int, settler: Settler, token: int) -> MemoryDelivery:
+def _deliver(state: PartitionState, start: int, end: int, settler: Settler, token: int) -> list[MemoryDelivery]:
+    """Deliveries of the offsets from ``start`` up to ``end``, which are out from now on."""
     partition = state.partition
-    delivery = MemoryDelivery(
-        partition.messages[offset - partition.base],
-        settler,
-        partition.id.partition,
-        offset,
-        state.attempts.get(offset, 1) if state.attempts else 1,
+    offsets = range(start, end)
+    state.in_flight.update(dict.fromkeys(offsets, token))
+    state.position = max(state.position, end)
+    return list(
+        map(
+            MemoryDelivery,
+            partition.messages[start - partition.base : end - partition.base],
+            repeat(settler),
+            repeat(partition.id.partition),
+            offsets,
+            [state.attempts.get(offset, 1) for offset in offsets] if state.attempts else repeat(1),
+            repeat(state),
+            repeat(token),
+        )
     )
-    delivery.state = state
-    delivery.token = state.in_flight[offset] = token
-    return delivery
 
 
 class Group:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from commons_events.memory._loops import complete
-from commons_events.message import Message, PublishResult, Receipt
+from commons_events.message import Message, PublishResult, Receipt, Receipts
 from commons_events.runtime import Runtime
 from commons_events.transport import TopicPartition
 
@@ -135,6 +135,45 @@ class Topic:
         self.count += 1
         self.bytes += len(value or b"") + len(key or b"")  # `payload_size`
         return _tuple(Receipt, (self.name, index, offset, None))
+
+    def append_all(self, messages: Sequence[Message], keys: Sequence[bytes] | None, size: int) -> Receipts:
+        """`append` for several that ask for no partition and are stamped.
+
+        Those without keys, of which no order is promised, lie together: an equal part in each partition.
+
+        Args:
+            messages: all of this topic.
+            keys: theirs; None where none has one.
+            size: bytes of values and keys together.
+        """
+        offsets: list[int] = []
+        indices: list[int] = []
+        number = self.sequence + 1
+        if keys is None:
+            part = -(-len(messages) // len(self.partitions))
+            for start in range(0, len(messages), part):
+                self.round_robin = index = (self.round_robin + 1) % len(self.partitions)
+                partition, run = self.partitions[index], messages[start : start + part]
+                end = partition.end
+                offsets += range(end, end + len(run))
+                indices += [index] * len(run)
+                partition.messages += run
+                partition.sequence.extend(range(number + start, number + start + len(run)))
+        else:
+            count = len(self.partitions)
+            for message, key in zip(messages, keys, strict=True):
+                index = crc32(key) % count
+                partition = self.partitions[index]
+                stored = partition.messages
+                indices.append(index)
+                offsets.append(partition.base + len(stored))
+                stored.append(message)
+                partition.sequence.append(number)
+                number += 1
+        self.sequence += len(messages)
+        self.count += len(messages)
+        self.bytes += size
+        return Receipts(self.name, indices, offsets)
 
     def reclaim(self, keep: int) -> int:
         """Forget finished messages, all but about ``keep`` of them; returns how many."""

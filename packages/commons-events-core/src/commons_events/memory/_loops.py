@@ -34,19 +34,20 @@ class Signal:
 
 def complete(future: asyncio.Future[T], result: T | Exception) -> None:
     """Give ``future`` its result or error from any thread; nothing where it has one or its loop is closed."""
-
-    def in_its_loop() -> None:
-        if future.done():
-            return
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
-
-    if future.get_loop() is asyncio._get_running_loop():
-        in_its_loop()
+    loop = future.get_loop()
+    if loop is asyncio._get_running_loop():
+        _complete_here(future, result)
     else:
-        call_in_loop(future.get_loop(), in_its_loop)
+        call_in_loop(loop, lambda: _complete_here(future, result))
+
+
+def _complete_here(future: asyncio.Future[T], result: T | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def in_running_loop(future: asyncio.Future[Any]) -> asyncio.Future[Any]:

@@ -19,8 +19,8 @@ from commons_events.errors import (
     UnknownTopicError,
 )
 from commons_events.memory._broker import MemoryBroker, MemoryLimits
-from commons_events.memory._group import Member, PartitionState
-from commons_events.memory._loops import Signal, complete, in_running_loop
+from commons_events.memory._group import Group, Member, PartitionState
+from commons_events.memory._loops import Signal, call_in_loop, complete, in_running_loop
 from commons_events.message import Message, PublishResult
 from commons_events.transport import (
     CONTRACT_VERSION,
@@ -191,6 +191,7 @@ class MemorySubscription(Subscription):
     def __init__(self, broker: MemoryBroker, request: SubscribeRequest) -> None:
         loop = asyncio.get_running_loop()
         self._broker = broker
+        self._settler = request.settler or self
         self.member = Member(
             topics=frozenset(request.topics),
             loop=loop,
@@ -199,15 +200,15 @@ class MemorySubscription(Subscription):
             on_revoke=request.on_revoke,
         )
         self.group = broker.join(request.group_id, request.topics, request.start, self.member)
-        self._leave = weakref.finalize(self, broker.leave, self.group, self.member)
-        self._leave.atexit = False
+        self._dropped = weakref.finalize(self, _leave_soon, broker, self.group, self.member)
+        self._dropped.atexit = False
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """See `Subscription.receive`."""
         runtime = self._broker.runtime
         await runtime.sleep(0)
         while True:
-            batch, wake, seconds = self._broker.take(self.group, self.member, limit, self)
+            batch, wake, seconds = self._broker.take(self.group, self.member, limit, self._settler)
             if wake is None:
                 return batch
             if seconds is None:
@@ -226,7 +227,9 @@ class MemorySubscription(Subscription):
 
     def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
         """`settle` of one, without a list around it."""
-        self._broker.settle_delivery(delivery, outcome, delay or 0.0)
+        broker = self._broker
+        with broker.lock:
+            broker.settle_locked(delivery, outcome, delay or 0.0)
         return DONE
 
     def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:
@@ -239,7 +242,8 @@ class MemorySubscription(Subscription):
 
     async def close(self) -> None:
         """See `Subscription.close`."""
-        self._leave()
+        if self._dropped.detach() is not None:
+            self._broker.leave(self.group, self.member)
 
     def pause(self) -> None:
         """See `Pausable`."""
@@ -262,6 +266,11 @@ class MemorySubscription(Subscription):
             if topic in (None, state.partition.id.topic) and partition in (None, state.partition.id.partition)
         ]
         self._broker.seek(self.member, {state: _offset(state, target) for state in states})
+
+
+def _leave_soon(broker: MemoryBroker, group: Group, member: Member) -> None:
+    """Not now: memory is cleaned up at any moment, also while this very thread holds the broker's lock."""
+    call_in_loop(member.loop, lambda: broker.leave(group, member))
 
 
 class MemoryTransaction:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from itertools import chain
+from itertools import chain, repeat
 from types import TracebackType
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -26,7 +26,7 @@ from commons_events.errors import (
     WrongEventLoopError,
 )
 from commons_events.event import Event
-from commons_events.message import Headers, Message, PublishResult, Receipt, Receipts
+from commons_events.message import Headers, Message, Messages, PublishResult, Receipt, Receipts
 from commons_events.runtime import current_runtime
 from commons_events.telemetry import Telemetry
 from commons_events.transport import Transport
@@ -34,6 +34,9 @@ from commons_events.transport import Transport
 __all__ = ["EventProducer", "ProducerConfig"]
 
 Key = str | bytes | None
+GivenHeaders = Mapping[str, str | bytes]
+BatchHeaders = Headers | Callable[[Any], Headers]
+"""Of a batch: the same for all, or what makes those of an event."""
 _CHUNK = 500
 """Events of a batch that are handed over before other tasks get a turn."""
 _CHUNKS_UNDER_WAY = 100
@@ -78,9 +81,10 @@ class EventProducer:
         self._transport = transport or open_transport(self.config)
         binding = BinaryBinding if self.config.binding == "binary" else StructuredBinding
         self._binding: Binding = binding(
-            self._transport.header_prefix, outside=self._transport.capabilities.durability != "process"
+            self._transport.header_prefix,
+            outside=self._transport.capabilities.durability != "process",
+            source=self.config.source or f"urn:commons-events:{self.config.client_id}",
         )
-        self._source = self.config.source or f"urn:commons-events:{self.config.client_id}"
         self._telemetry = Telemetry(self._transport.name, self.config.client_id)
         self._runtime = current_runtime()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -148,7 +152,7 @@ class EventProducer:
         events: Iterable[Event],
         *,
         key: Key | Callable[[Event], Key] = None,
-        headers: Mapping[str, str | bytes] | None = None,
+        headers: GivenHeaders | Callable[[Event], GivenHeaders | None] | None = None,
     ) -> Sequence[Receipt]:
         """Send events in order, and return their receipts once the broker has confirmed all of them.
 
@@ -156,7 +160,7 @@ class EventProducer:
             topic: where to.
             events: what happened.
             key: one key for all, or a function of the event.
-            headers: more headers, for every event.
+            headers: more headers, the same for all, or a function of the event.
 
         Raises:
             BatchError: some were not confirmed; it says which and why. The others are sent.
@@ -166,11 +170,10 @@ class EventProducer:
         """
         self._check_usable()
         events = list(events)
-        more = _headers(headers)
         if not self._telemetry.tracing:
-            return await self._send_all(topic, events, key, more)
+            return await self._send_all(topic, events, key, _batch_headers(headers, ()))
         with self._telemetry.send(topic, len(events)) as context:
-            return await self._send_all(topic, events, key, (*more, *context))
+            return await self._send_all(topic, events, key, _batch_headers(headers, context))
 
     async def flush(self) -> None:
         """Return once everything that was handed over is confirmed or failed."""
@@ -208,22 +211,56 @@ class EventProducer:
         headers: Headers,
         timestamp: datetime,
     ) -> Message:
-        if Event not in type(event).__mro__:  # isinstance asks pydantic's metaclass, which takes its time
-            raise TypeError(f"send takes an Event, not {type(event).__name__}; define a subclass of Event.")
-        if not event.source:
-            event = event.with_source(self._source)
+        _check_class(type(event))
         if type(key) is not bytes and key is not None:
             key = _key_bytes(key)
         message = self._binding.to_message(
             event, topic, key=key, headers=headers, timestamp=timestamp, partition=partition
         )
-        limit = self.config.max_message_bytes
-        if limit is not None and message.size > limit:
-            raise MessageTooLargeError(
-                f"{type(event).__qualname__} {event.event_id!r} makes a message of {message.size:,} bytes for topic "
-                f"{topic!r}; max_message_bytes is {limit:,}. Send less, for example a reference to the data."
-            )
+        refused = self._too_large(event, message)
+        if refused is not None:
+            raise refused
         return message
+
+    def _messages(
+        self,
+        topic: str,
+        events: Sequence[Event],
+        key: Key | Callable[[Event], Key],
+        headers: BatchHeaders,
+        timestamp: datetime,
+    ) -> Messages | list[Message | SerializationError | MessageTooLargeError]:
+        """Those of a batch; in the place of one that cannot be sent, why."""
+        for event_class in set(map(type, events)):
+            _check_class(event_class)
+        keys: Iterable[bytes | None] = repeat(None)
+        if callable(key):
+            keys = [k.encode() if type(k) is str else _key_bytes(k) for k in map(key, events)]
+        elif key is not None:
+            keys = repeat(_key_bytes(key))
+        same = () if callable(headers) else headers
+        made = self._binding.to_messages(events, topic, keys=keys, headers=same, timestamp=timestamp)
+        if callable(headers):
+            own = map(headers, events)
+            made = [
+                result if isinstance(result, SerializationError) else result._replace(headers=result.headers + more)
+                for result, more in zip(made, own, strict=True)
+            ]
+        if self.config.max_message_bytes is None:
+            return made if isinstance(made, Messages) else [*made]
+        return [
+            result if isinstance(result, SerializationError) else self._too_large(event, result) or result
+            for event, result in zip(events, made, strict=True)
+        ]
+
+    def _too_large(self, event: Event, message: Message) -> MessageTooLargeError | None:
+        limit = self.config.max_message_bytes
+        if limit is None or message.size <= limit:
+            return None
+        return MessageTooLargeError(
+            f"{type(event).__qualname__} {event.event_id!r} makes a message of {message.size:,} bytes for topic "
+            f"{message.topic!r}; max_message_bytes is {limit:,}. Send less, for example a reference to the data."
+        )
 
     def _check_topic(self, topic: str) -> None:
         if topic not in self._checked_topics:
@@ -268,7 +305,7 @@ class EventProducer:
         return self._publish([self._message(topic, event, key, partition, headers, timestamp)])
 
     async def _send_all(
-        self, topic: str, events: list[Event], key: Key | Callable[[Event], Key], headers: Headers
+        self, topic: str, events: list[Event], key: Key | Callable[[Event], Key], headers: BatchHeaders
     ) -> Sequence[Receipt]:
         if events:
             self._check_topic(topic)
@@ -302,20 +339,17 @@ class EventProducer:
         return receipts
 
     def _hand_over(
-        self, topic: str, events: Sequence[Event], key: Key | Callable[[Event], Key], headers: Headers
+        self, topic: str, events: Sequence[Event], key: Key | Callable[[Event], Key], headers: BatchHeaders
     ) -> _Chunk:
-        key_of = key if callable(key) else None
-        fixed = None if callable(key) else key
-        unsent: list[tuple[int, TransportError]] = []
-        messages: list[Message] = []
-        now = self._runtime.now()  # they are handed over together
-        for place, event in enumerate(events):
-            try:
-                message = self._message(topic, event, key_of(event) if key_of else fixed, None, headers, now)
-            except (SerializationError, MessageTooLargeError) as error:
-                unsent.append((place, error if isinstance(error, PublishError) else _not_sent(error)))
-            else:
-                messages.append(message)
+        made = self._messages(topic, events, key, headers, self._runtime.now())  # they are handed over together
+        if isinstance(made, Messages):
+            return _Chunk([], len(made), self._publish(made))
+        messages = [message for message in made if isinstance(message, Message)]
+        unsent: list[tuple[int, TransportError]] = [
+            (place, error if isinstance(error, PublishError) else _not_sent(error))
+            for place, error in enumerate(made)
+            if not isinstance(error, Message)
+        ]
         return _Chunk(unsent, len(messages), self._publish(messages))
 
     async def _settle_in_flight(self, timeout: float | None) -> int:
@@ -381,10 +415,15 @@ def _resolve(receipt: asyncio.Future[Receipt], published: asyncio.Future[Sequenc
         receipt.set_exception(result)
 
 
-def _key_bytes(key: object) -> bytes:
+def _check_class(event_class: type[Any]) -> None:
+    if Event not in event_class.__mro__:  # isinstance asks pydantic's metaclass, which takes its time
+        raise TypeError(f"send takes an Event, not {event_class.__name__}; define a subclass of Event.")
+
+
+def _key_bytes(key: object) -> bytes | None:
     if isinstance(key, str):
         return key.encode()
-    if isinstance(key, bytes):
+    if isinstance(key, bytes) or key is None:
         return key
     raise TypeError(f"A key is str or bytes, not {type(key).__name__}; convert it, for example by str(key).")
 
@@ -395,7 +434,19 @@ def _headers(headers: Mapping[str, str | bytes] | None) -> Headers:
     return tuple((name, _header_bytes(name, value)) for name, value in headers.items())
 
 
-def _header_bytes(name: str, value: object) -> bytes:
+def _batch_headers(
+    headers: GivenHeaders | Callable[[Event], GivenHeaders | None] | None, context: Headers
+) -> BatchHeaders:
+    """With those of the trace ``context`` behind them."""
+    if callable(headers):
+        given = headers
+        return lambda event: (*_headers(given(event)), *context)
+    return (*_headers(headers), *context)
+
+
+def _header_bytes(name: object, value: object) -> bytes:
+    if not isinstance(name, str):
+        raise TypeError(f"headers: a name is a str, not {type(name).__name__}: {name!r}.")
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 from commons_events.event import Event, _json, registry
@@ -35,6 +36,21 @@ class JsonSerializer(Serializer):
                 return codec.decode(data, event_class)
         event: E = event_class._read_json(data)  # what from_json calls
         return event
+
+    def encoder(self, event_class: type[E], *, source: str | None = None) -> Callable[[E], bytes]:
+        """What `Event.to_json` calls, by itself."""
+        if type(self).encode is not JsonSerializer.encode:
+            return super().encoder(event_class, source=source)
+        event_class.complete()
+        write = event_class._write_json
+        return write if source is None else _json.stating(event_class, write, source)
+
+    def decoder(self, event_class: type[E]) -> Callable[[bytes], E]:
+        """What `Event.from_json` calls, by itself."""
+        if type(self).decode is not JsonSerializer.decode or "event_type" not in event_class.__dict__:
+            return super().decoder(event_class)
+        event_class.complete()
+        return event_class._read_json
 
     def schema(self, event_class: type[Event]) -> str:
         """The class's JSON Schema, draft 2020-12."""

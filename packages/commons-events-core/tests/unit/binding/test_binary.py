@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ConfigDict, Field
 
 from commons_events import Event, EventSchema, Message
 from commons_events.binding import BinaryBinding, StructuredBinding, to_event
 from commons_events.errors import DeserializationError, SerializationError, UnknownEventTypeError
 from commons_events.event import registry
+from commons_events.message import Messages
 from commons_events.plugins import SERIALIZERS, register, unregister
 from commons_events.serialization import JsonSerializer
 
@@ -443,3 +445,68 @@ def test_what_foreign_headers_name_is_remembered_within_bounds() -> None:
         headers = (*message.headers[:3], ("ce_eventversion", f"1.0.{number}".encode()), *message.headers[4:])
         assert to_event(message._replace(headers=headers), Event) == placed()
         assert len(_binding._routes) <= _binding._MOST_ROUTES
+
+
+def test_what_cannot_be_written_leaves_its_place_in_a_batch() -> None:
+    class Measured(Event):
+        value: float
+
+    events = [
+        Measured(value=1.0, source="/s"),
+        Measured(value=float("nan"), source="/s"),
+        placed(),
+        placed(source=None),
+    ]
+    first, refused, other, without = BinaryBinding().to_messages(events, "t", keys=[b"1", b"2", b"3", b"4"])
+    assert isinstance(first, Message)
+    assert isinstance(refused, SerializationError)
+    assert isinstance(other, Message)
+    assert isinstance(without, SerializationError)
+    assert "source" in str(without)
+    assert (first.key, other.key) == (b"1", b"3")
+    assert to_event(other, Placed) == events[2]
+
+
+_texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
+
+
+@given(
+    ids=st.lists(_texts, min_size=1, max_size=4),
+    source=_texts,
+    more=st.none() | _texts,
+    headers=st.lists(st.tuples(_texts, st.binary(max_size=30)), max_size=3),
+)
+@pytest.mark.parametrize("binding", [BinaryBinding, StructuredBinding])
+def test_a_binding_states_its_own_source_where_an_event_has_none(
+    binding: type[BinaryBinding] | type[StructuredBinding],
+    ids: list[str],
+    source: str,
+    more: str | None,
+    headers: list[tuple[str, bytes]],
+) -> None:
+    events = [placed(event_id=id, source=None, note=more, correlation_id=more, causation_id=more) for id in ids]
+    made = binding(source=source).to_messages(events, "t", headers=tuple(headers), timestamp=MOMENT)
+    stated = binding().to_messages([event.with_source(source) for event in events], "t", headers=tuple(headers))
+    for message, wanted, event in zip(made, stated, events, strict=True):
+        assert isinstance(message, Message)
+        assert isinstance(wanted, Message)
+        assert message == wanted._replace(timestamp=MOMENT)
+        if isinstance(made, Messages):
+            assert sum(len(name) + len(value) for name, value in message.headers) <= made.most_header_bytes
+        assert event.source is None
+
+
+def test_a_class_whose_json_begins_otherwise_states_the_source_all_the_same() -> None:
+    class Aliased(Event):
+        source: str | None = Field(default=None, serialization_alias="src")
+        text: str = '{"source":null,"timestamp":1}'
+
+    class Written(Event):
+        model_config = ConfigDict(serialize_by_alias=True)
+        source: str | None = Field(default=None, serialization_alias="source", validation_alias="source")
+
+    for event in (Aliased(), Written(), Aliased(event_id=',"source":null,"timestamp":')):
+        (message,) = BinaryBinding(source="/own").to_messages([event], "t")
+        assert isinstance(message, Message)
+        assert message.value == event.with_source("/own").to_json()
+        assert type(event).from_json(message.value).source == "/own"

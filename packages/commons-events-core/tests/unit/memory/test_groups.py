@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from commons_events import Message
+from commons_events import EventConsumer, Message
 from commons_events.memory import MemorySubscription
 from commons_events.transport import Outcome, Settlement, TopicPartition
 
@@ -181,6 +181,21 @@ async def test_a_subscription_that_is_dropped_gives_its_messages_back(bench: Ben
     del dropped
     gc.collect()
     assert len(await b.take(other)) == 4
+
+
+@pytest.mark.asyncio
+async def test_a_consumer_that_is_dropped_gives_its_messages_back_whenever_memory_is_cleaned_up(bench: Bench) -> None:
+    b = bench()
+    dropped = EventConsumer(transport=b.transport, topics=["t"], group_id="g")
+    await dropped.start()
+    await b.publish(b"a", b"b")
+    assert (await dropped.receive(1))[0].value == b"a"  # the other one is fetched, too
+    del dropped
+    with b.broker.lock:  # as in the midst of whatever the broker does
+        gc.collect()
+    other = await b.subscribe()
+    await asyncio.sleep(0)
+    assert await b.values(other) == [b"a", b"b"]
 
 
 @pytest.mark.asyncio

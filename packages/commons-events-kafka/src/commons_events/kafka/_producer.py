@@ -7,16 +7,17 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from types import NoneType
 from typing import Any
 
-from commons_events.errors import ConfigurationError, MessageTooLargeError, UnknownPartitionError
+from commons_events.errors import ConfigurationError, MessageTooLargeError, SerializationError, UnknownPartitionError
 from commons_events.event import Event
 from commons_events.kafka._keywords import kafka_config
 from commons_events.kafka._transactions import KafkaTransaction
 from commons_events.kafka._transport import KafkaTransport
-from commons_events.message import Headers, Message, PublishResult, Receipt
+from commons_events.message import Headers, Message, Messages, PublishResult, Receipt
 from commons_events.producers import EventProducer, ProducerConfig
-from commons_events.producers._producer import _Chunk, _headers, _key_bytes
+from commons_events.producers._producer import BatchHeaders, GivenHeaders, _Chunk, _headers, _key_bytes
 from commons_events.runtime import Runtime
 from commons_events.transport import Delivery, Outcome, Settlement, Transport
 
@@ -125,7 +126,7 @@ class KafkaProducer(EventProducer):
         topic: str,
         events: Iterable[Event | bytes | None],
         key: Key | Callable[[Any], Key] = None,
-        headers: Mapping[str, str | bytes] | None = None,
+        headers: GivenHeaders | Callable[[Any], GivenHeaders | None] | None = None,
     ) -> Sequence[Receipt]:
         """See `EventProducer.send_batch`; bytes and tombstones as in `send`."""
         return await super().send_batch(topic, events, key=key, headers=headers)  # type: ignore[arg-type]
@@ -161,20 +162,42 @@ class KafkaProducer(EventProducer):
         return super()._publish(messages) if transaction is None else transaction.send(messages)
 
     def _hand_over(
-        self, topic: str, events: Sequence[Any], key: Key | Callable[[Any], Key], headers: Headers
+        self, topic: str, events: Sequence[Any], key: Key | Callable[[Any], Key], headers: BatchHeaders
     ) -> _Chunk:
         """Bytes with one key go to the client as they are, without a `Message` each."""
         if (
             set(map(type, events)) == {bytes}
             and not callable(key)
+            and not callable(headers)
             and type(self._runtime) is Runtime  # else it stamps the messages
             and self._open_transaction.get() is None
         ):
-            given = _key_bytes(key) if key is not None else None
+            given = _key_bytes(key)
             largest = Message(topic, max(events, key=len), given, headers).size
             if largest <= (self.config.max_message_bytes or self._kafka.capabilities.max_message_bytes or largest):
                 return _Chunk([], len(events), self._watched(self._kafka.publish_values(topic, events, given, headers)))
         return super()._hand_over(topic, events, key, headers)
+
+    def _messages(
+        self,
+        topic: str,
+        events: Sequence[Any],
+        key: Key | Callable[[Any], Key],
+        headers: BatchHeaders,
+        timestamp: datetime,
+    ) -> Messages | list[Message | SerializationError | MessageTooLargeError]:
+        """See `EventProducer._messages`; bytes and tombstones among them have a `Message` each."""
+        if not {bytes, NoneType}.intersection(map(type, events)):
+            return super()._messages(topic, events, key, headers, timestamp)
+        made: list[Message | SerializationError | MessageTooLargeError] = []
+        for event in events:
+            own_key = key(event) if callable(key) else key
+            own_headers = headers(event) if callable(headers) else headers
+            try:
+                made.append(self._message(topic, event, own_key, None, own_headers, timestamp))
+            except (SerializationError, MessageTooLargeError) as error:
+                made.append(error)
+        return made
 
     def _message(
         self,

@@ -119,7 +119,7 @@ class MockProducer:
         events: Iterable[Event],
         *,
         key: Key | Callable[[Event], Key] = None,
-        headers: Mapping[str, str | bytes] | None = None,
+        headers: Mapping[str, str | bytes] | Callable[[Event], Mapping[str, str | bytes] | None] | None = None,
     ) -> Sequence[Receipt]:
         """As `EventProducer.send_batch`."""
         given = list(events)

@@ -210,20 +210,24 @@ class ProducerContract(BrokerContract, contract=True):
         assert second.key == b"bytes"
 
     async def test_a_batch_is_confirmed_as_a_whole(self) -> None:
-        """One receipt an event, in their order; a function gives each its key, and keys keep their order."""
+        """One receipt an event, in their order; functions give each its key and headers, and keys keep their order."""
         transport = await self.open()
         topic = await self.make_topic(transport)
         reader = await self._reader(transport, topic)
         events = _events(self.scale.ordered)
         async with self.make_producer(transport) as producer:
-            receipts = await producer.send_batch(topic, events, key=_key_of)
+            receipts = await producer.send_batch(
+                topic, events, key=_key_of, headers=lambda e: {"x-number": _number_of(e)}
+            )
             assert len(receipts) == len(events)
             assert all(isinstance(receipt, Receipt) for receipt in receipts)
             assert list(await producer.send_batch(topic, [])) == []
         taken = await self._take(reader, len(events))
         by_key: dict[bytes | None, list[int]] = {}
         for delivery in taken:
-            by_key.setdefault(delivery.key, []).append(delivery.event(ContractEvent).number)
+            number = delivery.event(ContractEvent).number
+            by_key.setdefault(delivery.key, []).append(number)
+            assert delivery.message.header("x-number") == str(number)
         assert {number for numbers in by_key.values() for number in numbers} == set(range(len(events)))
         if transport.capabilities.ordering == "key":
             assert all(numbers == sorted(numbers) for numbers in by_key.values())
@@ -376,6 +380,10 @@ class ProducerContract(BrokerContract, contract=True):
         numbers: set[int] = set()
         while 1 not in numbers:
             numbers.update(d.event(ContractEvent).number for d in await self._take(reader, 1))
+
+
+def _number_of(event: Any) -> str:
+    return str(event.number)
 
 
 def _key_of(event: Any) -> str:

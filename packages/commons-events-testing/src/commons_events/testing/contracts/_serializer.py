@@ -123,6 +123,22 @@ class SerializerContract(Contract, contract=True):
 
         self._examples(check, self.strategy)
 
+    async def test_what_is_made_for_a_class_does_the_same(self) -> None:
+        """An `encoder` writes what ``encode`` does, also with a source for events without; a `decoder` reads it."""
+        codec = self.make_serializer()
+        for event in self.examples:
+            cls = type(event)
+            sourceless = event.with_source("")
+            assert codec.encoder(cls)(event) == codec.encode(event)
+            assert codec.encoder(cls, source='ü"{}')(sourceless) == codec.encode(event.with_source('ü"{}'))
+            assert codec.decoder(cls)(codec.encode(event)) == event
+
+        def check(event: Event) -> None:
+            written = codec.encoder(type(event), source="urn:x")(event)
+            assert codec.decoder(type(event))(written) == event.with_source("urn:x")
+
+        self._examples(check, self.strategy)
+
     async def test_the_envelope_is_in_the_bytes(self) -> None:
         """Id, source, time, correlation and metadata are read from the bytes alone, and so is which event it is."""
         codec = self.make_serializer()

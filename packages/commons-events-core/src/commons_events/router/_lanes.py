@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Literal
 
-from commons_events.consumers import EventConsumer
+from commons_events.router._consumer import RouterConsumer
 from commons_events.router._settling import settle
 from commons_events.runtime import Runtime
-from commons_events.telemetry import Telemetry
 from commons_events.transport import DONE, Delivery, Outcome, TopicPartition
 
-__all__ = ["Lane", "LaneWorkers", "RouterConsumer", "release"]
+__all__ = ["Lane", "LaneWorkers", "release"]
 
 _LAST_WORD = 5.0
 """Seconds that the broker has at the end to be told what was given back."""
-
-_ACK = Outcome.ACK  # see `Delivery.ack`
 
 _TURN = 16
 """Messages of one key that are handled before another key gets its turn."""
@@ -60,47 +56,6 @@ class Lane:
 
 Step = Callable[[Lane], Awaitable[float | None]]
 """Handles a lane's first message: None when it is done with, else after how many seconds to try again."""
-
-
-class RouterConsumer(EventConsumer):
-    """An `EventConsumer` that also tells the lanes which partitions are about to go to another member."""
-
-    on_revoked: Callable[[frozenset[TopicPartition]], None] = staticmethod(lambda revoked: None)
-
-    recorded: bool = False
-    """Whether spans or durations of handlers go anywhere, by the time of the last fetch."""
-
-    @property
-    def telemetry(self) -> Telemetry:
-        """What records them."""
-        return self._telemetry
-
-    async def receive(self, limit: int, timeout: float | None = None) -> list[Delivery]:
-        """As `EventConsumer.receive`, but what is out is not kept here: the lanes have it, and their own bound."""
-        if timeout is not None:
-            taken = await super().receive(limit, timeout)
-            self._unsettled.clear()
-            return taken
-        while not self._buffer and await self._fetch():
-            pass
-        self.recorded = self._telemetry.processing
-        buffer = self._buffer
-        if len(buffer) <= limit:
-            taken = list(buffer)
-            buffer.clear()
-            return taken
-        return [buffer.popleft() for _ in range(limit)]
-
-    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
-        """See `Settler`."""
-        subscription = self._subscription
-        if outcome is not _ACK or subscription is None or self._closed or self._loop is not _get_running_loop():
-            return super().settle_delivery(delivery, outcome, delay)
-        return subscription.settle_delivery(delivery, _ACK, None)
-
-    def _give_back(self, revoked: frozenset[TopicPartition]) -> None:
-        super()._give_back(revoked)
-        self.on_revoked(revoked)
 
 
 def release(deliveries: Iterable[Delivery]) -> list[Awaitable[None]]:

@@ -17,9 +17,10 @@ from commons_events.errors import (
 )
 from commons_events.event import Event
 from commons_events.log import logger
+from commons_events.router._consumer import RouterConsumer
 from commons_events.router._failures import Failures
 from commons_events.router._handler import Handler, HandlerCall, with_timeout
-from commons_events.router._lanes import Lane, RouterConsumer
+from commons_events.router._lanes import Lane
 from commons_events.router._parked import ParkedKeys, Turn
 from commons_events.router._plan import Plan
 from commons_events.router._results import ResultPublisher

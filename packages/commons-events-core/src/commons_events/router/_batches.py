@@ -115,13 +115,13 @@ class Batches:
             outcomes[item.delivery] = await self._settle(item, error)
         waits: list[tuple[Lane, float | None]] = []
         for lane, count in taken:
-            own = [lane.deliveries.popleft() for _ in range(min(count, len(lane.deliveries)))]
+            own = lane.deliveries[:count]
             left = [delivery for delivery in own if outcomes[delivery] is not None]
             for delivery in own:
                 if outcomes[delivery] is None:
                     self._alone.pop(delivery, None)
             self._lanes.buffered -= len(own) - len(left)
-            lane.deliveries.extendleft(reversed(left))
+            lane.deliveries[:count] = left
             lane.tries = len(left)  # not zero: it has failed
             waits.append((lane, max((outcomes[delivery] or 0.0 for delivery in left), default=None)))
         return waits

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Literal
 
 from commons_events.router._consumer import RouterConsumer
@@ -16,6 +18,8 @@ __all__ = ["Lane", "LaneWorkers", "release"]
 
 _LAST_WORD = 5.0
 """Seconds that the broker has at the end to be told what was given back."""
+
+_PARTITION = attrgetter("partition")
 
 _TURN = 16
 """Messages of one key that are handled before another key gets its turn."""
@@ -40,11 +44,11 @@ class Lane:
 
     def __init__(self, key: bytes | None, first: Delivery) -> None:
         self.key = key
-        self.deliveries = deque((first,))
+        self.deliveries = [first]  # mostly the only one, and a deque of one costs much more
 
     def next_message(self) -> None:
         """The first message is done with."""
-        self.deliveries.popleft()
+        del self.deliveries[0]
         if self.tries or self.first_try is not None or self.last_step is not None or self.troubles:
             self.forget_tries()
 
@@ -98,11 +102,13 @@ class LaneWorkers:
         self.fail = fail
         self._lanes: dict[bytes, Lane] = {}
         self._waiting: set[Lane] = set()
-        self._ready: dict[int | None, deque[Lane]] = {}
-        """By partition; one that has none ready is not among them."""
-        self._turns: deque[tuple[int | None, deque[Lane]]] = deque()
+        self._ready: dict[int | None, deque[Lane | Delivery]] = {}
+        """By partition: lanes that may begin, and messages that have not come to a lane yet. One that has none is not
+        among them."""
+        self._turns: deque[tuple[int | None, deque[Lane | Delivery]]] = deque()
         """The same, in the order of their turns."""
         self._ready_count = 0
+        """How many there are. A message whose key is being handled is among them, too, until its turn comes."""
         self._workers: set[asyncio.Task[None]] = set()
         self._starting = False
         """Whether a worker is about to take its first lane."""
@@ -137,49 +143,62 @@ class LaneWorkers:
             self._add(deliveries)
 
     def _add(self, deliveries: list[Delivery]) -> None:
-        lanes = self._lanes
         self.buffered += len(deliveries)
-        for delivery in deliveries:
-            key = delivery.message.key
-            if key is None:
-                self._put(Lane(None, delivery))
-                continue
-            present = lanes.get(key)
-            if present is not None:
-                present.deliveries.append(delivery)
-                continue
-            lanes[key] = lane = Lane(key, delivery)
-            self._put(lane)
+        if self.on_new is None:
+            for partition, some in groupby(deliveries, _PARTITION):
+                self._queue(partition).extend(some)
+            self._ready_count += len(deliveries)
+        else:  # which counts the messages that may begin
+            for delivery in deliveries:
+                lane = self._lane(delivery)
+                if lane is not None:
+                    self._put(lane)
         self._start_workers()
 
-    def _put(self, lane: Lane) -> None:
-        partition = lane.deliveries[0].partition
+    def _lane(self, delivery: Delivery) -> Lane | None:
+        """A lane for this message; None where it waits behind another one of its key."""
+        key = delivery.key
+        if key is None:
+            return Lane(None, delivery)
+        present = self._lanes.get(key)
+        if present is not None:
+            present.deliveries.append(delivery)
+            return None
+        self._lanes[key] = lane = Lane(key, delivery)
+        return lane
+
+    def _queue(self, partition: int | None) -> deque[Lane | Delivery]:
         queue = self._ready.get(partition)
         if queue is None:
             self._ready[partition] = queue = deque()
             self._turns.append((partition, queue))
-        queue.append(lane)
+        return queue
+
+    def _put(self, lane: Lane) -> None:
+        self._queue(lane.deliveries[0].partition).append(lane)
         self._ready_count += 1
 
     def take(self) -> Lane | None:
         """The next lane in turn, which is then running; None where none is ready or may begin."""
-        if not self._ready_count or not self._open:
+        if not self._open or (self.paused and not self._permits):
             return None
-        if self.paused:
-            if not self._permits:
-                return None
-            self._permits -= 1
         turns = self._turns
-        partition, queue = turns[0]
-        lane = queue.popleft()
-        if not queue:
-            turns.popleft()
-            del self._ready[partition]
-        elif len(turns) > 1:
-            turns.rotate(-1)
-        self._ready_count -= 1
-        lane.state = "running"
-        return lane
+        while turns:
+            partition, queue = turns[0]
+            next_one = queue.popleft()
+            if not queue:
+                turns.popleft()
+                del self._ready[partition]
+            elif len(turns) > 1:
+                turns.rotate(-1)
+            self._ready_count -= 1
+            lane = next_one if type(next_one) is Lane else self._lane(next_one)  # type: ignore[arg-type]
+            if lane is not None:
+                if self.paused:
+                    self._permits -= 1
+                lane.state = "running"
+                return lane
+        return None
 
     @property
     def ready_lanes(self) -> int:
@@ -195,8 +214,8 @@ class LaneWorkers:
         """How many messages are in lanes that could begin, counted up to ``enough``."""
         count = 0
         for queue in self._ready.values():
-            for lane in queue:
-                count += len(lane.deliveries)
+            for one in queue:
+                count += len(one.deliveries) if isinstance(one, Lane) else 1
                 if count >= enough:
                     return count
         return count
@@ -293,23 +312,28 @@ class LaneWorkers:
 
     def release_followers(self, lane: Lane) -> None:
         """Give back all but the first message of a running lane: they come again behind it."""
-        deliveries = lane.deliveries
-        followers = [deliveries.pop() for _ in range(len(deliveries) - 1)]
+        followers = lane.deliveries[1:]
+        del lane.deliveries[1:]
+        if lane.key is not None:
+            unseen = [delivery for delivery in self._in_no_lane() if delivery.key == lane.key]
+            self._withdraw(*unseen)
+            followers += unseen
         self.buffered -= len(followers)
-        self._see_to(release(reversed(followers)))
+        self._see_to(release(followers))
 
     def _revoked(self, revoked: frozenset[TopicPartition]) -> None:
         """Partitions are about to go to another member: what has not begun goes with them, what runs may finish."""
         if self.also_revoked is not None:
             self.also_revoked(revoked)
         gone: list[Delivery] = []
+
+        def goes(delivery: Delivery) -> bool:
+            return delivery.partition is not None and (delivery.topic, delivery.partition) in revoked
+
         for lane in [*self._all_lanes()]:
             kept = [lane.deliveries[0]] if lane.state == "running" else []
             for delivery in list(lane.deliveries)[len(kept) :]:
-                if delivery.partition is not None and (delivery.topic, delivery.partition) in revoked:
-                    gone.append(delivery)
-                else:
-                    kept.append(delivery)
+                (gone if goes(delivery) else kept).append(delivery)
             if len(kept) == len(lane.deliveries):
                 continue
             self.buffered -= len(lane.deliveries) - len(kept)
@@ -319,14 +343,22 @@ class LaneWorkers:
             lane.deliveries.extend(kept)
             if not kept:
                 self._drop(lane)
+        unseen = [delivery for delivery in self._in_no_lane() if goes(delivery)]
+        self.buffered -= len(unseen)
+        self._withdraw(*unseen)
+        gone += unseen
         self._see_to(release(gone))
         if self.buffered <= self.prefetch // 2:
             self._let_fetch()
 
     def _all_lanes(self) -> Iterable[Lane]:
         yield from self._lanes.values()
-        yield from (lane for queue in self._ready.values() for lane in queue if lane.key is None)
+        yield from (one for queue in self._ready.values() for one in queue if isinstance(one, Lane) and one.key is None)
         yield from (lane for lane in self._waiting if lane.key is None)
+
+    def _in_no_lane(self) -> Iterable[Delivery]:
+        """The messages that have not come to a lane yet, in order; they stand behind those of their keys that have."""
+        yield from (one for queue in self._ready.values() for one in queue if not isinstance(one, Lane))
 
     def _drop(self, lane: Lane) -> None:
         if lane.key is not None:
@@ -334,13 +366,21 @@ class LaneWorkers:
         if lane.timer is not None:
             lane.timer.cancel()
         self._waiting.discard(lane)
+        self._withdraw(lane)
+
+    def _withdraw(self, *gone: Lane | Delivery) -> None:
+        """Take these out of the queues of those that may begin, where they are in them."""
+        left = frozenset(gone)
         for partition, queue in list(self._ready.items()):
-            if lane in queue:
-                queue.remove(lane)
-                self._ready_count -= 1
-                if not queue:
-                    del self._ready[partition]
-                    self._turns.remove((partition, queue))
+            kept = [one for one in queue if one not in left]
+            if len(kept) == len(queue):
+                continue
+            self._ready_count -= len(queue) - len(kept)
+            queue.clear()  # in place: it is among the turns, too
+            queue.extend(kept)
+            if not kept:
+                del self._ready[partition]
+                self._turns.remove((partition, queue))
 
     # --- the tap (see Flow) ------------------------------------------------------------------------------------
 
@@ -387,6 +427,7 @@ class LaneWorkers:
             if lane.state == "waiting" and lane.tries and left[0].outcome is None:
                 self._see_to([settle(left[0], Outcome.NACK)])
             self._see_to(release(left))
+        self._see_to(release(self._in_no_lane()))
 
     def _see_to(self, settling: Iterable[Awaitable[None]]) -> None:
         """Let settlements that are on their way end by themselves."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from commons_events.binding import to_event
+from commons_events.binding._reading import NOTHING_KNOWN, ROUTING, known_reading, to_event
 from commons_events.dead_letters import REDRIVEN_GROUP
 from commons_events.errors import (
     DeserializationError,
@@ -15,8 +15,9 @@ from commons_events.errors import (
     UnhandledEventError,
     UnknownEventTypeError,
 )
-from commons_events.event import Event
+from commons_events.event import Event, registry
 from commons_events.log import logger
+from commons_events.message import Headers
 from commons_events.router._consumer import RouterConsumer
 from commons_events.router._failures import Failures
 from commons_events.router._handler import Handler, HandlerCall, with_timeout
@@ -82,39 +83,56 @@ class Processor:
         self._parked = parked
         self._runtime = runtime
         self._retry_topic = plan.topic != plan.origin
+        self._known = NOTHING_KNOWN
+        """How the latest message was read: those of one class mostly come together."""
+        self._known_bound: Bound | None = None
+        """Who handled it."""
 
     async def step(self, lane: Lane) -> float | None:
         """See `Step`."""
         if lane.last_step is not None:
             return await self._failures.finish(lane)
         delivery = lane.deliveries[0]
-        headers = dict(delivery.message.headers)
         turn: Turn | None = None
-        if self._parked is not None or self._retry_topic or REDRIVEN_GROUP in headers:
-            wait = await self._may_begin(lane, delivery, headers)
-            if isinstance(wait, Turn):
-                turn = wait
-                if turn.done:
-                    return turn.wait
-            elif wait is not None:
-                return wait
-            elif delivery.outcome is not None:
-                return None
+        given = delivery.headers
+        one: Bound | None
         try:
-            one, event = self.read(delivery, headers)
+            known, value = self._known, delivery.value
+            if (
+                given[:ROUTING] == known.first
+                and value.startswith(known.head)
+                and known.changes == registry.changes
+                and value
+                and REDRIVEN_GROUP not in [name for name, _ in given[ROUTING:]]
+            ):
+                one, event = self._known_bound, known.decode(value, known.event_class)
+            else:
+                headers = dict(given)
+                if self._parked is not None or self._retry_topic or REDRIVEN_GROUP in headers:
+                    wait = await self._may_begin(lane, delivery, headers)
+                    if isinstance(wait, Turn):
+                        turn = wait
+                        if turn.done:
+                            return turn.wait
+                    elif wait is not None:
+                        return wait
+                    elif delivery.outcome is not None:
+                        return None
+                one, event = self.read(delivery, headers)
+                self._remember(given, one)
         except DeserializationError as error:
             return await self._failures.undecodable(lane, error, turn)
         if one is None:
-            return await self.unhandled(lane, headers, turn)
+            return await self.unhandled(lane, dict(given), turn)
         try:
             if self._consumer.recorded:
                 with self._consumer.telemetry.process((delivery,)):
-                    result = await self._call(one, event, delivery, lane, headers)
+                    result = await self._call(one, event, delivery, lane, dict(given))
                     if result is not None:
                         await self._results.publish(one.handler, result, event, delivery)
             else:
                 result = await (
-                    one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
+                    one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, dict(given))
                 )
                 if result is not None:
                     await self._results.publish(one.handler, result, event, delivery)
@@ -122,15 +140,23 @@ class Processor:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return await self._failures.failed(lane, one.handler, _cancelled(one.handler, error), headers, turn)
+            return await self._failures.failed(lane, one.handler, _cancelled(one.handler, error), dict(given), turn)
         except Exception as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
-            return await self._failures.failed(lane, one.handler, error, headers, turn)
+            return await self._failures.failed(lane, one.handler, error, dict(given), turn)
         if turn is not None and turn.head is not None:
             return await self._failures.resolve(lane, turn)
         told = acknowledge(delivery)
         if told is not DONE:
             await told
         return None
+
+    def _remember(self, headers: Headers, one: Bound | None) -> None:
+        if one is None or self._parked is not None or self._retry_topic:
+            return
+        known = known_reading(headers, one.event_class, prefix=self._prefix)
+        # a header may come twice, and the last one has decided
+        if known is not None and self._by_header.get(known.first[2][1], self._rest) is one:
+            self._known, self._known_bound = known, one
 
     async def _may_begin(self, lane: Lane, delivery: Delivery, headers: dict[str, bytes]) -> Turn | float | None:
         group = headers.get(REDRIVEN_GROUP)

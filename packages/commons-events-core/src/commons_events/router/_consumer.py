@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable
+from asyncio import _get_running_loop, get_running_loop
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from commons_events.consumers import EventConsumer
+from commons_events.router._settling import acknowledge, acknowledge_all
 from commons_events.telemetry import Telemetry
-from commons_events.transport import Delivery, Outcome, TopicPartition
+from commons_events.transport import DONE, Delivery, Outcome, TopicPartition
 
 __all__ = ["RouterConsumer"]
 
@@ -19,8 +21,16 @@ class RouterConsumer(EventConsumer):
 
     on_revoked: Callable[[frozenset[TopicPartition]], None] = staticmethod(lambda revoked: None)
 
+    see_to: Callable[[Iterable[Awaitable[None]]], None] = staticmethod(lambda settling: None)
+    """Lets settlements that are on their way end by themselves."""
+
     recorded: bool = False
     """Whether spans or durations of handlers go anywhere, by the time of the last fetch."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._finished: list[Delivery] = []
+        """Acknowledged in this turn of the event loop, and not told yet."""
 
     @property
     def telemetry(self) -> Telemetry:
@@ -50,6 +60,33 @@ class RouterConsumer(EventConsumer):
             return super().settle_delivery(delivery, outcome, delay)
         return subscription.settle_delivery(delivery, _ACK, None)
 
+    def finish(self, delivery: Delivery) -> Awaitable[None]:
+        """Acknowledge a message that was handled; together with others, where that is all one to the broker."""
+        subscription = self._subscription
+        if subscription is None or not subscription.settles_at_once:
+            return acknowledge(delivery)
+        if delivery.outcome is None:
+            delivery.outcome = _ACK
+            if not self._finished:
+                get_running_loop().call_soon(self.tell_finished)
+            self._finished.append(delivery)
+        return DONE
+
+    def tell_finished(self) -> None:
+        """Hand over what `finish` has gathered."""
+        finished, subscription = self._finished, self._subscription
+        if finished and subscription is not None:
+            self._finished = []
+            told = acknowledge_all(subscription, finished)
+            if told is not DONE:
+                self.see_to([told])
+
+    async def close(self) -> None:
+        """See `EventConsumer.close`."""
+        self.tell_finished()
+        await super().close()
+
     def _give_back(self, revoked: frozenset[TopicPartition]) -> None:
+        self.tell_finished()
         super()._give_back(revoked)
         self.on_revoked(revoked)

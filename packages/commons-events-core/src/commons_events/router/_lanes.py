@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from commons_events.router._consumer import RouterConsumer
 from commons_events.router._settling import settle
@@ -67,6 +67,22 @@ def release(deliveries: Iterable[Delivery]) -> list[Awaitable[None]]:
     return [settle(delivery, Outcome.RELEASE) for delivery in deliveries]
 
 
+class Plain(Protocol):
+    """Handles messages about which nothing but the call of their handler is to be done: see `Processor`."""
+
+    def read_plain(self, delivery: Delivery) -> tuple[Any, Any] | None:
+        """The handler and the event for it; None where there is more to do, or to find out."""
+        ...
+
+    async def publish(self, one: Any, result: Any, event: Any, delivery: Delivery) -> None:
+        """Publish what the handler returned."""
+        ...
+
+    async def failed(self, lane: Lane, one: Any, error: BaseException) -> float | None:
+        """The seconds to wait after a handler has failed; None where its message is done with."""
+        ...
+
+
 class LaneWorkers:
     """Fetches from a consumer into lanes, and runs up to ``concurrency`` of them at once. It is a `Flow`.
 
@@ -119,10 +135,13 @@ class LaneWorkers:
         self._open = True
         self._permits = 0
         self._pauses = 0
+        self.plain: Plain | None = None
+        """The short way for messages that can take it."""
         self.on_new: Callable[[], None] | None = None
         """Called instead of starting workers where batches are made."""
         self.also_revoked: Callable[[frozenset[TopicPartition]], None] | None = None
         consumer.on_revoked = self._revoked
+        consumer.see_to = self._see_to
 
     @property
     def running(self) -> int:
@@ -256,10 +275,14 @@ class LaneWorkers:
         if lane is not None:
             self._start_workers()
         while lane is not None:
-            probing, pauses = self.paused, self._pauses
-            deliveries = lane.deliveries
-            wait: float | None = None
             try:
+                if self.plain is not None:
+                    lane = await self._work_plainly(self.plain, lane)
+                    if lane is None:
+                        return
+                probing, pauses = self.paused, self._pauses
+                deliveries = lane.deliveries
+                wait: float | None = None
                 for _ in range(_TURN):
                     if deliveries[0].outcome is None:  # else it was given back meanwhile
                         wait = await step(lane)
@@ -278,6 +301,51 @@ class LaneWorkers:
             if probing and self.paused and pauses == self._pauses:
                 self.probe()  # the message said nothing of what is being probed
             lane = self.take()
+
+    async def _work_plainly(self, plain: Plain, lane: Lane | None) -> Lane | None:
+        """Handle a lane's message, and those of the next ones, as long as each can take the short way.
+
+        Returns:
+            the first lane that cannot, which is running; None where none is left that may begin.
+        """
+        consumer, lanes = self.consumer, self._lanes
+        while lane is not None:
+            deliveries = lane.deliveries
+            delivery = deliveries[0]
+            if (
+                len(deliveries) != 1
+                or delivery.outcome is not None
+                or lane.last_step is not None
+                or consumer.recorded
+                or self.paused
+                or (found := plain.read_plain(delivery)) is None
+            ):
+                return lane
+            one, event = found
+            wait: float | None = None
+            try:
+                result = await one.call(event, delivery)
+                if result is not None:
+                    await plain.publish(one, result, event, delivery)
+            except BaseException as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
+                wait = await plain.failed(lane, one, error)
+            else:
+                told = consumer.finish(delivery)
+                if told is not DONE:
+                    await told
+            if wait is None and len(deliveries) == 1:
+                self.buffered -= 1
+                if lane.key is not None:
+                    del lanes[lane.key]
+                if self._room is not None and self.buffered <= self.prefetch // 2:
+                    self._let_fetch()
+            else:
+                if wait is None:
+                    lane.next_message()
+                    self.buffered -= 1
+                self.put_back(lane, wait)
+            lane = self.take()
+        return None
 
     def put_back(self, lane: Lane, wait: float | None) -> None:
         """A lane's turn is over: it is done with, has more, or has to wait ``wait`` seconds."""

@@ -100,6 +100,8 @@ class RunningSubscription:
             runtime=runtime,
         )
         self.lanes.step = processor.step
+        if not plan.bridges and plan.batch is None:
+            self.lanes.plain = processor
         for registration in plan.bridges:
             if registration.bridge is not None:
                 target = brokers[registration.bridge.to_broker]

@@ -44,6 +44,8 @@ _REBALANCING = frozenset(
 class KafkaSubscription(Subscription):
     """A member of a group, or, without one, a reader of all partitions. Belongs to its event loop."""
 
+    settles_at_once = True
+
     def __init__(self, transport: KafkaTransport, settings: KafkaSettings, request: SubscribeRequest) -> None:
         self._transport = transport
         self._runtime = current_runtime()

@@ -113,7 +113,6 @@ class Processor:
             return await self._failures.undecodable(lane, error, turn)
         if one is None:
             return await self.unhandled(lane, headers, turn)
-        self._remember(delivery.headers, one)
         try:
             if self._consumer.recorded:
                 with self._consumer.telemetry.process((delivery,)):
@@ -196,9 +195,8 @@ class Processor:
             return None
 
     async def _may_begin(self, lane: Lane, delivery: Delivery, headers: dict[str, bytes]) -> Turn | float | None:
-        group = headers.get(REDRIVEN_GROUP)
-        if group is not None and group.decode(errors="replace") != self._plan.group:
-            await acknowledge(delivery)  # redriven for another group of the topic
+        if self.is_for_another_group(headers):
+            await acknowledge(delivery)
             return None
         if self._retry_topic:
             wait = self._failures.seconds_until_due(headers)
@@ -207,6 +205,11 @@ class Processor:
         if self._parked is not None:
             return await self._parked.turn(lane, delivery, headers)
         return None
+
+    def is_for_another_group(self, headers: dict[str, bytes]) -> bool:
+        """Whether a message was redriven for another group of the topic."""
+        group = headers.get(REDRIVEN_GROUP)
+        return group is not None and group.decode(errors="replace") != self._plan.group
 
     def read(self, delivery: Delivery, headers: dict[str, bytes]) -> tuple[Bound | None, Any]:
         """The handler for a message and the event in it; no handler where none takes its type.
@@ -219,7 +222,9 @@ class Processor:
             one = self._by_header.get(name) or self._rest
             if one is None:
                 return None, None
-            return one, to_event(delivery.message, one.event_class, prefix=self._prefix)
+            event = to_event(delivery.message, one.event_class, prefix=self._prefix)
+            self._remember(delivery.headers, one)
+            return one, event
         # Without a header the bytes say it, or the only class there is has to do.
         try:
             event = delivery.event()

@@ -231,6 +231,8 @@ class LaneWorkers:
 
     def count_ready(self, enough: int) -> int:
         """How many messages are in lanes that could begin, counted up to ``enough``."""
+        if self._ready_count >= enough:  # each has one at least
+            return enough
         count = 0
         for queue in self._ready.values():
             for one in queue:

@@ -8,35 +8,25 @@ from __future__ import annotations
 
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import repeat
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
-from pydantic_core import SchemaSerializer, core_schema, from_json, to_json
+from pydantic_core import SchemaSerializer, core_schema, to_json
 
-from commons_events.errors import DeserializationError, SerializationError
+from commons_events.binding._names import EXTENSIONS, SPEC_VERSION, class_headers
+from commons_events.errors import SerializationError
 from commons_events.event import Event, registry
 from commons_events.media_types import is_json
 from commons_events.message import Headers, Message, Messages, header_bytes
-from commons_events.plugins import serializer, serializer_for, serializer_of, when_changed
+from commons_events.plugins import serializer
 from commons_events.serialization import Serializer
 
-__all__ = ["BinaryBinding", "Binding", "StructuredBinding", "to_event"]
-
-E = TypeVar("E", bound=Event)
-
-SPEC_VERSION = "1.0"
-STRUCTURED = "application/cloudevents"
-_AMQP, _AMQP_COLON = "cloudEvents_", "cloudEvents:"
-"""A sender should use the first, and a receiver understands both (AMQP binding, section 3.1.3.1)."""
+__all__ = ["BinaryBinding", "Binding", "StructuredBinding"]
 
 _NO_KEYS: Iterable[None] = repeat(None)
-
-_EXTENSIONS = {"correlation_id": "correlationid", "causation_id": "causationid"}
-_ATTRIBUTES = {"event_type": "type", "event_id": "id", "source": "source", "timestamp": "time", **_EXTENSIONS}
-"""Which CloudEvents attribute fills an envelope field that the bytes lack."""
 
 
 class _ClassPart(NamedTuple):
@@ -259,21 +249,11 @@ class BinaryBinding(Binding):
         if part is not None and part.changes == changes:
             return part
         codec, version = self._codec(event_class), event_class.schema_info().version
-        headers = _class_headers(self.prefix, codec.content_type, event_class.event_type, version)
+        headers = class_headers(self.prefix, codec.content_type, event_class.event_type, version)
         encode = codec.encoder(event_class)
         stating = encode if self.source is None else codec.encoder(event_class, source=self.source)
         part = self._classes[event_class] = _ClassPart(changes, headers, encode, stating)
         return part
-
-
-def _class_headers(prefix: str, content_type: str, event_type: str, version: str) -> Headers:
-    """What stands first in the headers, and is the same for all messages of a class."""
-    return (
-        ("content-type", content_type.encode()),
-        (f"{prefix}specversion", SPEC_VERSION.encode()),
-        (f"{prefix}type", event_type.encode()),
-        (f"{prefix}eventversion", version.encode()),
-    )
 
 
 class StructuredBinding(Binding):
@@ -308,7 +288,7 @@ class StructuredBinding(Binding):
             "datacontenttype": codec.content_type,
             "eventversion": info.version,
         }
-        for field, name in _EXTENSIONS.items():
+        for field, name in EXTENSIONS.items():
             value = getattr(event, field)
             if value is not None:
                 attributes[name] = value
@@ -340,207 +320,3 @@ def _time_text(time: datetime) -> bytes:
     """``time.isoformat()``, in UTF-8 and half the time."""
     text = _write_time(time)
     return text[1:-2] + b"+00:00" if text[-2] == _Z else text[1:-1]
-
-
-# --- reading ---------------------------------------------------------------------------------------------------
-
-
-def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> E:
-    """The event that a message carries, in either mode.
-
-    Args:
-        message: as it was received.
-        event_class: the class to read it as; `Event` itself, or another base, takes the class that the headers or
-            bytes name.
-        prefix: as in `Binding`.
-
-    Raises:
-        DeserializationError: (a ValueError) the message is not such an event; the reason is in its text.
-        UnknownEventTypeError: no class is known for the type.
-    """
-    global _latest
-    value, first = message.value, message.headers[:_ROUTING]
-    if value is None:
-        raise DeserializationError(f"{_place(message)}: a tombstone (a message without a value) is not an event.")
-    route = _latest
-    if (
-        route.first != first
-        or route.asked_for is not event_class
-        or route.prefix != prefix
-        or route.changes != registry.changes
-    ):
-        known = _routes.get((event_class, prefix, first))
-        if known is None or known.changes != registry.changes:
-            known = _route(message, event_class, prefix)
-        route = _latest = known
-    whole = value.startswith(route.head)
-    if whole and route.decode is not None:
-        event: E = route.decode(value)
-        return event
-    if route.structured:
-        return _from_structured(message, value, event_class)
-    found: type[E] = route.event_class
-    codec = route.codec or _codec(found, route.content_type, value)
-    if whole or b'"event_id"' in value:  # one of ours: the bytes have the envelope
-        event = codec.decode(value, found)
-        if whole or "event_id" in event.__pydantic_fields_set__:
-            return event
-    headers = _headers(message, prefix)
-    attributes = {name: _header(message, headers, f"{prefix}{name}") for name in _ATTRIBUTES.values()}
-    return codec.decode(_filled(value, attributes, route.content_type), found)
-
-
-class _Route(NamedTuple):
-    """How messages of one class are read."""
-
-    asked_for: type[Any]
-    prefix: str
-    first: Headers
-    """What decides it; see `_ROUTING`."""
-    event_class: type[Any]
-    content_type: str | None
-    codec: Serializer | None
-    """What reads them, or None where that depends on the bytes."""
-    decode: Callable[[bytes], Any] | None
-    """What ``codec`` reads them with where they have the envelope; None as there."""
-    structured: bool
-    head: bytes
-    """How bytes begin that have the envelope for certain; all do where the format is not JSON."""
-    changes: int
-    """The registry's, when it was asked for the class; below 0 where the route is for one message alone."""
-
-
-_ROUTING = 4
-"""Headers that decide the route, where they are the ones that `BinaryBinding` puts first: those behind them do not
-count then. They are the same for all messages of a class, so that the route is found by them at once."""
-_MOST_ROUTES = 256
-_routes: dict[tuple[type[Event], str, Headers], _Route] = {}
-_latest = _Route(Event, "", (), Event, None, None, None, False, b"", -1)
-"""That of the latest message: those of one class mostly come together."""
-when_changed(registry.changed)  # a route names its serializer, and so does a class's part
-
-
-def _json_head(event_class: type[Event]) -> bytes:
-    """How the JSON begins that an event of this class writes."""
-    identity = {"event_type": getattr(event_class, "event_type", ""), "version": event_class.schema_info().version}
-    return to_json(identity)[:-1] + b',"event_id":'
-
-
-def _route(message: Message, event_class: type[Event], prefix: str) -> _Route:
-    changes = registry.changes  # before it is asked: what changes meanwhile is found out next time
-    headers = _headers(message, prefix)
-    content_type = _header(message, headers, "content-type")
-    structured = content_type is not None and content_type.lower().startswith(STRUCTURED)
-    event_type = None if structured else _header(message, headers, f"{prefix}type")
-    found = event_class
-    if event_type is not None and not _is_concrete(event_class):
-        found = _found(event_class, event_type, _header(message, headers, f"{prefix}eventversion"))
-    has_envelope = content_type is not None and not is_json(content_type)
-    head = b"" if has_envelope else _json_head(found)
-    by_headers = content_type is not None and not structured and _is_concrete(found)
-    codec = _codec(found, content_type, message.value or b"") if by_headers else None
-    decode = None if codec is None else codec.decoder(found)
-    first = message.headers[:_ROUTING]
-    decided = tuple(name for name, _ in first) == tuple(name for name, _ in _class_headers(prefix, "", "", ""))
-    if not decided:
-        changes = -1
-    route = _Route(event_class, prefix, first, found, content_type, codec, decode, structured, head, changes)
-    if decided:
-        if len(_routes) >= _MOST_ROUTES:  # foreign headers can name anything
-            _routes.clear()
-        _routes[event_class, prefix, first] = route
-    return route
-
-
-def _headers(message: Message, prefix: str) -> Mapping[str, bytes]:
-    headers = dict(reversed(message.headers))
-    if prefix == _AMQP:
-        colon = {name: value for name, value in headers.items() if name.startswith(_AMQP_COLON)}
-        headers = {name.replace(_AMQP_COLON, _AMQP, 1): value for name, value in colon.items()} | headers
-    return headers
-
-
-def _from_structured(message: Message, value: bytes, event_class: type[E]) -> E:
-    try:
-        document = from_json(value, allow_inf_nan=False)
-    except ValueError as error:
-        raise DeserializationError(f"{_place(message)}: not a CloudEvents JSON document: {error}.") from error
-    if not isinstance(document, dict):
-        raise DeserializationError(
-            f"{_place(message)}: a CloudEvents document is a JSON object, not {type(document).__name__}."
-        )
-    required = ("specversion", "id", "source", "type")
-    missing = [name for name in required if not isinstance(document.get(name), str) or not document[name]]
-    if missing or document["specversion"] != SPEC_VERSION:
-        problem = f"lacks {', '.join(missing)}" if missing else f"has specversion {document['specversion']!r}"
-        raise DeserializationError(f"{_place(message)}: the CloudEvents document {problem}; 1.0 is read here.")
-    version = document.get("eventversion")
-    found = event_class
-    if not _is_concrete(event_class):
-        found = _found(event_class, document["type"], version if isinstance(version, str) else None)
-    if "data_base64" in document:
-        if "data" in document:
-            raise DeserializationError(f"{_place(message)}: the document has both data and data_base64.")
-        try:
-            data = base64.b64decode(document["data_base64"], validate=True)
-        except (ValueError, TypeError) as error:
-            raise DeserializationError(f"{_place(message)}: data_base64 is not base64: {error}.") from error
-    else:
-        data = to_json(document.get("data", {}))
-    content_type = document.get("datacontenttype")
-    data = _filled(data, document, content_type)
-    return _codec(found, content_type, data).decode(data, found)
-
-
-def _found(event_class: type[E], event_type: str, version: str | None) -> type[E]:
-    found = registry.find(event_type, version)
-    if not issubclass(found, event_class):
-        raise DeserializationError(
-            f"The message is an event of type {event_type!r}, whose class is {found.__qualname__}, not a "
-            f"{event_class.__qualname__}."
-        )
-    return found
-
-
-def _codec(event_class: type[Event], content_type: object, data: bytes) -> Serializer:
-    own = event_class.schema_info().schema_type if _is_concrete(event_class) else None
-    codec = serializer_for(content_type, own) if isinstance(content_type, str) else None
-    if codec is None:
-        codec = serializer_of(data) if own is None else serializer(own)
-    return codec
-
-
-def _filled(data: bytes, attributes: Mapping[str, Any], content_type: object) -> bytes:
-    """JSON of another system, which holds the data alone, with the envelope that the attributes state."""
-    if isinstance(content_type, str) and not is_json(content_type):
-        return data  # in a document, for instance
-    try:
-        fields = from_json(data)
-    except ValueError:
-        return data  # the decoder says what is wrong with it
-    if not isinstance(fields, dict) or "event_id" in fields:
-        return data
-    given = {
-        field: attributes[name]
-        for field, name in _ATTRIBUTES.items()
-        if attributes.get(name) or (name == "time" and attributes.get(name) is not None)  # an empty time is wrong
-    }
-    return to_json({**given, **fields})
-
-
-def _is_concrete(event_class: type[Event]) -> bool:
-    return "event_type" in event_class.__dict__
-
-
-def _header(message: Message, headers: Mapping[str, bytes], name: str) -> str | None:
-    value = headers.get(name)
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise DeserializationError(f"{_place(message)}: the header {name!r} is not UTF-8: {error}.") from error
-
-
-def _place(message: Message) -> str:
-    return f"Message on topic {message.topic!r}"

@@ -9,7 +9,8 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic_core import from_json, to_json
 
-from commons_events.binding._binding import BinaryBinding, StructuredBinding, to_event
+from commons_events.binding._binding import BinaryBinding, StructuredBinding
+from commons_events.binding._reading import to_event
 from commons_events.errors import DeserializationError
 from commons_events.event import Event
 from commons_events.media_types import media_type

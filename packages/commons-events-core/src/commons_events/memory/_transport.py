@@ -188,6 +188,8 @@ def _is_over(future: asyncio.Future[Sequence[PublishResult]]) -> bool:
 class MemorySubscription(Subscription):
     """A member of a group on the in-process broker. One that is dropped without `close` gives its messages back."""
 
+    settles_at_once = True
+
     def __init__(self, broker: MemoryBroker, request: SubscribeRequest) -> None:
         loop = asyncio.get_running_loop()
         self._broker = broker

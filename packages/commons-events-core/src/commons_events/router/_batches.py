@@ -16,18 +16,18 @@ from commons_events.router._lanes import Lane, LaneWorkers
 from commons_events.router._processor import Processor
 from commons_events.router._settling import acknowledge
 from commons_events.runtime import Runtime
-from commons_events.transport import Delivery
+from commons_events.transport import DONE, Delivery
 
 __all__ = ["Batches"]
 
 
 class _Item(NamedTuple):
-    """A message of a batch in a lane of its own, which keeps its tries while the others go."""
+    """A message of a batch."""
 
-    alone: Lane
+    alone: Lane | None
+    """A lane of its own, see `_alone`; None where it has not failed yet, and may never need one."""
     delivery: Delivery
     event: Event
-    headers: dict[str, bytes]
 
 
 class Batches:
@@ -103,59 +103,69 @@ class Batches:
             self._lanes.put_back(lane, wait)
 
     async def _handle(self, taken: list[tuple[Lane, int]]) -> list[tuple[Lane, float | None]]:
-        outcomes: dict[Delivery, float | None] = {}
+        unfinished: dict[Delivery, float] = {}
         items: list[_Item] = []
+        began = self._runtime.monotonic()
         for lane, count in taken:
-            for delivery in list(lane.deliveries)[:count]:
+            for delivery in lane.deliveries[:count]:
                 if delivery.outcome is not None:  # given back meanwhile
-                    outcomes[delivery] = None
                     continue
-                await self._prepare(lane, delivery, items, outcomes)
+                alone = self._alone.get(delivery)
+                found = self._read.read_plain(delivery) if alone is None else None
+                if found is not None:
+                    items.append(_Item(None, delivery, found[1]))
+                    continue
+                wait = await self._prepare(alone or _alone(delivery, began), delivery, items)
+                if wait is not None:
+                    unfinished[delivery] = wait
+        finish = self._lanes.consumer.finish
         for item, error in zip(items, await self._outcomes(items), strict=True):
-            outcomes[item.delivery] = await self._settle(item, error)
+            if error is None:
+                told = finish(item.delivery)
+                if told is not DONE:
+                    await told
+            else:
+                wait = await self._failed(item, error, began)
+                if wait is not None:
+                    unfinished[item.delivery] = wait
         waits: list[tuple[Lane, float | None]] = []
         for lane, count in taken:
-            own = [lane.deliveries.popleft() for _ in range(min(count, len(lane.deliveries)))]
-            left = [delivery for delivery in own if outcomes[delivery] is not None]
-            for delivery in own:
-                if outcomes[delivery] is None:
-                    self._alone.pop(delivery, None)
+            own = lane.deliveries[:count]
+            left = [delivery for delivery in own if delivery in unfinished] if unfinished else []
+            if self._alone:
+                for delivery in own:
+                    if delivery not in unfinished:
+                        self._alone.pop(delivery, None)
             self._lanes.buffered -= len(own) - len(left)
-            lane.deliveries.extendleft(reversed(left))
+            lane.deliveries[:count] = left
             lane.tries = len(left)  # not zero: it has failed
-            waits.append((lane, max((outcomes[delivery] or 0.0 for delivery in left), default=None)))
+            waits.append((lane, max((unfinished[delivery] for delivery in left), default=None)))
         return waits
 
-    async def _prepare(
-        self, lane: Lane, delivery: Delivery, items: list[_Item], outcomes: dict[Delivery, float | None]
-    ) -> None:
-        alone = self._alone.get(delivery)
-        if alone is None:
-            alone = Lane(lane.key, delivery)
-            alone.first_try = self._runtime.monotonic()
-        elif alone.last_step is not None:
-            outcomes[delivery] = await self._failures.finish(alone)
-            return
-        headers = dict(delivery.message.headers)
+    async def _prepare(self, alone: Lane, delivery: Delivery, items: list[_Item]) -> float | None:
+        """Put a message among those of the batch; the seconds to wait where it is not to be handled yet."""
+        if alone.last_step is not None:
+            return await self._failures.finish(alone)
+        headers = dict(delivery.headers)
+        if self._read.is_for_another_group(headers):
+            await acknowledge(delivery)
+            return None
         wait = self._failures.seconds_until_due(headers)
         if wait > 0:
-            outcomes[delivery] = wait
-            return
+            return wait
         try:
             one, event = self._read.read(delivery, headers)
         except DeserializationError as error:
             self._alone[delivery] = alone
-            outcomes[delivery] = await self._failures.undecodable(alone, error, None)
-            return
+            return await self._failures.undecodable(alone, error, None)
         if one is None:
-            outcomes[delivery] = await self._read.unhandled(alone, headers, None)
-            return
+            return await self._read.unhandled(alone, headers, None)
         wanted = self._handler.registration.filter
         if wanted is not None and not wanted(event):
             await acknowledge(delivery)
-            outcomes[delivery] = None
-            return
-        items.append(_Item(alone, delivery, event, headers))
+            return None
+        items.append(_Item(alone, delivery, event))
+        return None
 
     async def _outcomes(self, items: list[_Item]) -> list[Exception | None]:
         """What became of each."""
@@ -164,7 +174,7 @@ class Batches:
         events, deliveries = [item.event for item in items], [item.delivery for item in items]
         handler = self._handler
         try:
-            attempt = 1 + max(item.alone.tries for item in items)
+            attempt = 1 + max(item.alone.tries if item.alone is not None else 0 for item in items)
             through = self._with_middleware
             call = self._call(events, deliveries) if through is None else through(events, deliveries, attempt)
             timeout = handler.registration.timeout
@@ -198,10 +208,14 @@ class Batches:
         consumer = self._lanes.consumer
         return consumer.telemetry.process(deliveries, batch=True) if consumer.recorded else nullcontext()
 
-    async def _settle(self, item: _Item, error: Exception | None) -> float | None:
-        if error is None:
-            await acknowledge(item.delivery)
-            return None
-        self._alone[item.delivery] = item.alone
+    async def _failed(self, item: _Item, error: Exception, began: float) -> float | None:
+        alone = self._alone[item.delivery] = item.alone or _alone(item.delivery, began)
         logger().debug("failed in a batch", handler=self._handler.name, delivery=repr(item.delivery))
-        return await self._failures.failed(item.alone, self._handler, error, item.headers, None)
+        return await self._failures.failed(alone, self._handler, error, dict(item.delivery.headers), None)
+
+
+def _alone(delivery: Delivery, began: float) -> Lane:
+    """A lane that keeps this message's tries while others of its batch go."""
+    alone = Lane(delivery.key, delivery)
+    alone.first_try = began
+    return alone

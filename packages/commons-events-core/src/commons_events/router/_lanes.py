@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Literal
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Literal, Protocol
 
-from commons_events.consumers import EventConsumer
+from commons_events.router._consumer import RouterConsumer
 from commons_events.router._settling import settle
 from commons_events.runtime import Runtime
-from commons_events.telemetry import Telemetry
 from commons_events.transport import DONE, Delivery, Outcome, TopicPartition
 
-__all__ = ["Lane", "LaneWorkers", "RouterConsumer", "release"]
+__all__ = ["Lane", "LaneWorkers", "release"]
 
 _LAST_WORD = 5.0
 """Seconds that the broker has at the end to be told what was given back."""
 
-_ACK = Outcome.ACK  # see `Delivery.ack`
+_PARTITION = attrgetter("partition")
 
 _TURN = 16
 """Messages of one key that are handled before another key gets its turn."""
@@ -44,11 +44,11 @@ class Lane:
 
     def __init__(self, key: bytes | None, first: Delivery) -> None:
         self.key = key
-        self.deliveries = deque((first,))
+        self.deliveries = [first]  # mostly the only one, and a deque of one costs much more
 
     def next_message(self) -> None:
         """The first message is done with."""
-        self.deliveries.popleft()
+        del self.deliveries[0]
         if self.tries or self.first_try is not None or self.last_step is not None or self.troubles:
             self.forget_tries()
 
@@ -62,50 +62,25 @@ Step = Callable[[Lane], Awaitable[float | None]]
 """Handles a lane's first message: None when it is done with, else after how many seconds to try again."""
 
 
-class RouterConsumer(EventConsumer):
-    """An `EventConsumer` that also tells the lanes which partitions are about to go to another member."""
-
-    on_revoked: Callable[[frozenset[TopicPartition]], None] = staticmethod(lambda revoked: None)
-
-    recorded: bool = False
-    """Whether spans or durations of handlers go anywhere, by the time of the last fetch."""
-
-    @property
-    def telemetry(self) -> Telemetry:
-        """What records them."""
-        return self._telemetry
-
-    async def receive(self, limit: int, timeout: float | None = None) -> list[Delivery]:
-        """As `EventConsumer.receive`, but what is out is not kept here: the lanes have it, and their own bound."""
-        if timeout is not None:
-            taken = await super().receive(limit, timeout)
-            self._unsettled.clear()
-            return taken
-        while not self._buffer and await self._fetch():
-            pass
-        self.recorded = self._telemetry.processing
-        buffer = self._buffer
-        if len(buffer) <= limit:
-            taken = list(buffer)
-            buffer.clear()
-            return taken
-        return [buffer.popleft() for _ in range(limit)]
-
-    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
-        """See `Settler`."""
-        subscription = self._subscription
-        if outcome is not _ACK or subscription is None or self._closed or self._loop is not _get_running_loop():
-            return super().settle_delivery(delivery, outcome, delay)
-        return subscription.settle_delivery(delivery, _ACK, None)
-
-    def _give_back(self, revoked: frozenset[TopicPartition]) -> None:
-        super()._give_back(revoked)
-        self.on_revoked(revoked)
-
-
 def release(deliveries: Iterable[Delivery]) -> list[Awaitable[None]]:
     """Give messages back as if they had never been delivered."""
     return [settle(delivery, Outcome.RELEASE) for delivery in deliveries]
+
+
+class Plain(Protocol):
+    """Handles messages about which nothing but the call of their handler is to be done: see `Processor`."""
+
+    def read_plain(self, delivery: Delivery) -> tuple[Any, Any] | None:
+        """The handler and the event for it; None where there is more to do, or to find out."""
+        ...
+
+    async def publish(self, one: Any, result: Any, event: Any, delivery: Delivery) -> None:
+        """Publish what the handler returned."""
+        ...
+
+    async def failed(self, lane: Lane, one: Any, error: BaseException) -> float | None:
+        """The seconds to wait after a handler has failed; None where its message is done with."""
+        ...
 
 
 class LaneWorkers:
@@ -143,11 +118,13 @@ class LaneWorkers:
         self.fail = fail
         self._lanes: dict[bytes, Lane] = {}
         self._waiting: set[Lane] = set()
-        self._ready: dict[int | None, deque[Lane]] = {}
-        """By partition; one that has none ready is not among them."""
-        self._turns: deque[tuple[int | None, deque[Lane]]] = deque()
+        self._ready: dict[int | None, deque[Lane | Delivery]] = {}
+        """By partition: lanes that may begin, and messages that have not come to a lane yet. One that has none is not
+        among them."""
+        self._turns: deque[tuple[int | None, deque[Lane | Delivery]]] = deque()
         """The same, in the order of their turns."""
         self._ready_count = 0
+        """How many there are. A message whose key is being handled is among them, too, until its turn comes."""
         self._workers: set[asyncio.Task[None]] = set()
         self._starting = False
         """Whether a worker is about to take its first lane."""
@@ -158,10 +135,13 @@ class LaneWorkers:
         self._open = True
         self._permits = 0
         self._pauses = 0
+        self.plain: Plain | None = None
+        """The short way for messages that can take it."""
         self.on_new: Callable[[], None] | None = None
         """Called instead of starting workers where batches are made."""
         self.also_revoked: Callable[[frozenset[TopicPartition]], None] | None = None
         consumer.on_revoked = self._revoked
+        consumer.see_to = self._see_to
 
     @property
     def running(self) -> int:
@@ -182,49 +162,62 @@ class LaneWorkers:
             self._add(deliveries)
 
     def _add(self, deliveries: list[Delivery]) -> None:
-        lanes = self._lanes
         self.buffered += len(deliveries)
-        for delivery in deliveries:
-            key = delivery.message.key
-            if key is None:
-                self._put(Lane(None, delivery))
-                continue
-            present = lanes.get(key)
-            if present is not None:
-                present.deliveries.append(delivery)
-                continue
-            lanes[key] = lane = Lane(key, delivery)
-            self._put(lane)
+        if self.on_new is None:
+            for partition, some in groupby(deliveries, _PARTITION):
+                self._queue(partition).extend(some)
+            self._ready_count += len(deliveries)
+        else:  # which counts the messages that may begin
+            for delivery in deliveries:
+                lane = self._lane(delivery)
+                if lane is not None:
+                    self._put(lane)
         self._start_workers()
 
-    def _put(self, lane: Lane) -> None:
-        partition = lane.deliveries[0].partition
+    def _lane(self, delivery: Delivery) -> Lane | None:
+        """A lane for this message; None where it waits behind another one of its key."""
+        key = delivery.key
+        if key is None:
+            return Lane(None, delivery)
+        present = self._lanes.get(key)
+        if present is not None:
+            present.deliveries.append(delivery)
+            return None
+        self._lanes[key] = lane = Lane(key, delivery)
+        return lane
+
+    def _queue(self, partition: int | None) -> deque[Lane | Delivery]:
         queue = self._ready.get(partition)
         if queue is None:
             self._ready[partition] = queue = deque()
             self._turns.append((partition, queue))
-        queue.append(lane)
+        return queue
+
+    def _put(self, lane: Lane) -> None:
+        self._queue(lane.deliveries[0].partition).append(lane)
         self._ready_count += 1
 
     def take(self) -> Lane | None:
         """The next lane in turn, which is then running; None where none is ready or may begin."""
-        if not self._ready_count or not self._open:
+        if not self._open or (self.paused and not self._permits):
             return None
-        if self.paused:
-            if not self._permits:
-                return None
-            self._permits -= 1
         turns = self._turns
-        partition, queue = turns[0]
-        lane = queue.popleft()
-        if not queue:
-            turns.popleft()
-            del self._ready[partition]
-        elif len(turns) > 1:
-            turns.rotate(-1)
-        self._ready_count -= 1
-        lane.state = "running"
-        return lane
+        while turns:
+            partition, queue = turns[0]
+            next_one = queue.popleft()
+            if not queue:
+                turns.popleft()
+                del self._ready[partition]
+            elif len(turns) > 1:
+                turns.rotate(-1)
+            self._ready_count -= 1
+            lane = next_one if type(next_one) is Lane else self._lane(next_one)  # type: ignore[arg-type]
+            if lane is not None:
+                if self.paused:
+                    self._permits -= 1
+                lane.state = "running"
+                return lane
+        return None
 
     @property
     def ready_lanes(self) -> int:
@@ -238,10 +231,12 @@ class LaneWorkers:
 
     def count_ready(self, enough: int) -> int:
         """How many messages are in lanes that could begin, counted up to ``enough``."""
+        if self._ready_count >= enough:  # each has one at least
+            return enough
         count = 0
         for queue in self._ready.values():
-            for lane in queue:
-                count += len(lane.deliveries)
+            for one in queue:
+                count += len(one.deliveries) if isinstance(one, Lane) else 1
                 if count >= enough:
                     return count
         return count
@@ -282,10 +277,14 @@ class LaneWorkers:
         if lane is not None:
             self._start_workers()
         while lane is not None:
-            probing, pauses = self.paused, self._pauses
-            deliveries = lane.deliveries
-            wait: float | None = None
             try:
+                if self.plain is not None:
+                    lane = await self._work_plainly(self.plain, lane)
+                    if lane is None:
+                        return
+                probing, pauses = self.paused, self._pauses
+                deliveries = lane.deliveries
+                wait: float | None = None
                 for _ in range(_TURN):
                     if deliveries[0].outcome is None:  # else it was given back meanwhile
                         wait = await step(lane)
@@ -304,6 +303,51 @@ class LaneWorkers:
             if probing and self.paused and pauses == self._pauses:
                 self.probe()  # the message said nothing of what is being probed
             lane = self.take()
+
+    async def _work_plainly(self, plain: Plain, lane: Lane | None) -> Lane | None:
+        """Handle a lane's message, and those of the next ones, as long as each can take the short way.
+
+        Returns:
+            the first lane that cannot, which is running; None where none is left that may begin.
+        """
+        consumer, lanes = self.consumer, self._lanes
+        while lane is not None:
+            deliveries = lane.deliveries
+            delivery = deliveries[0]
+            if (
+                len(deliveries) != 1
+                or delivery.outcome is not None
+                or lane.last_step is not None
+                or consumer.recorded
+                or self.paused
+                or (found := plain.read_plain(delivery)) is None
+            ):
+                return lane
+            one, event = found
+            wait: float | None = None
+            try:
+                result = await one.call(event, delivery)
+                if result is not None:
+                    await plain.publish(one, result, event, delivery)
+            except BaseException as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
+                wait = await plain.failed(lane, one, error)
+            else:
+                told = consumer.finish(delivery)
+                if told is not DONE:
+                    await told
+            if wait is None and len(deliveries) == 1:
+                self.buffered -= 1
+                if lane.key is not None:
+                    del lanes[lane.key]
+                if self._room is not None and self.buffered <= self.prefetch // 2:
+                    self._let_fetch()
+            else:
+                if wait is None:
+                    lane.next_message()
+                    self.buffered -= 1
+                self.put_back(lane, wait)
+            lane = self.take()
+        return None
 
     def put_back(self, lane: Lane, wait: float | None) -> None:
         """A lane's turn is over: it is done with, has more, or has to wait ``wait`` seconds."""
@@ -338,23 +382,28 @@ class LaneWorkers:
 
     def release_followers(self, lane: Lane) -> None:
         """Give back all but the first message of a running lane: they come again behind it."""
-        deliveries = lane.deliveries
-        followers = [deliveries.pop() for _ in range(len(deliveries) - 1)]
+        followers = lane.deliveries[1:]
+        del lane.deliveries[1:]
+        if lane.key is not None:
+            unseen = [delivery for delivery in self._in_no_lane() if delivery.key == lane.key]
+            self._withdraw(*unseen)
+            followers += unseen
         self.buffered -= len(followers)
-        self._see_to(release(reversed(followers)))
+        self._see_to(release(followers))
 
     def _revoked(self, revoked: frozenset[TopicPartition]) -> None:
         """Partitions are about to go to another member: what has not begun goes with them, what runs may finish."""
         if self.also_revoked is not None:
             self.also_revoked(revoked)
         gone: list[Delivery] = []
+
+        def goes(delivery: Delivery) -> bool:
+            return delivery.partition is not None and (delivery.topic, delivery.partition) in revoked
+
         for lane in [*self._all_lanes()]:
             kept = [lane.deliveries[0]] if lane.state == "running" else []
             for delivery in list(lane.deliveries)[len(kept) :]:
-                if delivery.partition is not None and (delivery.topic, delivery.partition) in revoked:
-                    gone.append(delivery)
-                else:
-                    kept.append(delivery)
+                (gone if goes(delivery) else kept).append(delivery)
             if len(kept) == len(lane.deliveries):
                 continue
             self.buffered -= len(lane.deliveries) - len(kept)
@@ -364,14 +413,22 @@ class LaneWorkers:
             lane.deliveries.extend(kept)
             if not kept:
                 self._drop(lane)
+        unseen = [delivery for delivery in self._in_no_lane() if goes(delivery)]
+        self.buffered -= len(unseen)
+        self._withdraw(*unseen)
+        gone += unseen
         self._see_to(release(gone))
         if self.buffered <= self.prefetch // 2:
             self._let_fetch()
 
     def _all_lanes(self) -> Iterable[Lane]:
         yield from self._lanes.values()
-        yield from (lane for queue in self._ready.values() for lane in queue if lane.key is None)
+        yield from (one for queue in self._ready.values() for one in queue if isinstance(one, Lane) and one.key is None)
         yield from (lane for lane in self._waiting if lane.key is None)
+
+    def _in_no_lane(self) -> Iterable[Delivery]:
+        """The messages that have not come to a lane yet, in order; they stand behind those of their keys that have."""
+        yield from (one for queue in self._ready.values() for one in queue if not isinstance(one, Lane))
 
     def _drop(self, lane: Lane) -> None:
         if lane.key is not None:
@@ -379,13 +436,21 @@ class LaneWorkers:
         if lane.timer is not None:
             lane.timer.cancel()
         self._waiting.discard(lane)
+        self._withdraw(lane)
+
+    def _withdraw(self, *gone: Lane | Delivery) -> None:
+        """Take these out of the queues of those that may begin, where they are in them."""
+        left = frozenset(gone)
         for partition, queue in list(self._ready.items()):
-            if lane in queue:
-                queue.remove(lane)
-                self._ready_count -= 1
-                if not queue:
-                    del self._ready[partition]
-                    self._turns.remove((partition, queue))
+            kept = [one for one in queue if one not in left]
+            if len(kept) == len(queue):
+                continue
+            self._ready_count -= len(queue) - len(kept)
+            queue.clear()  # in place: it is among the turns, too
+            queue.extend(kept)
+            if not kept:
+                del self._ready[partition]
+                self._turns.remove((partition, queue))
 
     # --- the tap (see Flow) ------------------------------------------------------------------------------------
 
@@ -432,6 +497,7 @@ class LaneWorkers:
             if lane.state == "waiting" and lane.tries and left[0].outcome is None:
                 self._see_to([settle(left[0], Outcome.NACK)])
             self._see_to(release(left))
+        self._see_to(release(self._in_no_lane()))
 
     def _see_to(self, settling: Iterable[Awaitable[None]]) -> None:
         """Let settlements that are on their way end by themselves."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from commons_events.binding import to_event
+from commons_events.binding._reading import NOTHING_KNOWN, ROUTING, KnownReading, known_reading, to_event
 from commons_events.dead_letters import REDRIVEN_GROUP
 from commons_events.errors import (
     DeserializationError,
@@ -15,11 +15,13 @@ from commons_events.errors import (
     UnhandledEventError,
     UnknownEventTypeError,
 )
-from commons_events.event import Event
+from commons_events.event import Event, registry
 from commons_events.log import logger
+from commons_events.message import Headers
+from commons_events.router._consumer import RouterConsumer
 from commons_events.router._failures import Failures
 from commons_events.router._handler import Handler, HandlerCall, with_timeout
-from commons_events.router._lanes import Lane, RouterConsumer
+from commons_events.router._lanes import Lane
 from commons_events.router._parked import ParkedKeys, Turn
 from commons_events.router._plan import Plan
 from commons_events.router._results import ResultPublisher
@@ -81,14 +83,20 @@ class Processor:
         self._parked = parked
         self._runtime = runtime
         self._retry_topic = plan.topic != plan.origin
+        self._known = NOTHING_KNOWN, _NOBODY
+        """How the latest message was read, and who handled it: those of one class mostly come together."""
+        self._all_known: dict[Headers, tuple[KnownReading, Bound]] = {}
+        """The same of others, by their first headers."""
+        self._usual = ROUTING + 3
+        self._id, self._source, self._time = f"{prefix}id", f"{prefix}source", f"{prefix}time"
 
     async def step(self, lane: Lane) -> float | None:
         """See `Step`."""
         if lane.last_step is not None:
             return await self._failures.finish(lane)
         delivery = lane.deliveries[0]
-        headers = dict(delivery.message.headers)
         turn: Turn | None = None
+        headers = dict(delivery.headers)
         if self._parked is not None or self._retry_topic or REDRIVEN_GROUP in headers:
             wait = await self._may_begin(lane, delivery, headers)
             if isinstance(wait, Turn):
@@ -110,31 +118,85 @@ class Processor:
                 with self._consumer.telemetry.process((delivery,)):
                     result = await self._call(one, event, delivery, lane, headers)
                     if result is not None:
-                        await self._results.publish(one.handler, result, event, delivery)
+                        await self.publish(one, result, event, delivery)
             else:
-                result = await (
-                    one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
-                )
+                call = one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
+                result = await call
                 if result is not None:
-                    await self._results.publish(one.handler, result, event, delivery)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            return await self._failures.failed(lane, one.handler, _cancelled(one.handler, error), headers, turn)
-        except Exception as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
-            return await self._failures.failed(lane, one.handler, error, headers, turn)
+                    await self.publish(one, result, event, delivery)
+        except BaseException as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
+            return await self.failed(lane, one, error, turn)
         if turn is not None and turn.head is not None:
             return await self._failures.resolve(lane, turn)
-        told = acknowledge(delivery)
+        told = self._consumer.finish(delivery)
         if told is not DONE:
             await told
         return None
 
+    async def publish(self, one: Bound, result: Any, event: Event, delivery: Delivery) -> None:
+        """See `ResultPublisher.publish`."""
+        await self._results.publish(one.handler, result, event, delivery)
+
+    async def failed(self, lane: Lane, one: Bound, error: BaseException, turn: Turn | None = None) -> float | None:
+        """The handler of the lane's first message raised ``error``: see `Failures.failed`.
+
+        Raises:
+            BaseException: ``error``, where it is not about the message: it ends the worker, or the router.
+        """
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise error
+            error = _cancelled(one.handler, error)
+        elif not isinstance(error, Exception):
+            raise error
+        headers = dict(lane.deliveries[0].headers)
+        return await self._failures.failed(lane, one.handler, error, headers, turn)
+
+    # --- what is like the message before ---------------------------------------------------------------------------
+
+    def _remember(self, headers: Headers, one: Bound) -> None:
+        """Let the next messages that begin so take the short way, if there is nothing around the handler's call."""
+        if not one.plain or self._parked is not None or self._retry_topic:
+            return
+        known = known_reading(headers, one.event_class, prefix=self._prefix)
+        # a header may come twice, and the last one has decided
+        if known is not None and self._by_header.get(known.first[2][1], self._rest) is one:
+            if len(self._all_known) >= _MOST_KNOWN:  # foreign headers can name anything
+                self._all_known.clear()
+            self._known = self._all_known[known.first] = known, one
+
+    def read_plain(self, delivery: Delivery) -> tuple[Bound, Any] | None:
+        """As `read`, where nothing but the call of the handler is to be done, and no look at the headers is needed.
+
+        None where that is not known, nor anything of what may be wrong.
+        """
+        headers = delivery.headers
+        known, one = self._known
+        first = headers[:ROUTING]
+        if first != known.first:  # equal ones are told so in a fraction of the time that hashing them takes
+            self._known = known, one = self._all_known.get(first, (NOTHING_KNOWN, _NOBODY))
+        value = delivery.value
+        if (
+            not value
+            or not value.startswith(known.head)
+            or known.changes != registry.changes
+            # a look at all names costs as much as the call of a handler
+            or (
+                REDRIVEN_GROUP in [name for name, _ in headers[ROUTING:]]
+                if len(headers) != self._usual
+                else headers[4][0] != self._id or headers[5][0] != self._source or headers[6][0] != self._time
+            )
+        ):
+            return None
+        try:
+            return one, known.decode(value)
+        except DeserializationError:
+            return None
+
     async def _may_begin(self, lane: Lane, delivery: Delivery, headers: dict[str, bytes]) -> Turn | float | None:
-        group = headers.get(REDRIVEN_GROUP)
-        if group is not None and group.decode(errors="replace") != self._plan.group:
-            await acknowledge(delivery)  # redriven for another group of the topic
+        if self.is_for_another_group(headers):
+            await acknowledge(delivery)
             return None
         if self._retry_topic:
             wait = self._failures.seconds_until_due(headers)
@@ -143,6 +205,11 @@ class Processor:
         if self._parked is not None:
             return await self._parked.turn(lane, delivery, headers)
         return None
+
+    def is_for_another_group(self, headers: dict[str, bytes]) -> bool:
+        """Whether a message was redriven for another group of the topic."""
+        group = headers.get(REDRIVEN_GROUP)
+        return group is not None and group.decode(errors="replace") != self._plan.group
 
     def read(self, delivery: Delivery, headers: dict[str, bytes]) -> tuple[Bound | None, Any]:
         """The handler for a message and the event in it; no handler where none takes its type.
@@ -155,7 +222,9 @@ class Processor:
             one = self._by_header.get(name) or self._rest
             if one is None:
                 return None, None
-            return one, to_event(delivery.message, one.event_class, prefix=self._prefix)
+            event = to_event(delivery.message, one.event_class, prefix=self._prefix)
+            self._remember(delivery.headers, one)
+            return one, event
         # Without a header the bytes say it, or the only class there is has to do.
         try:
             event = delivery.event()
@@ -203,6 +272,11 @@ class Processor:
             return await self._failures.resolve(lane, turn)
         await acknowledge(delivery)
         return None
+
+
+_MOST_KNOWN = 256
+_NOBODY: Any = None
+"""Who handles messages that nothing is known of."""
 
 
 def _cancelled(handler: Handler, error: asyncio.CancelledError) -> HandlerCancelledError:

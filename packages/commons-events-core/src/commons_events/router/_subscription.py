@@ -12,9 +12,10 @@ from commons_events.event import Event
 from commons_events.producers import EventProducer
 from commons_events.router._batches import Batches
 from commons_events.router._bridge import Forwarder
+from commons_events.router._consumer import RouterConsumer
 from commons_events.router._failures import Failures
 from commons_events.router._handler import Handler
-from commons_events.router._lanes import Lane, LaneWorkers, RouterConsumer
+from commons_events.router._lanes import Lane, LaneWorkers
 from commons_events.router._parked import ParkedKeys
 from commons_events.router._parking import Parking
 from commons_events.router._plan import Plan
@@ -99,6 +100,8 @@ class RunningSubscription:
             runtime=runtime,
         )
         self.lanes.step = processor.step
+        if not plan.bridges and plan.batch is None:
+            self.lanes.plain = processor
         for registration in plan.bridges:
             if registration.bridge is not None:
                 target = brokers[registration.bridge.to_broker]

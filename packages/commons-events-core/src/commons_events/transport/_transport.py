@@ -88,6 +88,9 @@ class Subscription(ABC):
 
     header_prefix: str = "ce_"
     """See `Transport.header_prefix`."""
+    settles_at_once: ClassVar[bool] = False
+    """Whether `settle_deliveries` never waits and costs less than each by itself: what is handled within one turn of
+    the event loop is then acknowledged at the end of it, in one go."""
 
     @abstractmethod
     async def receive(self, limit: int) -> Sequence[Delivery]:

@@ -438,13 +438,13 @@ def test_messages_that_begin_alike_are_told_apart_by_all_that_counts() -> None:
 
 
 def test_what_foreign_headers_name_is_remembered_within_bounds() -> None:
-    from commons_events.binding import _binding
+    from commons_events.binding import _reading
 
     message = BinaryBinding().to_message(placed(), "t")
-    for number in range(2 * _binding._MOST_ROUTES):
+    for number in range(2 * _reading._MOST_ROUTES):
         headers = (*message.headers[:3], ("ce_eventversion", f"1.0.{number}".encode()), *message.headers[4:])
         assert to_event(message._replace(headers=headers), Event) == placed()
-        assert len(_binding._routes) <= _binding._MOST_ROUTES
+        assert len(_reading._routes) <= _reading._MOST_ROUTES
 
 
 def test_what_cannot_be_written_leaves_its_place_in_a_batch() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import chain, repeat
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
@@ -83,7 +83,7 @@ class Part(NamedTuple):
 class KafkaDelivery(Delivery):
     """A delivery whose `Message` is made when somebody asks for it. It holds little: many are made a second."""
 
-    __slots__ = ("_message", "is_open", "is_tombstone", "key", "raw", "run", "time", "value")
+    __slots__ = ("is_open", "is_tombstone", "key", "made", "raw", "run", "time", "value")
 
     attempt = 1
     key: bytes | None
@@ -98,17 +98,25 @@ class KafkaDelivery(Delivery):
     """Those that it was handed out with."""
     is_open: bool
     """Whether it is not finished, and still this subscription's: what is said of it counts."""
+    made: Message | None
+    """The message, once somebody has asked for it."""
 
     @property
     def message(self) -> Message:  # type: ignore[override]  # made late
         """The message as it lies in the log."""
-        try:
-            return self._message
-        except AttributeError:
+        made = self.made
+        if made is None:
             value = None if getattr(self, "is_tombstone", False) else self.value
-            headers = () if self.raw is None else _headers(self.raw)
-            self._message: Message = Message(self.topic, value, self.key, headers, _timestamp(self.time))
-            return self._message
+            self.made = made = Message(self.topic, value, self.key, self.headers, _timestamp(self.time))
+        return made
+
+    @property
+    def headers(self) -> Headers:
+        """See `Delivery`."""
+        made = self.made
+        if made is not None:
+            return made.headers
+        return () if self.raw is None else _headers(self.raw)
 
     @property
     def subscription(self) -> KafkaSubscription:
@@ -116,7 +124,6 @@ class KafkaDelivery(Delivery):
         return self.run.state.subscription
 
     topic = property(attrgetter("run.state.id.topic"), doc="See `Delivery`.")
-    partition = property(attrgetter("run.state.id.partition"), doc="See `Delivery`.")
     data = property(attrgetter("value"), doc="See `Delivery`.")
     body = property(attrgetter("value"), doc="See `Delivery`.")
 
@@ -133,9 +140,10 @@ class Redelivery(KafkaDelivery):
         self.raw, self.time, self.key, self.value = of.raw, of.time, of.key, of.value
         if getattr(of, "is_tombstone", False):
             self.is_tombstone = True
+        self.made = None
         self.run = run
         self.settler = run.state.settler
-        self.offset = of.offset
+        self.partition, self.offset = of.partition, of.offset
         self.attempt = attempt
         self.outcome: Outcome | None = None
         self.is_open = True
@@ -158,14 +166,14 @@ class Run:
 
 def handed_out(state: PartitionState, part: Part) -> Run:
     """Deliveries of these messages, for the first time."""
-    run, settler, new = Run(state), state.settler, _NEW
+    run, settler, partition, new = Run(state), state.settler, state.id.partition, _NEW
     run.deliveries = deliveries = []
     if part.is_plain:  # the most frequent case, in which every instruction counts
         for offset, value, key, time in zip(part.offsets, part.values, part.keys, part.timestamps, strict=True):
             delivery = new(KafkaDelivery)  # what an __init__ would do, without the call
             delivery.run, delivery.offset, delivery.key, delivery.time = run, offset, key, time
-            delivery.settler, delivery.outcome, delivery.is_open = settler, None, True
-            delivery.raw, delivery.value = None, value  # type: ignore[assignment]  # none is None
+            delivery.settler, delivery.outcome, delivery.is_open, delivery.partition = settler, None, True, partition
+            delivery.made, delivery.raw, delivery.value = None, None, value  # type: ignore[assignment]  # none is None
             deliveries.append(delivery)
     else:
         raws: Iterable[RawMessage | None] = repeat(None) if part.raws is None else part.raws
@@ -173,8 +181,8 @@ def handed_out(state: PartitionState, part: Part) -> Run:
         for offset, value, key, time, raw in columns:
             delivery = new(KafkaDelivery)
             delivery.run, delivery.offset, delivery.key, delivery.time = run, offset, key, time
-            delivery.settler, delivery.outcome, delivery.is_open = settler, None, True
-            delivery.raw, delivery.value = raw, value or b""
+            delivery.settler, delivery.outcome, delivery.is_open, delivery.partition = settler, None, True, partition
+            delivery.made, delivery.raw, delivery.value = None, raw, value or b""
             if value is None:
                 delivery.is_tombstone = True
             deliveries.append(delivery)
@@ -196,7 +204,14 @@ def _timestamp(milliseconds: int | None) -> datetime | None:
 
 def _headers(raw: RawMessage) -> Headers:
     given = raw.headers()
-    return tuple([(name, value or b"") for name, value in given]) if given else ()
+    if not given:
+        return ()
+    if all(map(_VALUE, given)):
+        return tuple(given)  # type: ignore[arg-type]  # no value is None
+    return tuple([(name, value or b"") for name, value in given])
+
+
+_VALUE = itemgetter(1)
 
 
 class PartitionState:

@@ -43,6 +43,8 @@ _REBALANCING = frozenset(
 class KafkaSubscription(WaitingSubscription[PartitionState]):
     """A member of a group, or, without one, a reader of all partitions. Belongs to its event loop."""
 
+    settles_at_once = True
+
     def __init__(self, transport: KafkaTransport, settings: KafkaSettings, request: SubscribeRequest) -> None:
         super().__init__()
         self._transport = transport

@@ -80,6 +80,10 @@ class SimulatedSubscription(MemorySubscription):
         """By way of `settle`, so that faults strike here too."""
         return self.settle((Settlement(delivery, outcome, delay or 0.0),))
 
+    def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:
+        """By way of `settle`, too."""
+        return self.settle([Settlement(delivery, outcome) for delivery in deliveries])
+
     async def close(self) -> None:
         """See `Subscription.close`."""
         self._closed = True

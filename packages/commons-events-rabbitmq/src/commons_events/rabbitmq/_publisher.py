@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pika import SelectConnection
 from pika import exceptions as pika
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
@@ -37,6 +36,7 @@ from commons_events.rabbitmq._frames import (
     header_size,
     publish_method,
 )
+from commons_events.rabbitmq._reading import FastConnection
 from commons_events.rabbitmq._settings import LOGGER, RabbitMQSettings
 from commons_events.rabbitmq._topology import Step, Steps, topic_steps
 from commons_events.runtime import current_runtime
@@ -441,12 +441,14 @@ class Publisher:
     # --- the I/O thread: confirmations -------------------------------------------------------------------------------
 
     def _on_confirm(self, frame: Any) -> None:
+        """What pika calls; see `FastConnection` for the short way."""
         method = frame.method
-        tag: int = method.delivery_tag
+        self._confirm(method.delivery_tag, method.multiple, isinstance(method, Basic.Ack))
+
+    def _confirm(self, tag: int, multiple: bool, taken: bool) -> None:
         unconfirmed = self._unconfirmed
-        taken = isinstance(method, Basic.Ack)
         self._strikes = 0
-        if not method.multiple:
+        if not multiple:
             item = unconfirmed.pop(tag, None)
             if item is not None:
                 self._confirmed(item, taken)
@@ -513,11 +515,11 @@ class Publisher:
 
     # --- the I/O thread: connections that come and go ----------------------------------------------------------------
 
-    def on_up(self, connection: SelectConnection) -> None:
+    def on_up(self, connection: FastConnection) -> None:
         """See `User`."""
         self._open_channel(connection)
 
-    def _open_channel(self, connection: SelectConnection) -> None:
+    def _open_channel(self, connection: FastConnection) -> None:
         self._ready = False
         self._methods.clear()
         try:
@@ -530,6 +532,8 @@ class Publisher:
         if not channel.is_open:
             return
         channel.add_on_return_callback(self._on_return)
+        if self._link.connection is not None:
+            self._link.connection.confirmed[channel.channel_number] = self._confirm
         channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready())
 
     def _on_ready(self) -> None:
@@ -550,6 +554,8 @@ class Publisher:
         self._tag, self._lowest, self._return_from = 0, 1, 0
 
     def _on_channel_closed(self, channel: Channel, error: BaseException) -> None:
+        if self._link.connection is not None:
+            self._link.connection.confirmed.pop(channel.channel_number, None)
         if channel is not self._channel:
             return
         alone = next(iter(self._unconfirmed.values())) if len(self._unconfirmed) == 1 else None

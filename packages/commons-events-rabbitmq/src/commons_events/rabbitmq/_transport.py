@@ -26,6 +26,7 @@ from commons_events.runtime import current_runtime
 from commons_events.transport import (
     CONTRACT_VERSION,
     Capabilities,
+    Settler,
     SubscribeRequest,
     Transport,
     TransportSettings,
@@ -199,9 +200,11 @@ class RabbitMQTransport(Transport):
                     "Shorten the topic or the group_id."
                 )
             sources.append(self._source(topic, queue, group_steps, (topic, queue, expires)))
-        return await self._start(sources, request.max_unsettled, temporary=group is None)
+        return await self._start(sources, request.max_unsettled, request.settler, temporary=group is None)
 
-    async def consume(self, queues: Sequence[str], *, max_unsettled: int) -> RabbitMQSubscription:
+    async def consume(
+        self, queues: Sequence[str], *, max_unsettled: int, settler: Settler | None = None
+    ) -> RabbitMQSubscription:
         """Consume queues that are there, whatever is bound to them; their names stand for the topic.
 
         Raises:
@@ -212,7 +215,7 @@ class RabbitMQTransport(Transport):
         """
         self._check_usable()
         sources = [self._source(queue, queue, queue_is_there, (queue,)) for queue in queues]
-        return await self._start(sources, max_unsettled, temporary=False)
+        return await self._start(sources, max_unsettled, settler, temporary=False)
 
     def _source(self, topic: str, queue: str, steps: Any, arguments: tuple[Any, ...]) -> Source:
         settings = self.settings
@@ -228,7 +231,9 @@ class RabbitMQTransport(Transport):
             given["x-priority"] = settings.consumer_priority
         return Source(topic, queue, made, settings.exclusive, given)
 
-    async def _start(self, sources: Sequence[Source], max_unsettled: int, *, temporary: bool) -> RabbitMQSubscription:
+    async def _start(
+        self, sources: Sequence[Source], max_unsettled: int, settler: Settler | None, *, temporary: bool
+    ) -> RabbitMQSubscription:
         io = self._check_usable()
         if self._consuming is None:
             self._consuming = Link(io, self.settings, "consuming")
@@ -240,6 +245,7 @@ class RabbitMQTransport(Transport):
             prefetch=min(self.settings.prefetch_count, max_unsettled, 65_535),
             max_unsettled=max_unsettled,
             temporary=temporary,
+            settler=settler,
         )
         self._subscriptions.add(subscription)
         try:

@@ -152,36 +152,27 @@ class Run:
         )
 
 
-async def test_a_node_that_is_killed_has_lost_nothing(rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str) -> None:
+# RabbitMQ 3.10 writes down which quorum queues a node has (Ra's names.dets) only after the list has been left alone for
+# half a second. A queue that was declared just before a kill -9 is therefore made anew, empty and without a leader.
+WRITTEN_DOWN = 3.0
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_a_node_that_is_killed_has_lost_nothing(
+    rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str, kind: Kind
+) -> None:
+    """kill -9 and a restart, under load."""
     rabbitmq_service.require("signals", "durability")
     run = Run(rabbitmq_vhost)
-    await run.declare("classic")
+    await run.declare(kind)
+    if kind == "quorum":
+        await asyncio.sleep(WRITTEN_DOWN)
     async with run.under_load():
         for number in range(ROUNDS):
             if number:
                 await run.handled(100)
             await asyncio.to_thread(rabbitmq_service.kill)
             await asyncio.to_thread(rabbitmq_service.start)
-
-
-@pytest.mark.skipif("COMMONS_EVENTS_CHAOS" not in os.environ, reason="takes minutes: `make chaos` runs it")
-async def test_a_killed_node_of_a_quorum_queue_has_lost_nothing(
-    rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str
-) -> None:
-    """A quorum of one node: RabbitMQ 3.10.8 sometimes finds no leader again, which no client can help."""
-    rabbitmq_service.require("signals", "durability")
-    run = Run(rabbitmq_vhost)
-    await run.declare("quorum")
-    async with run.under_load():
-        await asyncio.to_thread(rabbitmq_service.kill)
-        await asyncio.to_thread(rabbitmq_service.start)
-        async with RabbitMQProducer(rabbitmq_vhost) as other:
-            probing = other.publish("", run.queue, b"0", key="probe")
-            await asyncio.wait([probing], timeout=60)
-            if not probing.done():
-                probing.cancel()
-                pytest.skip("RabbitMQ has found no leader for its quorum queue since it was killed")
-        run.history.confirmed.append(("probe", 0))
 
 
 async def test_a_node_that_is_shut_down_has_lost_nothing(

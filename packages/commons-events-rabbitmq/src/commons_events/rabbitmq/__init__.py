@@ -27,6 +27,7 @@ from commons_events.rabbitmq._errors import (
 )
 from commons_events.rabbitmq._producer import RabbitMQProducer
 from commons_events.rabbitmq._queue import RabbitMQDelivery
+from commons_events.rabbitmq._stream import RabbitMQStreamSubscription
 from commons_events.rabbitmq._subscription import RabbitMQSubscription
 from commons_events.rabbitmq._transport import RabbitMQTransport
 
@@ -43,6 +44,7 @@ __all__ = [
     "RabbitMQConsumer",
     "RabbitMQDelivery",
     "RabbitMQProducer",
+    "RabbitMQStreamSubscription",
     "RabbitMQSubscription",
     "RabbitMQTransport",
     "RoutingKeyError",

@@ -27,6 +27,7 @@ _DELIVERED = struct.Struct(">QB").unpack_from
 _HEADER = struct.Struct(">BHIHHQ").unpack_from
 _BODY = struct.Struct(">BHI").unpack_from
 _DELIVER, _ACK, _NACK = (60 << 16) | 60, (60 << 16) | 80, (60 << 16) | 120
+_CONFIRMS = (_ACK, _NACK)
 _END = 0xCE
 _tuple = tuple.__new__  # half the time that a NamedTuple's own constructor takes
 
@@ -126,7 +127,7 @@ class FastConnection(SelectConnection):
                             told = taker
                         at = whole
                         continue
-                elif kind == 1 and (method == _ACK or method == _NACK) and channel in confirmed and length == 13:
+                elif kind == 1 and method in _CONFIRMS and length == 13 and channel in confirmed:
                     if at + 21 > size:
                         break
                     tag, bits = _DELIVERED(buffer, at + 11)

@@ -18,6 +18,8 @@ __all__ = ["decoded", "read_attempts", "read_offset", "short_strings", "to_messa
 _OURS = frozenset({KEY, TOMBSTONE, STAMP, ATTEMPTS})
 _COUNTS = ("x-delivery-count", ATTEMPTS)
 _OFFSET = "x-stream-offset"
+_OFFSET_FIELD = bytes((len(_OFFSET),)) + _OFFSET.encode() + b"l"
+"""As RabbitMQ writes it: a number of 64 bits."""
 _LONG = struct.Struct(">I").unpack_from
 _NUMBER = struct.Struct(">q").unpack_from
 _names: dict[bytes, tuple[str, int]] = {}
@@ -115,7 +117,7 @@ def _short_way(topic: str, data: bytes, body: bytes) -> Message | None:
             elif type_ == 108:  # l
                 if name == STAMP:
                     stamp = _time(_NUMBER(data, at)[0] / 1000)
-                elif name == KEY or name == TOMBSTONE:
+                elif name in (KEY, TOMBSTONE):
                     return None
                 at += 8
             elif type_ == 116 and name == TOMBSTONE:  # t
@@ -161,8 +163,12 @@ def read_attempts(properties: bytes | BasicProperties) -> int:
 
 def read_offset(properties: bytes | BasicProperties) -> int | None:
     """The place in a stream; None for a queue, which has none."""
-    if isinstance(properties, bytes) and b"x-stream-offset" not in properties:
-        return None
+    if isinstance(properties, bytes):
+        at = properties.find(_OFFSET_FIELD)
+        if at < 0:
+            return None
+        if properties.find(_OFFSET_FIELD, at + 1) < 0:  # else one of them lies in some value
+            return int(_NUMBER(properties, at + len(_OFFSET_FIELD))[0])
     found = (decoded(properties).headers or {}).get(_OFFSET)
     return found if isinstance(found, int) else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -43,11 +43,17 @@ class RabbitMQSubscription(Subscription):
         max_unsettled: int,
         temporary: bool = False,
         settler: Settler | None = None,
+        woken: Callable[[], object] | None = None,
+        lost: Callable[[], object] | None = None,
     ) -> None:
         self._transport = transport
         self._runtime = current_runtime()
         self._max_unsettled = max_unsettled
         self._settler: Settler = settler or self
+        self._woken = woken
+        """Called where there may be something to `take`."""
+        self._lost = lost
+        """Called where all that is out has become stale."""
         self._temporary = temporary
         """Whether the queues go with this subscription."""
         self._sources = sources
@@ -82,18 +88,39 @@ class RabbitMQSubscription(Subscription):
         """The queues that are consumed."""
         return tuple(source.queue for source in self._sources)
 
+    @property
+    def out(self) -> int:
+        """How many deliveries are with the user."""
+        return self._out
+
+    @property
+    def next_due(self) -> float | None:
+        """When something comes again at the earliest, or None where nothing does."""
+        times = (state.redeliveries.next_due for state in self._scheduled)
+        return min((time for time in times if time is not None), default=None)
+
+    @property
+    def stream_position(self) -> int | None:
+        """Of one stream: the first offset that is not finished; None as long as that is not known."""
+        resume = self._states[0].resume
+        return resume[0] if resume else None
+
+    def go_on_at(self, offset: int) -> None:
+        """Of one stream that has just begun: where it goes on after a lost connection, if nothing has come yet."""
+        if not self._states[0].resume:
+            self._states[0].resume.append(offset)
+
     # --- receiving -----------------------------------------------------------------------------------------------
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """See `Subscription.receive`."""
         await self._runtime.sleep(0)
         while not self._closed:
-            batch = self._take(limit)
+            batch = self.take(limit)
             if batch:
                 return batch
             self._waiter = waiter = asyncio.get_running_loop().create_future()
-            times = (state.redeliveries.next_due for state in self._scheduled)
-            due = min((time for time in times if time is not None), default=None)
+            due = self.next_due
             if due is None or self._paused:
                 await waiter
                 continue
@@ -108,13 +135,15 @@ class RabbitMQSubscription(Subscription):
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        if self._woken is not None:
+            self._woken()
 
     def on_arrival(self) -> None:
         """See `Owner`."""
         self._receiver.take()
         self._wake()
 
-    def _take(self, limit: int) -> list[RabbitMQDelivery]:
+    def take(self, limit: int) -> list[RabbitMQDelivery]:
         """Up to ``limit`` deliveries: first what comes again, then new messages in the order of the queue."""
         arrived = self._receiver.arrived
         with suppress(IndexError):  # the I/O thread may clear it in between
@@ -178,6 +207,8 @@ class RabbitMQSubscription(Subscription):
         self._epoch = epoch
         self._receiver.settle(Lost(epoch))
         self._out = 0
+        if self._lost is not None:
+            self._lost()
         self._scheduled.clear()
         for state in self._states:
             state.forget()
@@ -323,6 +354,12 @@ class RabbitMQSubscription(Subscription):
         self._closed = True
         self._wake()
         self._transport.forget(self)
+
+    def drop(self) -> None:
+        """End without waiting: nothing more is acknowledged."""
+        if not self._closed:
+            self._end()
+            self._receiver.abandon()
 
     async def abandon(self) -> None:
         """End as if the process had died: nothing more is acknowledged. For tests of redelivery."""

@@ -15,7 +15,18 @@ from commons_events.rabbitmq._connection import close_channel
 from commons_events.rabbitmq._errors import channel_error
 from commons_events.rabbitmq._settings import RabbitMQSettings
 
-__all__ = ["Done", "Step", "Steps", "group_queue", "group_steps", "retry_queue", "retry_steps", "topic_steps"]
+__all__ = [
+    "Done",
+    "Step",
+    "Steps",
+    "group_queue",
+    "group_steps",
+    "place_steps",
+    "retry_queue",
+    "retry_steps",
+    "stream_steps",
+    "topic_steps",
+]
 
 Done = Callable[[TransportError | None, Any], None]
 """Told at the end, in the I/O thread: the error or None, and what the last step brought."""
@@ -82,13 +93,45 @@ def group_queue(topic: str, group: str) -> str:
 
 
 def topic_steps(settings: RabbitMQSettings, topic: str) -> Iterator[Step]:
-    """Make a topic, which is an exchange of the type ``topic``; or look whether it is there."""
+    """Make a topic, which is an exchange of the type ``topic``; or look whether it is there.
+
+    With ``queue_type=stream`` there is a stream of the topic's name too, which gets all of it.
+    """
     passive = settings.passive
     doing = f"{'Looking for' if passive else 'Declaring'} exchange {topic!r}"
     if passive:
         yield doing, lambda channel, done: channel.exchange_declare(topic, passive=True, callback=done)
         return
     yield doing, lambda channel, done: channel.exchange_declare(topic, "topic", durable=True, callback=done)
+    if settings.queue_type == "stream":
+        yield from queue_steps(topic, topic, {"x-queue-type": "stream", **settings.queue_arguments})
+
+
+def stream_steps(settings: RabbitMQSettings, topic: str) -> Iterator[Step]:
+    """Make a topic that is a stream, or look whether it is there."""
+    if settings.passive:
+        yield (
+            f"Looking for stream {topic!r}",
+            lambda channel, done: channel.queue_declare(topic, passive=True, callback=done),
+        )
+    else:
+        yield from topic_steps(settings, topic)
+
+
+def place_steps(settings: RabbitMQSettings, topic: str, queue: str) -> Iterator[Step]:
+    """Make a stream, and the queue that holds a group's place in it; or look whether they are there."""
+    yield from stream_steps(settings, topic)
+    if settings.passive:
+        yield (
+            f"Looking for queue {queue!r}",
+            lambda channel, done: channel.queue_declare(queue, passive=True, callback=done),
+        )
+        return
+    arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+    yield (
+        f"Declaring queue {queue!r}",
+        lambda channel, done: channel.queue_declare(queue, durable=True, arguments=arguments, callback=done),
+    )
 
 
 def queue_steps(topic: str, queue: str, arguments: dict[str, Any]) -> Iterator[Step]:

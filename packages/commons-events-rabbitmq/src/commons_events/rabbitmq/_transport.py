@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from commons_events.errors import (
@@ -20,8 +21,18 @@ from commons_events.rabbitmq._publisher import Publisher, Route
 from commons_events.rabbitmq._queue import RabbitMQDelivery
 from commons_events.rabbitmq._receiver import Source
 from commons_events.rabbitmq._settings import LOGGER, RabbitMQSettings
+from commons_events.rabbitmq._stream import RabbitMQStreamSubscription
 from commons_events.rabbitmq._subscription import RabbitMQSubscription
-from commons_events.rabbitmq._topology import Step, Steps, group_queue, group_steps, retry_queue, retry_steps
+from commons_events.rabbitmq._topology import (
+    Step,
+    Steps,
+    group_queue,
+    group_steps,
+    place_steps,
+    retry_queue,
+    retry_steps,
+    stream_steps,
+)
 from commons_events.runtime import current_runtime
 from commons_events.transport import (
     CONTRACT_VERSION,
@@ -75,7 +86,7 @@ class RabbitMQTransport(Transport):
         self._publishing: Link | None = None
         self._consuming: Link | None = None
         self._publisher: Publisher | None = None
-        self._subscriptions: set[RabbitMQSubscription] = set()
+        self._subscriptions: set[RabbitMQSubscription | RabbitMQStreamSubscription] = set()
         self._closing: asyncio.Future[None] | None = None
 
     @property
@@ -84,22 +95,24 @@ class RabbitMQTransport(Transport):
         settings = self.settings
         in_order = settings.single_active_consumer and not settings.retry_queues
         counted = settings.retry_queues and settings.queue_type == "quorum"
+        stream = settings.queue_type == "stream"  # one member of a group reads it: in order, and from its begin
         return Capabilities(
             contract=CONTRACT_VERSION,
             # Consumers that compete for a queue get a key's messages side by side; one that is alone, in order.
-            ordering="key" if in_order else "none",
+            ordering="key" if in_order or stream else "none",
             durability="broker" if settings.persistent else "process",
             consumer_groups=True,
             # A group's queue has what was published since it was made.
-            new_group_start="latest",
+            new_group_start="earliest" if stream else "latest",
             redelivery=True,
             redelivery_delay=True,
             # A classic queue keeps no count; of a quorum queue's, a member that nacks leaves the losses alone.
             attempts=True if counted else "member",
-            settles_each=True,
+            settles_each=not stream,
             publish_delay=False,
             pause=True,
-            seek=False,
+            seek=stream,
+            # A confirmation has no offset, so nobody could tell where a message of his lies.
             browse=False,
             # AMQP can make exchanges and queues, and list none: see `RabbitMQAdmin`.
             declare=False,
@@ -173,7 +186,7 @@ class RabbitMQTransport(Transport):
 
     # --- receiving -------------------------------------------------------------------------------------------------
 
-    async def subscribe(self, request: SubscribeRequest) -> RabbitMQSubscription:
+    async def subscribe(self, request: SubscribeRequest) -> RabbitMQSubscription | RabbitMQStreamSubscription:
         """See `Transport.subscribe`. Without a group the queue is one of its own, and goes with it.
 
         Raises:
@@ -188,6 +201,15 @@ class RabbitMQTransport(Transport):
             raise ConfigurationError("A subscription needs at least one topic.")
         for topic in request.topics:
             self.check_topic(topic)
+        if self.settings.queue_type == "stream":
+            stream = RabbitMQStreamSubscription(self, request)
+            self._subscriptions.add(stream)
+            try:
+                await stream.start()
+            except BaseException:
+                self._subscriptions.discard(stream)
+                raise
+            return stream
         group = request.group_id
         expires = None if group is not None else _TEMPORARY
         name = group if group is not None else f"temporary-{current_runtime().new_id()}"
@@ -201,6 +223,31 @@ class RabbitMQTransport(Transport):
                 )
             sources.append(self._source(topic, queue, group_steps, (topic, queue, expires)))
         return await self._start(sources, request.max_unsettled, request.settler, temporary=group is None)
+
+    async def read_stream(
+        self,
+        topic: str,
+        offset: int | str | datetime,
+        max_unsettled: int,
+        settler: Settler | None,
+        woken: Callable[[], object] | None,
+    ) -> RabbitMQSubscription:
+        """Read a topic that is a stream from an offset on, as AMQP's ``x-stream-offset`` has it."""
+        source = Source(topic, topic, lambda: stream_steps(self.settings, topic), arguments={"x-stream-offset": offset})
+        return await self._start([source], max_unsettled, settler, inner=True, woken=woken)
+
+    async def hold_places(self, queues: Sequence[tuple[str, str]], lost: Callable[[], object]) -> RabbitMQSubscription:
+        """Consume the queues that hold a group's places in streams, with their topics; the queues are the topics."""
+
+        def made(topic: str, queue: str) -> Callable[[], Iterator[Step]]:
+            return lambda: place_steps(self.settings, topic, queue)
+
+        sources = [Source(queue, queue, made(topic, queue)) for topic, queue in queues]
+        return await self._start(sources, 1_000_000, None, inner=True, lost=lost)
+
+    def publish_to_queue(self, queue: str, value: bytes) -> asyncio.Future[Receipt]:
+        """Put something into a queue, durably."""
+        return self.publish_one(Message(queue, value), Route("", queue, True, Properties(True)))
 
     async def consume(
         self, queues: Sequence[str], *, max_unsettled: int, settler: Settler | None = None
@@ -232,7 +279,15 @@ class RabbitMQTransport(Transport):
         return Source(topic, queue, made, settings.exclusive, given)
 
     async def _start(
-        self, sources: Sequence[Source], max_unsettled: int, settler: Settler | None, *, temporary: bool
+        self,
+        sources: Sequence[Source],
+        max_unsettled: int,
+        settler: Settler | None,
+        *,
+        temporary: bool = False,
+        inner: bool = False,
+        woken: Callable[[], object] | None = None,
+        lost: Callable[[], object] | None = None,
     ) -> RabbitMQSubscription:
         io = self._check_usable()
         if self._consuming is None:
@@ -242,12 +297,15 @@ class RabbitMQTransport(Transport):
             io,
             self._consuming,
             sources,
-            prefetch=min(self.settings.prefetch_count, max_unsettled, 65_535),
+            prefetch=0 if lost is not None else min(self.settings.prefetch_count, max_unsettled, 65_535),
             max_unsettled=max_unsettled,
             temporary=temporary,
             settler=settler,
+            woken=woken,
+            lost=lost,
         )
-        self._subscriptions.add(subscription)
+        if not inner:
+            self._subscriptions.add(subscription)
         try:
             await subscription.start()
         except BaseException:
@@ -255,7 +313,7 @@ class RabbitMQTransport(Transport):
             raise
         return subscription
 
-    def forget(self, subscription: RabbitMQSubscription) -> None:
+    def forget(self, subscription: RabbitMQSubscription | RabbitMQStreamSubscription) -> None:
         """A subscription has ended."""
         self._subscriptions.discard(subscription)
 
@@ -266,22 +324,39 @@ class RabbitMQTransport(Transport):
             for queue in queues:
                 yield f"Deleting queue {queue!r}", lambda channel, done: channel.queue_delete(queue, callback=done)  # noqa: B023  # it runs before the next
 
+        try:
+            await self._do(steps())
+        except TransportError as error:
+            LOGGER.info("a temporary queue is left to expire: %s", error)
+
+    async def consumers_of(self, queue: str) -> int:
+        """How many consumers a queue has; 0 where that cannot be said now."""
+        look: Step = (
+            f"Looking for queue {queue!r}",
+            lambda channel, done: channel.queue_declare(queue, passive=True, callback=done),
+        )
+        frame = await self._do(iter([look]))
+        return 0 if frame is None else int(frame.method.consumer_count)
+
+    async def _do(self, steps: Iterator[Step]) -> Any:
+        """Do something over the connection for consuming; what it brought, or None where the connection is down."""
         io, link = self._io, self._consuming
         if io is None or link is None:
-            return
+            return None
 
-        def delete(future: asyncio.Future[Any]) -> None:
+        def begin(future: asyncio.Future[Any]) -> None:
             if link.connection is None:
                 io.answer(future)
             else:
-                Steps(link.connection, steps(), lambda error, _: done(error, future))
+                Steps(link.connection, steps, lambda error, frame: done(error, frame, future))
 
-        def done(error: TransportError | None, future: asyncio.Future[Any]) -> None:
+        def done(error: TransportError | None, frame: Any, future: asyncio.Future[Any]) -> None:
             if error is not None:
-                LOGGER.info("a temporary queue is left to expire: %s", error)
-            io.answer(future)
+                io.fail(future, error)
+            else:
+                io.answer(future, frame)
 
-        await io.ask(delete)
+        return await io.ask(begin)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

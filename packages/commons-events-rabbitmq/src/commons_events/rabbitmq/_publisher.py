@@ -38,7 +38,7 @@ from commons_events.rabbitmq._frames import (
 )
 from commons_events.rabbitmq._reading import FastConnection
 from commons_events.rabbitmq._settings import LOGGER, RabbitMQSettings
-from commons_events.rabbitmq._topology import Step, Steps, topic_steps
+from commons_events.rabbitmq._topology import KEPT, Step, Steps, delay_exchange, delay_steps, topic_steps
 from commons_events.runtime import current_runtime
 
 __all__ = ["Publisher", "Route"]
@@ -69,6 +69,8 @@ class Route(NamedTuple):
     properties: Properties = Properties()
     declare: bool = False
     """Whether the exchange is a topic, which is made on first use."""
+    delayed: tuple[str, int] | None = None
+    """The topic that the exchange holds messages back from, and for how many milliseconds."""
 
 
 class _Batch:
@@ -152,8 +154,10 @@ class Publisher:
 
     # --- handing over ------------------------------------------------------------------------------------------------
 
-    def publish(self, messages: Sequence[Message], check_topic: Callable[[str], None]) -> Confirmation:
-        """See `Transport.publish`."""
+    def publish(
+        self, messages: Sequence[Message], check_topic: Callable[[str], None], delay: float | None = None
+    ) -> Confirmation:
+        """See `Transport.publish`, and `Delaying.publish_delayed` for ``delay``."""
         self._check_open()
         future: Confirmation = self._loop.create_future()
         count = len(messages)
@@ -168,6 +172,9 @@ class Publisher:
                     check_topic(message.topic)
                     self._topics.add(message.topic)
                 route = self._topic_route(message)
+                if delay is not None:
+                    name, milliseconds = delay_exchange(message.topic, delay)
+                    route = route._replace(exchange=name, delayed=(message.topic, milliseconds))
                 items.append(self._item(batch, place, message, route))
             except (PublishError, InvalidTopicError) as error:
                 batch.results[place] = error
@@ -414,10 +421,14 @@ class Publisher:
             doing,
             lambda channel, done: channel.exchange_declare(exchange, passive=True, callback=done),
         )
-        steps = topic_steps(self._settings, exchange) if item.route.declare else iter([look])
-        Steps(connection, steps, lambda error, _: self._on_looked(exchange, error))
+        delayed = item.route.delayed
+        if delayed is not None:
+            steps = delay_steps(self._settings, exchange, *delayed)
+        else:
+            steps = topic_steps(self._settings, exchange) if item.route.declare else iter([look])
+        Steps(connection, steps, lambda error, _: self._on_looked(exchange, error, delayed is not None))
 
-    def _on_looked(self, exchange: str, error: TransportError | None) -> None:
+    def _on_looked(self, exchange: str, error: TransportError | None, delayed: bool) -> None:
         held = self._held.get(exchange)
         if held is None:
             return
@@ -435,6 +446,8 @@ class Publisher:
                 self._finish(item, error)
         else:
             self._known.add(exchange)
+            if delayed:  # publishing keeps no queue from its end: it is declared again, in time
+                self._io.later(KEPT / 2000, lambda: self._known.discard(exchange))
             self._waiting.extendleft(reversed(held))
             self._pump()
 

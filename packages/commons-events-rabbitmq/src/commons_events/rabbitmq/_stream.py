@@ -40,6 +40,8 @@ Offset = int | str | datetime
 _ENDS: dict[str, Offset] = {"beginning": "first", "end": "next"}
 _PAUSE = 0.1
 """Seconds between two reports of a group's place, at least."""
+_TURN = 2.0
+"""Seconds that subscribing waits for its turn where nobody seemed to have it."""
 _CLOSING = 10.0
 _LAST_PATIENCE, _LAST_QUIET = 1.0, 0.2
 """Seconds for which the last messages of a stream are waited for: for the first of them, and for another one."""
@@ -151,6 +153,7 @@ class RabbitMQStreamSubscription(Subscription):
             if offset == "next":
                 for part in self._parts.values():
                     part.prepared = await self._read(part, offset)
+            alone = [part for part in self._parts.values() if not await self._transport.consumers_of(part.queue)]
             queues = [(part.topic, part.queue) for part in self._parts.values()]
             self._places = await self._transport.hold_places(queues, self._lost)
             # It says that the group is new, where nothing else is in the queue.
@@ -159,12 +162,12 @@ class RabbitMQStreamSubscription(Subscription):
                 part.first = Place(0, "first" if prepared is None else prepared)
                 await self._send(part, part.first)
             self._holding = asyncio.create_task(self._hold(self._places))
-            # Who is alone has its turn at once, and can seek then; of several RabbitMQ does not say whose it is.
-            for part in self._parts.values():
-                if await self._transport.consumers_of(part.queue) == 1:
-                    turn = asyncio.create_task(part.turn.wait())
-                    await asyncio.wait([self._holding, turn], return_when=asyncio.FIRST_COMPLETED)
-                    turn.cancel()
+            # Who is alone has its turn at once, and can seek then.
+            turns = [asyncio.create_task(part.turn.wait()) for part in alone]
+            if turns:
+                await asyncio.wait(turns, timeout=_TURN)
+            for turn in turns:
+                turn.cancel()
         except BaseException:
             self._closed = True
             for subscription in self._all():

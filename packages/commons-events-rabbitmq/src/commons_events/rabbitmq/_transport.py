@@ -16,6 +16,7 @@ from commons_events.errors import (
 )
 from commons_events.message import Message, PublishResult, Receipt
 from commons_events.rabbitmq._connection import IO, Link
+from commons_events.rabbitmq._errors import UnknownQueueError
 from commons_events.rabbitmq._frames import Properties
 from commons_events.rabbitmq._publisher import Publisher, Route
 from commons_events.rabbitmq._queue import RabbitMQDelivery
@@ -46,6 +47,8 @@ from commons_events.transport import (
 
 __all__ = ["RabbitMQTransport"]
 
+_LONGEST_DELAY = 4_000_000
+"""Seconds that RabbitMQ holds messages back at most: x-expires counts 32 bits of milliseconds."""
 _TEMPORARY = 600_000
 """Milliseconds that the queue of a subscription without a group outlives a lost connection."""
 
@@ -109,7 +112,7 @@ class RabbitMQTransport(Transport):
             # A classic queue keeps no count; of a quorum queue's, a member that nacks leaves the losses alone.
             attempts=True if counted else "member",
             settles_each=not stream,
-            publish_delay=False,
+            publish_delay=True,
             pause=True,
             seek=stream,
             # A confirmation has no offset, so nobody could tell where a message of his lies.
@@ -142,10 +145,19 @@ class RabbitMQTransport(Transport):
 
         A message's routing key is its CloudEvents type, so that other queues can be bound to some types alone.
         """
-        if any(message.timestamp is None for message in messages):
-            now = current_runtime().now()  # RabbitMQ itself stamps nothing
-            messages = [m if m.timestamp is not None else m._replace(timestamp=now) for m in messages]
-        return self._usable_publisher().publish(messages, self.check_topic)
+        return self._usable_publisher().publish(_stamped(messages), self.check_topic)
+
+    def publish_delayed(self, messages: Sequence[Message], delay: float) -> asyncio.Future[Sequence[PublishResult]]:
+        """See `Delaying`: by a queue whose messages expire into the topic, up to a 32nd of the delay later than asked.
+
+        Confirmed once that queue has them. A group that is there by then gets them; with none they are kept by quorum
+        queues, and lost by classic ones.
+        """
+        if not 0 <= delay <= _LONGEST_DELAY:
+            raise ValueError(
+                f"publish_delayed: delay is a number of seconds from 0 to {_LONGEST_DELAY:,}, not {delay!r}."
+            )
+        return self._usable_publisher().publish(_stamped(messages), self.check_topic, delay)
 
     def publish_one(
         self, message: Message, route: Route | None = None, timeout: float | None = None
@@ -330,12 +342,15 @@ class RabbitMQTransport(Transport):
             LOGGER.info("a temporary queue is left to expire: %s", error)
 
     async def consumers_of(self, queue: str) -> int:
-        """How many consumers a queue has; 0 where that cannot be said now."""
+        """How many active consumers a queue has; 0 where there is no such queue, or nobody to ask."""
         look: Step = (
             f"Looking for queue {queue!r}",
             lambda channel, done: channel.queue_declare(queue, passive=True, callback=done),
         )
-        frame = await self._do(iter([look]))
+        try:
+            frame = await self._do(iter([look]))
+        except UnknownQueueError:
+            return 0
         return 0 if frame is None else int(frame.method.consumer_count)
 
     async def _do(self, steps: Iterator[Step]) -> Any:
@@ -392,6 +407,14 @@ class RabbitMQTransport(Transport):
         if self._io is None:
             self._io = IO(loop)
         return self._io
+
+
+def _stamped(messages: Sequence[Message]) -> Sequence[Message]:
+    """With a timestamp each: RabbitMQ itself stamps nothing."""
+    if all(message.timestamp is not None for message in messages):
+        return messages
+    now = current_runtime().now()
+    return [m if m.timestamp is not None else m._replace(timestamp=now) for m in messages]
 
 
 def queue_is_there(settings: RabbitMQSettings, queue: str) -> Iterator[Step]:

@@ -24,6 +24,7 @@ from tools.bench import (  # noqa: E402
     kafka_resources,
     memory,
     rabbitmq,
+    rabbitmq_resources,
     router,
     router_kafka,
     stages,
@@ -42,6 +43,7 @@ MODULES = (
     kafka_resources,
     router_kafka,
     rabbitmq,
+    rabbitmq_resources,
     store,
     aggregates,
     memory,
@@ -52,7 +54,7 @@ RUNS = {
     imports.table.key: 1,
     codecs.classes.key: 2,
     **{table.key: 5 for module in (kafka, kafka_consuming, router_kafka, rabbitmq, store) for table in module.TABLES},
-    **{table.key: 2 for table in kafka_resources.TABLES},
+    **{table.key: 2 for module in (kafka_resources, rabbitmq_resources) for table in module.TABLES},
     **{table.key: 1 if "large" in table.key else 5 for table in aggregates.TABLES},
 }
 """Rounds of the tables that take long or repeat by themselves."""

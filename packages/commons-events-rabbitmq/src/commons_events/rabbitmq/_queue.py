@@ -12,7 +12,14 @@ from commons_events.errors import ConfigurationError
 from commons_events.message import Headers, Message
 from commons_events.rabbitmq._frames import KEY
 from commons_events.rabbitmq._reading import Arrived
-from commons_events.rabbitmq._received import decoded, read_attempts, read_offset, short_strings, to_message
+from commons_events.rabbitmq._received import (
+    decoded,
+    read_attempts,
+    read_delivery_count,
+    read_offset,
+    short_strings,
+    to_message,
+)
 from commons_events.transport import DONE, Delivery, Outcome, RedeliverySchedule, Settler
 
 if TYPE_CHECKING:
@@ -92,6 +99,14 @@ class RabbitMQDelivery(Delivery):
     def redelivered(self) -> bool:
         """Whether RabbitMQ has delivered it before, to whomever: it may have been handled then."""
         return self.arrived.redelivered
+
+    @property
+    def delivery_count(self) -> int:
+        """How often its quorum queue has delivered it before, which counts for the queue's delivery limit.
+
+        To whomever, also where it was fetched and given back without a look at it; `attempt` counts none of these.
+        """
+        return read_delivery_count(self.arrived.properties)
 
     @property
     def properties(self) -> BasicProperties:
@@ -229,5 +244,9 @@ class QueueState:
 
 
 def first_attempt(arrived: Arrived) -> int:
-    """The attempt that a delivery is, as far as its headers tell."""
+    """The attempt that a delivery is, as far as we have counted.
+
+    A quorum queue's own count is no measure of it: what a consumer fetched and gave back unseen counts there, so that
+    restarts alone would bring a message to its last attempt.
+    """
     return 1 + read_attempts(arrived.properties)

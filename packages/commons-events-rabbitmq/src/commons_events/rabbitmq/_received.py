@@ -13,10 +13,9 @@ from pika.spec import BasicProperties
 from commons_events.message import Message
 from commons_events.rabbitmq._frames import ATTEMPTS, KEY, OF_BROKER, STAMP, TOMBSTONE
 
-__all__ = ["decoded", "read_attempts", "read_offset", "short_strings", "to_message"]
+__all__ = ["decoded", "read_attempts", "read_delivery_count", "read_offset", "short_strings", "to_message"]
 
 _OURS = frozenset({KEY, TOMBSTONE, STAMP, ATTEMPTS})
-_COUNTS = ("x-delivery-count", ATTEMPTS)
 _OFFSET = "x-stream-offset"
 _OFFSET_FIELD = bytes((len(_OFFSET),)) + _OFFSET.encode() + b"l"
 """As RabbitMQ writes it: a number of 64 bits."""
@@ -147,18 +146,20 @@ def _name(raw: bytes) -> tuple[str, int]:
 
 
 def read_attempts(properties: bytes | BasicProperties) -> int:
-    """How often a message was delivered before, as far as its headers tell."""
-    if isinstance(properties, bytes) and b"x-delivery-count" not in properties and b"x-attempts" not in properties:
+    """How often retry queues have held a message back, as far as its headers tell."""
+    if isinstance(properties, bytes) and b"x-attempts" not in properties:
         return 0
-    table = decoded(properties).headers
-    if not table:
-        return 0
-    count = 0
-    for name in _COUNTS:
-        given = table.get(name, 0)
-        if isinstance(given, int):
-            count += given
-    return count
+    return _count(properties, ATTEMPTS)
+
+
+def read_delivery_count(properties: bytes | BasicProperties) -> int:
+    """How often a quorum queue has delivered a message before, also to who never looked at it."""
+    return _count(properties, "x-delivery-count")
+
+
+def _count(properties: bytes | BasicProperties, name: str) -> int:
+    found = (decoded(properties).headers or {}).get(name, 0)
+    return found if isinstance(found, int) else 0
 
 
 def read_offset(properties: bytes | BasicProperties) -> int | None:

@@ -97,7 +97,6 @@ class RabbitMQTransport(Transport):
         """What holds on RabbitMQ with these settings."""
         settings = self.settings
         in_order = settings.single_active_consumer and not settings.retry_queues
-        counted = settings.retry_queues and settings.queue_type == "quorum"
         stream = settings.queue_type == "stream"  # one member of a group reads it: in order, and from its begin
         return Capabilities(
             contract=CONTRACT_VERSION,
@@ -109,8 +108,8 @@ class RabbitMQTransport(Transport):
             new_group_start="earliest" if stream else "latest",
             redelivery=True,
             redelivery_delay=True,
-            # A classic queue keeps no count; of a quorum queue's, a member that nacks leaves the losses alone.
-            attempts=True if counted else "member",
+            # A classic queue keeps no count; a quorum queue counts what was given back unseen, too.
+            attempts="member",
             settles_each=not stream,
             publish_delay=True,
             pause=True,

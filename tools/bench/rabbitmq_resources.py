@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-import pika
+import pika  # noqa: E402
 
 LIBRARIES = ("pika",)
 COUNT = 1_000_000

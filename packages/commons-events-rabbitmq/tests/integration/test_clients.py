@@ -244,6 +244,15 @@ async def test_a_key_keeps_its_order_where_one_is_nacked(rabbitmq_vhost: str) ->
         assert received[:3] == [b"1", b"3", b"5"]
 
 
+async def test_messages_of_a_higher_priority_come_first(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q", type="classic", max_priority=5))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        for number, priority in enumerate((1, None, 5, 1, 5)):
+            await producer.publish("", "q", b"%d" % number, priority=priority)
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+        assert [message.body for message in await take(consumer, 5)] == [b"2", b"4", b"0", b"3", b"1"]
+
+
 async def test_the_highest_priority_consumes(rabbitmq_vhost: str) -> None:
     await declare(rabbitmq_vhost, Queue(name="q", type="classic"))
     async with (
@@ -462,6 +471,29 @@ async def test_a_message_over_a_limit_is_an_error(rabbitmq_vhost: str) -> None:
         await producer.publish("", "q", b"fits")
         with pytest.raises(TopicFullError, match="reject-publish"):
             await producer.publish("", "q", b"no room")
+
+
+async def test_a_message_over_the_servers_limit_is_an_error_and_harms_no_other(
+    rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str
+) -> None:
+    """RabbitMQ closes the channel over it; what was under way with it is sent again."""
+    rabbitmq_service.require("alarms")  # its rabbitmqctl is ours
+    control = rabbitmq_service._control
+    assert control is not None
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    await asyncio.to_thread(control, ["eval", "application:set_env(rabbit, max_message_size, 5000)."])
+    try:
+        async with RabbitMQProducer(rabbitmq_vhost) as producer:
+            sent = [producer.publish("", "q", b"x" * (6000 if number == 10 else 10)) for number in range(20)]
+            results = await asyncio.gather(*sent, return_exceptions=True)
+    finally:
+        await asyncio.to_thread(control, ["eval", "application:set_env(rabbit, max_message_size, 134217728)."])
+    refused = results.pop(10)
+    assert isinstance(refused, MessageTooLargeError)
+    assert "406" in str(refused)
+    assert "larger than configured max size" in str(refused)
+    assert "max_message_size" in str(refused)
+    assert {type(result) for result in results} == {Receipt}
 
 
 async def test_something_else_at_the_port() -> None:

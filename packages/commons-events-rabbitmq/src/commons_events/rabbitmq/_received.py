@@ -17,8 +17,7 @@ __all__ = ["decoded", "read_attempts", "read_delivery_count", "read_offset", "sh
 
 _OURS = frozenset({KEY, TOMBSTONE, STAMP, ATTEMPTS})
 _OFFSET = "x-stream-offset"
-_OFFSET_FIELD = bytes((len(_OFFSET),)) + _OFFSET.encode() + b"l"
-"""As RabbitMQ writes it: a number of 64 bits."""
+_OFFSET_NAME = bytes((len(_OFFSET),)) + _OFFSET.encode()
 _LONG = struct.Struct(">I").unpack_from
 _NUMBER = struct.Struct(">q").unpack_from
 _names: dict[bytes, tuple[str, int]] = {}
@@ -165,11 +164,12 @@ def _count(properties: bytes | BasicProperties, name: str) -> int:
 def read_offset(properties: bytes | BasicProperties) -> int | None:
     """The place in a stream; None for a queue, which has none."""
     if isinstance(properties, bytes):
-        at = properties.find(_OFFSET_FIELD)
+        at = properties.find(_OFFSET_NAME)
         if at < 0:
             return None
-        if properties.find(_OFFSET_FIELD, at + 1) < 0:  # else one of them lies in some value
-            return int(_NUMBER(properties, at + len(_OFFSET_FIELD))[0])
+        end = at + len(_OFFSET_NAME)
+        if properties[end] == 108 and properties.find(_OFFSET_NAME, end) < 0:  # l; and not in some value, too
+            return int(_NUMBER(properties, end + 1)[0])
     found = (decoded(properties).headers or {}).get(_OFFSET)
     return found if isinstance(found, int) else None
 

@@ -283,26 +283,29 @@ class RabbitMQStreamSubscription(Subscription):
     def _moved(self, part: _Part) -> None:
         """Something was finished: report it, soon and one at a time."""
         if part.queue and part.reporting is None and not self._closed:
-            part.reporting = asyncio.create_task(self._report(part, _PAUSE))
+            part.reporting = asyncio.create_task(self._report(part))
 
-    async def _report(self, part: _Part, pause: float) -> None:
+    async def _report(self, part: _Part) -> None:
+        """Report the place as long as it moves on."""
         try:
-            if pause:
-                await self._runtime.sleep(pause)
-            while True:
-                place, offset = part.place, part.offset
-                if place is None or offset is None or offset <= part.reported:
-                    return
-                await self._send(part, Place(place.term, offset))
-                if part.place is not None and part.place.term == place.term:
-                    part.reported = offset
-                if pause:
-                    await self._runtime.sleep(pause)
+            await self._runtime.sleep(_PAUSE)
+            while await self._report_once(part):
+                await self._runtime.sleep(_PAUSE)
         except TransportError as error:
             LOGGER.warning("the place in stream %r is not reported yet: %s", part.topic, error)
         finally:
             if part.reporting is asyncio.current_task():
                 part.reporting = None
+
+    async def _report_once(self, part: _Part) -> bool:
+        """Report the place as it is now; False where that was done before, or it is not this member's turn."""
+        place, offset = part.place, part.offset
+        if place is None or offset is None or offset <= part.reported:
+            return False
+        await self._send(part, Place(place.term, offset))
+        if part.place is not None and part.place.term == place.term:
+            part.reported = max(part.reported, offset)
+        return True
 
     async def _last_offset(self, part: _Part) -> int:
         """The last offset of a stream, or one before it; -1 where it is empty, or slow to answer."""
@@ -328,7 +331,7 @@ class RabbitMQStreamSubscription(Subscription):
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """See `Subscription.receive`; a member that stands by waits."""
         await self._runtime.sleep(0)
-        while not self._closed:
+        while self._closing is None:
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
@@ -385,7 +388,8 @@ class RabbitMQStreamSubscription(Subscription):
         """See `Subscription.flush`: returns once the group's queues have its places.
 
         Raises:
-            ConnectionLostError: RabbitMQ did not take one.
+            ConnectionLostError: the turn was lost before that; some of what was finished comes again.
+            TransportError: RabbitMQ did not take one.
         """
         if self._dropped:
             self._dropped = False
@@ -393,18 +397,7 @@ class RabbitMQStreamSubscription(Subscription):
                 "The connection to RabbitMQ broke before it had the group's place in a stream; messages that were "
                 "finished come again."
             )
-        for part in self._parts.values():
-            reporting = part.reporting
-            if reporting is not None:
-                reporting.cancel()
-                await asyncio.wait([reporting])
-                part.reporting = None
-            if part.queue and part.reader is not None:
-                part.reporting = reporting = asyncio.create_task(self._report(part, 0.0))
-                await asyncio.wait([reporting])
-                offset = part.offset
-                if part.place is not None and offset is not None and part.reported < offset:
-                    raise ConnectionLostError(f"The place in stream {part.topic!r} could not be reported.")
+        await asyncio.gather(*(self._report_once(part) for part in self._parts.values() if part.queue))
 
     # --- what only some brokers can --------------------------------------------------------------------------------
 
@@ -449,6 +442,7 @@ class RabbitMQStreamSubscription(Subscription):
         """See `Subscription.close`."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
+            self._wake()
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
@@ -474,6 +468,10 @@ class RabbitMQStreamSubscription(Subscription):
 
     async def abandon(self) -> None:
         """End as if the process had died: nothing more is reported. For tests of redelivery."""
+        self._closing = asyncio.ensure_future(self._abandon())
+        await self._closing
+
+    async def _abandon(self) -> None:
         await self._end(lambda subscription: subscription.abandon())
 
 

@@ -257,8 +257,9 @@ class RabbitMQTransport(Transport):
         return await self._start(sources, 1_000_000, None, inner=True, lost=lost)
 
     def publish_to_queue(self, queue: str, value: bytes) -> asyncio.Future[Receipt]:
-        """Put something into a queue, durably."""
-        return self.publish_one(Message(queue, value), Route("", queue, True, Properties(True)))
+        """Put something into a queue, durably; also while the transport closes, for subscriptions that do."""
+        publisher = self._publisher if self._publisher is not None else self._usable_publisher()
+        return publisher.publish_one(Message(queue, value), Route("", queue, True, Properties(True)))
 
     async def consume(
         self, queues: Sequence[str], *, max_unsettled: int, settler: Settler | None = None

@@ -4,17 +4,9 @@
 RabbitMQ's own words. The client is pika, in a thread of its own.
 """
 
-from commons_events.rabbitmq._admin import (
-    Binding,
-    Difference,
-    Exchange,
-    Policy,
-    Queue,
-    QueueInfo,
-    RabbitMQAdmin,
-    Topology,
-)
+from commons_events.rabbitmq._admin import QueueInfo, RabbitMQAdmin
 from commons_events.rabbitmq._consumer import RabbitMQConsumer
+from commons_events.rabbitmq._declared import Binding, Difference, Exchange, Policy, Queue, Topology
 from commons_events.rabbitmq._errors import (
     ExclusiveQueueError,
     InvalidHeaderError,

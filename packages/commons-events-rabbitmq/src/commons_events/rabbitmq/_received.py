@@ -30,7 +30,7 @@ def decoded(properties: bytes | BasicProperties) -> BasicProperties:
     if not isinstance(properties, bytes):
         return properties
     made = BasicProperties()  # type: ignore[no-untyped-call]
-    made.decode(properties)
+    made.decode(properties)  # type: ignore[no-untyped-call]
     return made
 
 

@@ -367,21 +367,23 @@ class RabbitMQStreamSubscription(Subscription):
 
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
         """See `Subscription.settle`; the group's place follows, all before the first that is not finished."""
+        settled = DONE
         for part in self._parts.values():
             reader = part.reader
             mine = [one for one in settlements if _reader_of(one.delivery) is reader] if reader is not None else []
             if reader is not None and mine:
-                reader.settle(mine)
+                settled = reader.settle(mine)
                 self._moved(part)
-        return DONE
+        return settled
 
     def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
         """See `Subscription.settle_delivery`."""
         part = self._parts.get(delivery.topic)
         if part is not None and part.reader is not None and _reader_of(delivery) is part.reader:
-            part.reader.settle_delivery(delivery, outcome, delay)
+            settled = part.reader.settle_delivery(delivery, outcome, delay)
             if part.reporting is None:
                 self._moved(part)
+            return settled
         return DONE
 
     async def flush(self) -> None:
@@ -452,7 +454,7 @@ class RabbitMQStreamSubscription(Subscription):
             async with asyncio.timeout(_CLOSING):
                 await self.flush()
         except (TransportError, TimeoutError) as error:
-            LOGGER.warning("closing a subscription of a stream: %s", error or "RabbitMQ did not answer")
+            LOGGER.warning("closing a subscription of a stream: %s", str(error) or "RabbitMQ did not answer")
         await self._end(lambda subscription: subscription.close())
 
     async def _end(self, close: Callable[[RabbitMQSubscription], Awaitable[None]]) -> None:

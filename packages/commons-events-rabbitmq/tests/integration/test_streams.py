@@ -13,7 +13,7 @@ from commons_events.consumers import EventConsumer
 from commons_events.errors import ConfigurationError
 from commons_events.message import Message, Receipt
 from commons_events.rabbitmq import RabbitMQAdmin, RabbitMQConsumer, RabbitMQTransport
-from commons_events.rabbitmq._stream import Place
+from commons_events.rabbitmq._places import Place
 from commons_events.testing.services import RunningRabbitMQ
 from commons_events.transport import Delivery, SubscribeRequest
 

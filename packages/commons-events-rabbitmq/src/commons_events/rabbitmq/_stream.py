@@ -12,9 +12,10 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from commons_events.errors import ConnectionLostError, TransportError
+from commons_events.rabbitmq._places import Place, position_queue
 from commons_events.rabbitmq._queue import RabbitMQDelivery
 from commons_events.rabbitmq._settings import LOGGER
 from commons_events.rabbitmq._subscription import RabbitMQSubscription
@@ -33,7 +34,7 @@ from commons_events.transport import (
 if TYPE_CHECKING:
     from commons_events.rabbitmq._transport import RabbitMQTransport
 
-__all__ = ["Place", "RabbitMQStreamSubscription", "position_queue"]
+__all__ = ["RabbitMQStreamSubscription"]
 
 Offset = int | str | datetime
 """As AMQP's ``x-stream-offset`` has it: an offset, "first", "next", or a time."""
@@ -45,42 +46,6 @@ _TURN = 2.0
 _CLOSING = 10.0
 _LAST_PATIENCE, _LAST_QUIET = 1.0, 0.2
 """Seconds for which the last messages of a stream are waited for: for the first of them, and for another one."""
-
-
-def position_queue(topic: str, group: str) -> str:
-    """The queue that holds a group's place in a stream."""
-    return f"{topic}.{group}.position"
-
-
-class Place(NamedTuple):
-    """Where a group stands."""
-
-    term: int
-    """0 as long as nobody has read."""
-    offset: int | str | datetime
-    """The first one that is not finished; or "first", or a time, where that is not known yet."""
-
-    @property
-    def order(self) -> tuple[int, int]:
-        """The greatest counts."""
-        return self.term, self.offset if isinstance(self.offset, int) else -1
-
-    def encode(self) -> bytes:
-        """As the queue has it."""
-        offset = self.offset.isoformat() if isinstance(self.offset, datetime) else self.offset
-        return json.dumps({"term": self.term, "offset": offset}).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> Place | None:
-        """From the queue; None for what is none."""
-        try:
-            read = json.loads(data)
-            term, offset = read["term"], read["offset"]
-            if offset != "first" and type(offset) is not int:
-                offset = datetime.fromisoformat(offset)
-        except (ValueError, KeyError, TypeError):
-            return None
-        return cls(term, offset) if type(term) is int else None
 
 
 class _Part:

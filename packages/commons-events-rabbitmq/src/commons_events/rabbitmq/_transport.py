@@ -18,6 +18,7 @@ from commons_events.message import Message, PublishResult, Receipt
 from commons_events.rabbitmq._connection import IO, Link
 from commons_events.rabbitmq._errors import UnknownQueueError
 from commons_events.rabbitmq._frames import Properties
+from commons_events.rabbitmq._places import position_queue
 from commons_events.rabbitmq._publisher import Publisher, Route
 from commons_events.rabbitmq._queue import RabbitMQDelivery
 from commons_events.rabbitmq._receiver import Source
@@ -213,6 +214,8 @@ class RabbitMQTransport(Transport):
         for topic in request.topics:
             self.check_topic(topic)
         if self.settings.queue_type == "stream":
+            for topic in request.topics:
+                check_queue_name(position_queue(topic, request.group_id or ""))
             stream = RabbitMQStreamSubscription(self, request)
             self._subscriptions.add(stream)
             try:
@@ -227,11 +230,7 @@ class RabbitMQTransport(Transport):
         sources = []
         for topic in request.topics:
             queue = group_queue(topic, name)
-            if len(queue.encode()) > 255:
-                raise ConfigurationError(
-                    f"The queue {queue[:60]!r}… of topic and group has over the 255 bytes that RabbitMQ takes. "
-                    "Shorten the topic or the group_id."
-                )
+            check_queue_name(queue)
             sources.append(self._source(topic, queue, group_steps, (topic, queue, expires)))
         return await self._start(sources, request.max_unsettled, request.settler, temporary=group is None)
 
@@ -415,6 +414,15 @@ def _stamped(messages: Sequence[Message]) -> Sequence[Message]:
         return messages
     now = current_runtime().now()
     return [m if m.timestamp is not None else m._replace(timestamp=now) for m in messages]
+
+
+def check_queue_name(queue: str) -> None:
+    """Raise `ConfigurationError` where RabbitMQ takes no queue of this name."""
+    if len(queue.encode()) > 255:
+        raise ConfigurationError(
+            f"The queue {queue[:60]!r}… of topic and group has over the 255 bytes that RabbitMQ takes. Shorten the "
+            "topic or the group_id."
+        )
 
 
 def queue_is_there(settings: RabbitMQSettings, queue: str) -> Iterator[Step]:

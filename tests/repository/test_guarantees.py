@@ -23,6 +23,7 @@ PAGES: dict[str, dict[str, Transport]] = {
         "single active consumer": RabbitMQTransport(single_active_consumer=True),
         "retry queues": RabbitMQTransport(retry_queues=True),
         "classic queues": RabbitMQTransport(queue_type="classic"),
+        "streams": RabbitMQTransport(queue_type="stream"),
     },
 }
 BLOCK = re.compile(r"(<!-- guarantees -->\n).*?(<!-- /guarantees -->)", re.DOTALL)

@@ -24,6 +24,7 @@ from tools.bench import (  # noqa: E402
     kafka_resources,
     memory,
     rabbitmq,
+    rabbitmq_resources,
     router,
     router_kafka,
     stages,
@@ -43,6 +44,7 @@ MODULES = (
     kafka_resources,
     router_kafka,
     rabbitmq,
+    rabbitmq_resources,
     store,
     store_growth,
     aggregates,
@@ -58,7 +60,7 @@ RUNS = {
         for module in (kafka, kafka_consuming, router_kafka, rabbitmq, store, store_growth)
         for table in module.TABLES
     },
-    **{table.key: 2 for table in kafka_resources.TABLES},
+    **{table.key: 2 for module in (kafka_resources, rabbitmq_resources) for table in module.TABLES},
     **{table.key: 1 if "large" in table.key else 5 for table in aggregates.TABLES},
 }
 """Rounds of the tables that take long or repeat by themselves."""

@@ -10,7 +10,13 @@ import pytest
 
 from commons_events.consumers import EventConsumer
 from commons_events.producers import EventProducer
-from commons_events.rabbitmq import RabbitMQConsumer, RabbitMQProducer, RabbitMQSubscription, RabbitMQTransport
+from commons_events.rabbitmq import (
+    RabbitMQConsumer,
+    RabbitMQProducer,
+    RabbitMQStreamSubscription,
+    RabbitMQSubscription,
+    RabbitMQTransport,
+)
 from commons_events.runtime import current_runtime
 from commons_events.testing.contracts import (
     ConsumerContract,
@@ -64,15 +70,15 @@ class OnRabbitMQ:
         return topic
 
     async def lose(self, subscription: Subscription) -> None:
-        assert isinstance(subscription, RabbitMQSubscription)
+        assert isinstance(subscription, (RabbitMQSubscription, RabbitMQStreamSubscription))
         await subscription.abandon()
 
     async def restart_broker(self) -> None:
         if reason := self.rabbitmq.why_not("signals", "durability"):
             pytest.skip(reason)
-        # A quorum of one node does not always find its leader again after a kill (RabbitMQ 3.10.8).
-        end = self.rabbitmq.kill if self.options.get("queue_type") == "classic" else self.rabbitmq.terminate
-        await asyncio.to_thread(end)
+        if self.options.get("queue_type") != "classic":
+            await asyncio.sleep(3.0)  # see WRITTEN_DOWN in test_faults.py
+        await asyncio.to_thread(self.rabbitmq.kill)
         await asyncio.to_thread(self.rabbitmq.start)
 
 
@@ -86,6 +92,26 @@ class TestQuorumInOrder(OnRabbitMQ, TransportContract):
     """Quorum queues with a single active consumer: each key in order, over a group too."""
 
     options: ClassVar[dict[str, object]] = {"single_active_consumer": True}
+
+
+class TestStreams(OnRabbitMQ, TransportContract):
+    """Streams, of which one member of a group reads, and a queue holds the group's place."""
+
+    options: ClassVar[dict[str, object]] = {"queue_type": "stream"}
+
+    @pytest.mark.skip(
+        reason="RabbitMQ seeks by the time of a message's arrival, and not by the one that is written in it; "
+        "test_streams.py has that"
+    )
+    async def test_seek_to_a_time(self) -> None:
+        """See the reason."""
+
+    @pytest.mark.skip(
+        reason="a stream keeps headers as AMQP 1.0's application properties, a map: their order is lost; "
+        "test_streams.py has the rest"
+    )
+    async def test_headers_hold(self) -> None:
+        """See the reason."""
 
 
 @pytest.mark.skipif(

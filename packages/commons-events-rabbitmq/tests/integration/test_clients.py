@@ -152,7 +152,7 @@ async def test_requeued_messages_come_again_to_whoever_is_first(rabbitmq_vhost: 
         await message.nack(requeue=True)
         (message,) = await take(consumer)
         assert message.redelivered
-        assert message.attempt == 2
+        assert (message.attempt, message.delivery_count) == (1, 1)
         with pytest.raises(ValueError, match="not both"):
             await message.nack(1.0, requeue=True)
         with pytest.raises(ConfigurationError, match="dead_letter_topic"):
@@ -161,7 +161,7 @@ async def test_requeued_messages_come_again_to_whoever_is_first(rabbitmq_vhost: 
             await message.reject()
         await message.nack(0.01)
         (message,) = await take(consumer)
-        assert message.attempt == 3
+        assert message.attempt == 2
         await message.reject(requeue=False)
         await message.reject(requeue=True)  # the first one wins
     async with RabbitMQConsumer(rabbitmq_vhost, queue="dead") as undertaker:
@@ -186,14 +186,33 @@ async def test_a_delivery_limit_leads_to_the_dead_letters_at_least_once(rabbitmq
     async with RabbitMQProducer(rabbitmq_vhost) as producer:
         await producer.publish("", "q", b"poison")
     async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
-        for attempt in (1, 2, 3):
+        for before in (0, 1, 2):
             (message,) = await take(consumer)
-            assert message.attempt == attempt
+            assert message.delivery_count == before
             await message.nack(requeue=True)
     async with RabbitMQConsumer(rabbitmq_vhost, queue="dead") as undertaker:
         (letter,) = await take(undertaker)
         assert letter.body == b"poison"
         await letter.ack()
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+async def test_what_was_fetched_and_never_seen_is_at_its_first_attempt(rabbitmq_vhost: str, kind: str) -> None:
+    """However often it was given back: a consumer's restarts bring no message nearer to the dead letters."""
+    await declare(rabbitmq_vhost, Queue(name="q", type=kind))  # type: ignore[arg-type]
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        for number in range(5):
+            await producer.publish("", "q", b"%d" % number)
+    for _ in range(3):
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+            (first,) = await take(consumer)
+            await first.ack()
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+        unseen = await take(consumer, 2)
+        assert [(message.body, message.attempt, message.redelivered) for message in unseen] == [
+            (b"3", 1, True),
+            (b"4", 1, True),
+        ]
 
 
 async def test_only_so_many_are_out_as_prefetched(rabbitmq_vhost: str) -> None:
@@ -223,6 +242,15 @@ async def test_a_key_keeps_its_order_where_one_is_nacked(rabbitmq_vhost: str) ->
         received = [message.body for message in await take(consumer, 6)]
         assert received.index(b"0") < received.index(b"2") < received.index(b"4")
         assert received[:3] == [b"1", b"3", b"5"]
+
+
+async def test_messages_of_a_higher_priority_come_first(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q", type="classic", max_priority=5))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        for number, priority in enumerate((1, None, 5, 1, 5)):
+            await producer.publish("", "q", b"%d" % number, priority=priority)
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+        assert [message.body for message in await take(consumer, 5)] == [b"2", b"4", b"0", b"3", b"1"]
 
 
 async def test_the_highest_priority_consumes(rabbitmq_vhost: str) -> None:
@@ -443,6 +471,29 @@ async def test_a_message_over_a_limit_is_an_error(rabbitmq_vhost: str) -> None:
         await producer.publish("", "q", b"fits")
         with pytest.raises(TopicFullError, match="reject-publish"):
             await producer.publish("", "q", b"no room")
+
+
+async def test_a_message_over_the_servers_limit_is_an_error_and_harms_no_other(
+    rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str
+) -> None:
+    """RabbitMQ closes the channel over it; what was under way with it is sent again."""
+    rabbitmq_service.require("alarms")  # its rabbitmqctl is ours
+    control = rabbitmq_service._control
+    assert control is not None
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    await asyncio.to_thread(control, ["eval", "application:set_env(rabbit, max_message_size, 5000)."])
+    try:
+        async with RabbitMQProducer(rabbitmq_vhost) as producer:
+            sent = [producer.publish("", "q", b"x" * (6000 if number == 10 else 10)) for number in range(20)]
+            results = await asyncio.gather(*sent, return_exceptions=True)
+    finally:
+        await asyncio.to_thread(control, ["eval", "application:set_env(rabbit, max_message_size, 134217728)."])
+    refused = results.pop(10)
+    assert isinstance(refused, MessageTooLargeError)
+    assert "406" in str(refused)
+    assert "larger than configured max size" in str(refused)
+    assert "max_message_size" in str(refused)
+    assert {type(result) for result in results} == {Receipt}
 
 
 async def test_something_else_at_the_port() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pika import frame, spec
 
 from commons_events.message import Message
-from commons_events.rabbitmq._frames import Properties, content, encode_properties, publish_method, to_message
+from commons_events.rabbitmq._frames import Properties, content, encode_properties, publish_method
+from commons_events.rabbitmq._received import to_message
 from commons_events.rabbitmq._topology import retry_queue
 
 names = st.text(st.characters(categories=["L", "N"], include_characters="-_."), min_size=1, max_size=20).filter(

@@ -33,7 +33,7 @@ class Happened(Event):
         ({"heartbeat": "often"}, "heartbeat.*whole number"),
         ({"heartbeat": True}, "heartbeat.*whole number"),
         ({"prefetch_count": 0}, "prefetch_count.*from 1 to 65535"),
-        ({"queue_type": "lazy"}, "quorum or classic"),
+        ({"queue_type": "lazy"}, "quorum or classic or stream"),
         ({"passive": "maybe"}, "true or false"),
         ({"options": {"queue_typ": "quorum"}}, "Did you mean 'queue_type'"),
         ({"cacertfile": "ca.pem"}, "amqps://"),
@@ -112,6 +112,15 @@ def test_rabbitmq_takes_no_such_topic(topic: str) -> None:
         RabbitMQTransport().check_topic(topic)
     with pytest.raises(InvalidTopicError):
         EventConsumer(broker="amqp://localhost", topics=[topic])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("kind", ["quorum", "stream"])
+async def test_a_topic_and_a_group_that_make_no_queue_name_are_refused(kind: str) -> None:
+    transport = RabbitMQTransport("amqp://localhost:1", queue_type=kind)
+    with pytest.raises(ConfigurationError, match="Shorten the topic or the group_id"):
+        await transport.subscribe(SubscribeRequest(topics=("t" * 200,), group_id="g" * 60))
+    await transport.close()
 
 
 def test_a_wrong_value_shows_no_secret() -> None:

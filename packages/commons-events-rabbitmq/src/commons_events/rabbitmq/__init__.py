@@ -4,17 +4,9 @@
 RabbitMQ's own words. The client is pika, in a thread of its own.
 """
 
-from commons_events.rabbitmq._admin import (
-    Binding,
-    Difference,
-    Exchange,
-    Policy,
-    Queue,
-    QueueInfo,
-    RabbitMQAdmin,
-    Topology,
-)
+from commons_events.rabbitmq._admin import QueueInfo, RabbitMQAdmin
 from commons_events.rabbitmq._consumer import RabbitMQConsumer
+from commons_events.rabbitmq._declared import Binding, Difference, Exchange, Policy, Queue, Topology
 from commons_events.rabbitmq._errors import (
     ExclusiveQueueError,
     InvalidHeaderError,
@@ -27,6 +19,7 @@ from commons_events.rabbitmq._errors import (
 )
 from commons_events.rabbitmq._producer import RabbitMQProducer
 from commons_events.rabbitmq._queue import RabbitMQDelivery
+from commons_events.rabbitmq._stream import RabbitMQStreamSubscription
 from commons_events.rabbitmq._subscription import RabbitMQSubscription
 from commons_events.rabbitmq._transport import RabbitMQTransport
 
@@ -43,6 +36,7 @@ __all__ = [
     "RabbitMQConsumer",
     "RabbitMQDelivery",
     "RabbitMQProducer",
+    "RabbitMQStreamSubscription",
     "RabbitMQSubscription",
     "RabbitMQTransport",
     "RoutingKeyError",

@@ -3,145 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any, NamedTuple, Self
 
 from commons_events.config import ClientConfig
-from commons_events.errors import (
-    AuthorizationError,
-    ClosedError,
-    ConfigurationError,
-    ConnectionLostError,
-    TransportError,
-)
+from commons_events.errors import ClosedError, ConfigurationError, TransportError
 from commons_events.rabbitmq._connection import IO, Link
+from commons_events.rabbitmq._declared import Difference, Policy, Topology, compare, declarations
 from commons_events.rabbitmq._errors import TopologyMismatchError
 from commons_events.rabbitmq._keywords import rabbitmq_config
+from commons_events.rabbitmq._management import call, quoted
 from commons_events.rabbitmq._settings import RabbitMQSettings
 from commons_events.rabbitmq._topology import Step, Steps
 from commons_events.transport import TransportSettings
 
-__all__ = ["Binding", "Difference", "Exchange", "Policy", "Queue", "QueueInfo", "RabbitMQAdmin", "Topology"]
-
-Arguments = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
-    """An exchange. ``type`` is ``topic``, ``direct``, ``fanout``, ``headers``, or a plugin's."""
-
-    name: str
-    type: str = "topic"
-    durable: bool = True
-    auto_delete: bool = False
-    internal: bool = False
-    arguments: Arguments = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """A queue. What stands here beside ``arguments`` is the ``x-`` argument of that name; None leaves it out."""
-
-    name: str
-    type: Literal["quorum", "classic", "stream"] = "quorum"
-    durable: bool = True
-    exclusive: bool = False
-    auto_delete: bool = False
-    dead_letter_exchange: str | None = None
-    dead_letter_routing_key: str | None = None
-    dead_letter_strategy: Literal["at-most-once", "at-least-once"] | None = None
-    """Of quorum queues: ``at-least-once`` loses no dead letter, and needs ``overflow="reject-publish"``."""
-    delivery_limit: int | None = None
-    """Of quorum queues: how often a message is delivered again before it is dead-lettered."""
-    message_ttl: float | None = None
-    """Seconds."""
-    expires: float | None = None
-    """Seconds without a consumer, after which the queue goes."""
-    max_length: int | None = None
-    max_length_bytes: int | None = None
-    overflow: Literal["drop-head", "reject-publish", "reject-publish-dlx"] | None = None
-    single_active_consumer: bool | None = None
-    max_priority: int | None = None
-    arguments: Arguments = field(default_factory=dict)
-
-    @property
-    def all_arguments(self) -> dict[str, Any]:
-        """What the queue is declared with."""
-        named = {
-            "x-queue-type": self.type,
-            "x-dead-letter-exchange": self.dead_letter_exchange,
-            "x-dead-letter-routing-key": self.dead_letter_routing_key,
-            "x-dead-letter-strategy": self.dead_letter_strategy,
-            "x-delivery-limit": self.delivery_limit,
-            "x-message-ttl": None if self.message_ttl is None else round(self.message_ttl * 1000),
-            "x-expires": None if self.expires is None else round(self.expires * 1000),
-            "x-max-length": self.max_length,
-            "x-max-length-bytes": self.max_length_bytes,
-            "x-overflow": self.overflow,
-            "x-single-active-consumer": self.single_active_consumer,
-            "x-max-priority": self.max_priority,
-        }
-        return {name: value for name, value in named.items() if value is not None} | dict(self.arguments)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Binding:
-    """What brings messages from an exchange to a queue, or to another exchange."""
-
-    exchange: str
-    queue: str | None = None
-    to_exchange: str | None = None
-    routing_key: str = ""
-    arguments: Arguments = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if (self.queue is None) == (self.to_exchange is None):
-            raise ConfigurationError("Binding: give the queue or the exchange that it leads to, one of the two.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What RabbitMQ applies to queues and exchanges by their names. Declaring one needs the management API."""
-
-    name: str
-    pattern: str
-    definition: Mapping[str, Any]
-    apply_to: Literal["all", "queues", "exchanges", "classic_queues", "quorum_queues", "streams"] = "all"
-    priority: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topology:
-    """What has to be there for a program to run."""
-
-    exchanges: Sequence[Exchange] = ()
-    queues: Sequence[Queue] = ()
-    bindings: Sequence[Binding] = ()
-    policies: Sequence[Policy] = ()
-
-
-class Difference(NamedTuple):
-    """One thing that is not as it was asked for."""
-
-    what: str
-    """Such as ``queue 'orders'``."""
-    setting: str | None
-    """What differs; None where the whole of it is missing."""
-    there: object
-    """The server's; None where it has none."""
-    asked: object
-
-    def __str__(self) -> str:
-        if self.setting is None:
-            return f"+ {self.what} is missing"
-        return f"~ {self.what}: {self.setting} is {self.there!r} there, and {self.asked!r} was asked for"
+__all__ = ["QueueInfo", "RabbitMQAdmin"]
 
 
 class QueueInfo(NamedTuple):
@@ -202,7 +79,7 @@ class RabbitMQAdmin:
         if topology.policies and not passive and self._management is None:
             raise ConfigurationError("RabbitMQAdmin: policies are set by the management API; give its management_url.")
         mismatches: list[TopologyMismatchError] = []
-        for steps in _declarations(topology, passive):
+        for steps in declarations(topology, passive):
             try:
                 await self._run(steps)
             except TopologyMismatchError as error:
@@ -224,23 +101,23 @@ class RabbitMQAdmin:
         """
         found: list[Difference] = []
         for exchange in topology.exchanges:
-            there = await self._ask(f"exchanges/{self._vhost}/{_quoted(exchange.name)}")
+            there = await self._ask(f"exchanges/{self._vhost}/{quoted(exchange.name)}")
             asked = {
                 "type": exchange.type,
                 "durable": exchange.durable,
                 "auto_delete": exchange.auto_delete,
                 "internal": exchange.internal,
             }
-            found += _compare(f"exchange {exchange.name!r}", there, asked, exchange.arguments)
+            found += compare(f"exchange {exchange.name!r}", there, asked, exchange.arguments)
         for queue in topology.queues:
-            there = await self._ask(f"queues/{self._vhost}/{_quoted(queue.name)}")
+            there = await self._ask(f"queues/{self._vhost}/{quoted(queue.name)}")
             asked = {"durable": queue.durable, "auto_delete": queue.auto_delete, "exclusive": queue.exclusive}
             if there is not None and "x-queue-type" not in there["arguments"]:
                 there["arguments"]["x-queue-type"] = there.get("type", "classic")
-            found += _compare(f"queue {queue.name!r}", there, asked, queue.all_arguments)
+            found += compare(f"queue {queue.name!r}", there, asked, queue.all_arguments)
         for binding in topology.bindings:
             kind, target = ("q", binding.queue) if binding.queue is not None else ("e", binding.to_exchange)
-            path = f"bindings/{self._vhost}/e/{_quoted(binding.exchange)}/{kind}/{_quoted(target or '')}"
+            path = f"bindings/{self._vhost}/e/{quoted(binding.exchange)}/{kind}/{quoted(target or '')}"
             listed = await self._ask(path) or []
             if not any(
                 one["routing_key"] == binding.routing_key and one["arguments"] == dict(binding.arguments)
@@ -249,11 +126,11 @@ class RabbitMQAdmin:
                 what = f"binding of {target!r} to exchange {binding.exchange!r} by routing key {binding.routing_key!r}"
                 found.append(Difference(what, None, None, binding))
         for policy in topology.policies:
-            there = await self._ask(f"policies/{self._vhost}/{_quoted(policy.name)}")
+            there = await self._ask(f"policies/{self._vhost}/{quoted(policy.name)}")
             asked = {"pattern": policy.pattern, "apply-to": policy.apply_to, "priority": policy.priority}
             if there is not None:
                 there["arguments"] = there["definition"]
-            found += _compare(f"policy {policy.name!r}", there, asked, policy.definition)
+            found += compare(f"policy {policy.name!r}", there, asked, policy.definition)
         return found
 
     # --- queues and exchanges ----------------------------------------------------------------------------------------
@@ -319,7 +196,7 @@ class RabbitMQAdmin:
 
     @property
     def _vhost(self) -> str:
-        return _quoted(self._settings.vhost)
+        return quoted(self._settings.vhost)
 
     async def _run(self, steps: Iterable[Step]) -> Any:
         if self._closed:
@@ -348,14 +225,14 @@ class RabbitMQAdmin:
             "apply-to": policy.apply_to,
             "priority": policy.priority,
         }
-        await self._ask(f"policies/{self._vhost}/{_quoted(policy.name)}", method="PUT", body=body)
+        await self._ask(f"policies/{self._vhost}/{quoted(policy.name)}", method="PUT", body=body)
 
     async def _ask(self, path: str, *, method: str = "GET", body: Mapping[str, Any] | None = None) -> Any:
         if self._management is None:
             raise ConfigurationError(
                 "RabbitMQAdmin: AMQP itself lists nothing; give the management_url (http://user:password@host:15672)."
             )
-        return await asyncio.to_thread(_http, self._management, method, path, body)
+        return await asyncio.to_thread(call, self._management, method, path, body)
 
 
 class _Once:
@@ -388,105 +265,3 @@ class _Once:
 
     def on_blocked(self, reason: str | None) -> None:
         """See `User`."""
-
-
-def _declarations(topology: Topology, passive: bool) -> Iterator[list[Step]]:
-    """The steps for each exchange, queue and binding."""
-    for exchange in topology.exchanges:
-
-        def declare_exchange(channel: Any, done: Any, exchange: Exchange = exchange) -> None:
-            channel.exchange_declare(
-                exchange.name,
-                exchange.type,
-                passive=passive,
-                durable=exchange.durable,
-                auto_delete=exchange.auto_delete,
-                internal=exchange.internal,
-                arguments=dict(exchange.arguments) or None,
-                callback=done,
-            )
-
-        yield [(f"Declaring exchange {exchange.name!r}", declare_exchange)]
-    for queue in topology.queues:
-
-        def declare_queue(channel: Any, done: Any, queue: Queue = queue) -> None:
-            channel.queue_declare(
-                queue.name,
-                passive=passive,
-                durable=queue.durable,
-                exclusive=queue.exclusive,
-                auto_delete=queue.auto_delete,
-                arguments=queue.all_arguments,
-                callback=done,
-            )
-
-        yield [(f"Declaring queue {queue.name!r}", declare_queue)]
-    if passive:
-        return
-    for binding in topology.bindings:
-
-        def bind(channel: Any, done: Any, binding: Binding = binding) -> None:
-            arguments = dict(binding.arguments) or None
-            if binding.queue is not None:
-                channel.queue_bind(binding.queue, binding.exchange, binding.routing_key, arguments, callback=done)
-            else:
-                target = binding.to_exchange
-                channel.exchange_bind(target, binding.exchange, binding.routing_key, arguments, callback=done)
-
-        target = binding.queue if binding.queue is not None else binding.to_exchange
-        yield [(f"Binding {target!r} to exchange {binding.exchange!r}", bind)]
-
-
-def _compare(
-    what: str, there: Mapping[str, Any] | None, asked: Mapping[str, Any], arguments: Arguments
-) -> list[Difference]:
-    if there is None:
-        return [Difference(what, None, None, {**asked, **arguments})]
-    found = [
-        Difference(what, name, there.get(name), value) for name, value in asked.items() if there.get(name) != value
-    ]
-    has: Mapping[str, Any] = there["arguments"]
-    found += [
-        Difference(what, name, has.get(name), arguments.get(name))
-        for name in [*arguments, *(name for name in has if name not in arguments)]
-        if has.get(name) != arguments.get(name)
-    ]
-    return found
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="")
-
-
-def _http(base: str, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-    """Call the management API; None for what is not there, and for an empty answer."""
-    parts = urlsplit(base)
-    login = f"{unquote(parts.username or 'guest')}:{unquote(parts.password or 'guest')}"
-    host = parts.hostname or "localhost"
-    url = f"{parts.scheme}://{host}:{parts.port or 15672}{parts.path.rstrip('/')}/api/{path}"
-    request = urllib.request.Request(
-        url,
-        method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={
-            "Authorization": f"Basic {base64.b64encode(login.encode()).decode()}",
-            "Content-Type": "application/json",
-        },
-    )
-    where = f"RabbitMQ's management API at {host}:{parts.port or 15672}"
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
-            read = response.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            said = error.read().decode(errors="replace")
-        if error.code == 404:
-            return None
-        if error.code == 401:
-            raise AuthorizationError(
-                f"{where} does not let this user in: 401 {said}. Check the login, and that it has the tag management."
-            ) from None
-        raise TransportError(f"{where} refused {method} {path}: {error.code} {said}.") from None
-    except OSError as error:
-        raise ConnectionLostError(f"{where} does not answer: {error}. Check the management_url.") from error
-    return json.loads(read) if read else None

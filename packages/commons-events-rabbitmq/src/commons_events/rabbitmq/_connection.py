@@ -13,13 +13,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from pika import SelectConnection
 from pika import exceptions as pika
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
 from commons_events.errors import AuthenticationError, ConnectionLostError, TransportError
 from commons_events.rabbitmq._errors import connection_error
+from commons_events.rabbitmq._reading import FastConnection
 from commons_events.rabbitmq._settings import LOGGER, RabbitMQSettings
 from commons_events.runtime import Runtime, current_runtime
 
@@ -106,7 +106,7 @@ def _fill(future: asyncio.Future[Any], result: object, error: BaseException | No
 class User(Protocol):
     """Who works on a link; all of it is called in the I/O thread."""
 
-    def on_up(self, connection: SelectConnection) -> None:
+    def on_up(self, connection: FastConnection) -> None:
         """The connection is open, for the first time or anew: nothing of an earlier one is left."""
         ...
 
@@ -137,9 +137,9 @@ class Link:
         self.settings = settings
         self._role = role
         self._users: list[User] = []
-        self.connection: SelectConnection | None = None
+        self.connection: FastConnection | None = None
         """The open one, or None."""
-        self._attempt: SelectConnection | None = None
+        self._attempt: FastConnection | None = None
         self._connecting = False
         self._wanted = False
         self._was_up = False
@@ -244,7 +244,7 @@ class Link:
         host, port = hosts[self._next_host % len(hosts)]
         self._next_host += 1
         try:
-            self._attempt = SelectConnection(
+            self._attempt = FastConnection(
                 self.settings.parameters(host, port, login, self._role),
                 on_open_callback=self._on_open,
                 on_open_error_callback=self._on_open_error,
@@ -254,7 +254,7 @@ class Link:
         except Exception as error:  # noqa: BLE001  # pika raises what it likes here, such as for a bad address
             self._not_connected(connection_error(error, f"{host}:{port}", self.settings.vhost))
 
-    def _on_open(self, connection: SelectConnection) -> None:
+    def _on_open(self, connection: FastConnection) -> None:
         self._connecting = False
         self._attempt = None
         if not self._wanted:
@@ -272,7 +272,7 @@ class Link:
         for user in list(self._users):
             user.on_up(connection)
 
-    def _on_open_error(self, connection: SelectConnection, error: BaseException | str) -> None:
+    def _on_open_error(self, connection: FastConnection, error: BaseException | str) -> None:
         self._attempt = None
         reason = error if isinstance(error, BaseException) else pika.AMQPConnectionError(error)
         self._not_connected(connection_error(reason, self.settings.where, self.settings.vhost))
@@ -302,7 +302,7 @@ class Link:
             self._backoff = min(self._backoff * 2, _LONGEST_BACKOFF)
         self._timer = self.io.later(pause, self._connect)
 
-    def _on_close(self, connection: SelectConnection, error: BaseException) -> None:
+    def _on_close(self, connection: FastConnection, error: BaseException) -> None:
         if self._attempt is connection:
             self._attempt = None
         if self.connection is not connection:

@@ -85,7 +85,9 @@ class RabbitMQConsumer(EventConsumer):
             return
         self._check_usable()
         if self._subscription is None:
-            self._subscription = await self._rabbitmq.consume(self._queues, max_unsettled=self.config.max_unsettled)
+            self._subscription = await self._rabbitmq.consume(
+                self._queues, max_unsettled=self.config.max_unsettled, settler=self
+            )
 
     def commit(self, delivery: Delivery | None = None, *, wait: bool = False) -> Awaitable[None]:
         """See `EventConsumer.commit`; with ``wait`` it returns once RabbitMQ has the acknowledgement.

@@ -1,4 +1,4 @@
-"""Messages as AMQP 0-9-1 has them on the wire (sections 2.3.5 and 4.2), and back from what pika has read.
+"""Messages as AMQP 0-9-1 has them on the wire (sections 2.3.5 and 4.2).
 
 A message is written as one piece of bytes: pika makes objects of every method, header and body frame, which takes
 several times as long.
@@ -6,13 +6,8 @@ several times as long.
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
-
-from pika.spec import BasicProperties
+from typing import NamedTuple
 
 from commons_events.message import Message
 from commons_events.rabbitmq._errors import InvalidHeaderError, RoutingKeyError
@@ -20,14 +15,16 @@ from commons_events.rabbitmq._errors import InvalidHeaderError, RoutingKeyError
 __all__ = [
     "ATTEMPTS",
     "KEY",
+    "OF_BROKER",
+    "STAMP",
+    "TOMBSTONE",
     "Properties",
     "check_routing_key",
     "content",
     "encode_properties",
     "header_size",
     "publish_method",
-    "read_attempts",
-    "to_message",
+    "short",
 ]
 
 KEY = "x-key"
@@ -46,8 +43,7 @@ _RESERVED = {
     "CC": "RabbitMQ routes by it (sender-selected distribution)",
     "BCC": "RabbitMQ routes by it (sender-selected distribution)",
 }
-_OURS = frozenset({KEY, TOMBSTONE, STAMP, ATTEMPTS})
-_OF_BROKER = ("x-delivery-count", "x-acquired-count", "x-death", "x-first-death-", "x-last-death-", "x-stream-offset")
+OF_BROKER = ("x-delivery-count", "x-acquired-count", "x-death", "x-first-death-", "x-last-death-", "x-stream-offset")
 """Headers that RabbitMQ adds, which say nothing of the message."""
 
 _METHOD = struct.Struct(">BHIIH")
@@ -186,7 +182,7 @@ def _kind_of(value: bytes) -> bytes:
 def _name(name: str) -> bytes:
     if name in _RESERVED:
         raise InvalidHeaderError(f"The header {name!r} cannot be sent to RabbitMQ: {_RESERVED[name]}. Rename it.")
-    if name.startswith(_OF_BROKER):
+    if name.startswith(OF_BROKER):
         raise InvalidHeaderError(f"The header {name!r} is one that RabbitMQ sets itself. Rename it.")
     raw = name.encode()
     if not raw or len(raw) > 255:
@@ -212,64 +208,6 @@ def check_routing_key(routing_key: str) -> None:
         raise RoutingKeyError(
             f"The routing key {routing_key[:40]!r}… has {size} bytes; AMQP carries 255. Put the rest into a header."
         )
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def to_message(topic: str, properties: BasicProperties, body: bytes) -> Message:
-    """What pika has read, as a message of ours."""
-    table: Mapping[str, Any] = properties.headers or {}
-    headers: list[tuple[str, bytes]] = []
-    key: bytes | None = None
-    value: bytes | None = body
-    stamp: datetime | None = None
-    kind = properties.content_type
-    if kind is not None and "content-type" not in table:
-        headers.append(("content-type", _bytes(kind)))
-    for name, given in table.items():
-        if name in _OURS:
-            if name == KEY:
-                key = _bytes(given)
-            elif name == TOMBSTONE:
-                value = None
-            elif name == STAMP and isinstance(given, int):
-                stamp = datetime.fromtimestamp(given / 1000, UTC)
-        elif not name.startswith(_OF_BROKER):
-            headers.append((name, given.encode() if type(given) is str else _bytes(given)))
-    if stamp is None and isinstance(properties.timestamp, int):
-        stamp = datetime.fromtimestamp(properties.timestamp, UTC)
-    return Message(topic, value, key, tuple(headers), stamp)
-
-
-def read_attempts(properties: BasicProperties) -> int:
-    """How often a message was delivered before, as far as its headers tell."""
-    table = properties.headers
-    if not table:
-        return 0
-    count = 0
-    for name in ("x-delivery-count", ATTEMPTS):
-        given = table.get(name, 0)
-        if isinstance(given, int):
-            count += given
-    return count
-
-
-def _bytes(value: Any) -> bytes:
-    """A value of another system's header as bytes: texts and bytes as they are, the rest as it is read."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode()
-    if value is None:
-        return b""
-    if isinstance(value, bool):
-        return b"true" if value else b"false"
-    if isinstance(value, datetime):
-        return value.isoformat().encode()
-    if isinstance(value, (dict, list)):
-        return json.dumps(value, default=str).encode()
-    return str(value).encode()
 
 
 def header_size(message: Message) -> int:

@@ -1,7 +1,6 @@
 """Producing: messages over one channel in confirm mode, thousands in flight, and sent again where a connection broke.
 
-The event loop encodes messages and lines them up; the I/O thread writes as many as may be in flight, in one piece, and
-hands confirmations back, one hop for all that came meanwhile.
+This is the event loop's half, which encodes messages and lines them up; `Sender` is the I/O thread's.
 """
 
 from __future__ import annotations
@@ -9,36 +8,26 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
-
-from pika import SelectConnection
-from pika import exceptions as pika
-from pika.channel import Channel
-from pika.spec import Basic, BasicProperties
+from typing import Any
 
 from commons_events.errors import (
-    AuthorizationError,
     ClosedError,
-    ConnectionLostError,
     InvalidTopicError,
     MessageTooLargeError,
     PublishError,
     PublishTimeoutError,
     TopicFullError,
-    TransportError,
 )
 from commons_events.message import Message, PublishResult, Receipt
-from commons_events.rabbitmq._connection import IO, Link, close_channel
-from commons_events.rabbitmq._errors import UnknownExchangeError, UnroutableError, channel_error, name_of_exchange
+from commons_events.rabbitmq._connection import IO, Link
 from commons_events.rabbitmq._frames import (
     Properties,
-    content,
     encode_properties,
     header_size,
-    publish_method,
 )
-from commons_events.rabbitmq._settings import LOGGER, RabbitMQSettings
-from commons_events.rabbitmq._topology import Step, Steps, topic_steps
+from commons_events.rabbitmq._sender import Batch, Item, Route, Sender
+from commons_events.rabbitmq._settings import RabbitMQSettings
+from commons_events.rabbitmq._topology import Step, delay_exchange
 from commons_events.runtime import current_runtime
 
 __all__ = ["Publisher", "Route"]
@@ -47,59 +36,10 @@ Confirmation = asyncio.Future[Sequence[PublishResult]]
 
 _MOST_WAITING = 200_000
 """Messages that are handed over and not confirmed, beyond which more are refused."""
-_MOST_BYTES = 64 * 1024 * 1024
-"""Bytes that may be in flight."""
-_PIECE = 256 * 1024
-"""Bytes that are given to the socket at once."""
-_CAREFUL, _PATIENCE = 3, 6
-"""How often in a row the channel may break, without any confirmation, before messages are sent one by one; and before
-the one that is alone in flight is blamed."""
 _TYPE = "cloudEvents_type"
 _SWEEP = 5.0
 """Seconds between looks at what has waited for too long."""
 _tuple = tuple.__new__  # half the time that a NamedTuple's own constructor takes
-
-
-class Route(NamedTuple):
-    """Where a message goes, and how."""
-
-    exchange: str
-    routing_key: str
-    mandatory: bool = True
-    properties: Properties = Properties()
-    declare: bool = False
-    """Whether the exchange is a topic, which is made on first use."""
-
-
-class _Batch:
-    """Results of the messages of one `Publisher.publish`, each in its place."""
-
-    __slots__ = ("future", "left", "results", "single")
-
-    def __init__(self, future: asyncio.Future[Any], count: int, single: bool = False) -> None:
-        self.future = future
-        self.left = count
-        self.results: list[Any] = [None] * count
-        self.single = single
-        """Whether the future is of the one message's receipt, and raises."""
-
-
-class _Item:
-    """A message that is on its way, in the form that it is sent in, and sent again."""
-
-    __slots__ = ("batch", "body", "place", "properties", "receipt", "returned", "route")
-
-    def __init__(
-        self, batch: _Batch, place: int, receipt: Receipt, route: Route, properties: tuple[int, bytes], body: bytes
-    ) -> None:
-        self.batch = batch
-        self.place = place
-        self.receipt = receipt
-        self.route = route
-        self.properties = properties
-        self.body = body
-        self.returned: str | None = None
-        """Why RabbitMQ returned it."""
 
 
 class Publisher:
@@ -111,8 +51,7 @@ class Publisher:
         self._link = link
         self._settings = settings
         self._properties = Properties(settings.persistent)
-        self._limit = settings.max_message_bytes
-        self._suspicious = min(self._limit, settings.frame_max) - 8_192
+        self._suspicious = min(settings.max_message_bytes, settings.frame_max) - 8_192
         """From this many bytes of headers or value on a message is measured."""
         self._runtime = current_runtime()
         self._aging: deque[tuple[float, asyncio.Future[Receipt]]] = deque()
@@ -123,51 +62,34 @@ class Publisher:
         """Messages so far; with `_ids` in front it is a message's id."""
         self._routes: dict[tuple[str, str], Route] = {}
         self._topics: set[str] = set()
-        self._outbox: deque[list[_Item]] = deque()
-        self._told = False
         self._pending = 0
         self._under_way: set[asyncio.Future[Any]] = set()
         self._closed = False
-        self._completed: deque[_Batch] = deque()
-        self._completing = False
-        # Of the I/O thread from here on.
-        self._joined = False
-        self._channel: Channel | None = None
-        self._ready = False
-        self._blocked = False
-        self._window = settings.max_in_flight
-        self._tag = 0
-        self._lowest = 1
-        self._unconfirmed: dict[int, _Item] = {}
-        self._bytes = 0
-        self._waiting: deque[_Item] = deque()
-        self._known: set[str] = {""}
-        self._held: dict[str, deque[_Item]] = {}
-        """What waits until its exchange is known to be there."""
-        self._return_from = 0
-        self._strikes = 0
-        self._alone: _Item | None = None
-        """What was alone in flight when the channel broke."""
-        self._methods: dict[Route, bytes] = {}
+        self._sender = Sender(io, link, settings, self._take_completed)
 
     # --- handing over ------------------------------------------------------------------------------------------------
 
-    def publish(self, messages: Sequence[Message], check_topic: Callable[[str], None]) -> Confirmation:
-        """See `Transport.publish`."""
+    def publish(
+        self, messages: Sequence[Message], check_topic: Callable[[str], None], delay: float | None = None
+    ) -> Confirmation:
+        """See `Transport.publish`, and `Delaying.publish_delayed` for ``delay``."""
         self._check_open()
         future: Confirmation = self._loop.create_future()
         count = len(messages)
         if not count:
             future.set_result(())
             return future
-        batch = _Batch(future, count)
-        items: list[_Item] = []
+        batch = Batch(future, count)
+        items: list[Item] = []
         for place, message in enumerate(messages):
             try:
                 if message.topic not in self._topics:
                     check_topic(message.topic)
                     self._topics.add(message.topic)
                 route = self._topic_route(message)
+                if delay is not None:
+                    name, milliseconds = delay_exchange(message.topic, delay)
+                    route = route._replace(exchange=name, delayed=(message.topic, milliseconds))
                 items.append(self._item(batch, place, message, route))
             except (PublishError, InvalidTopicError) as error:
                 batch.results[place] = error
@@ -191,7 +113,7 @@ class Publisher:
         """
         self._check_open()
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        batch = _Batch(future, 1, single=True)
+        batch = Batch(future, 1, single=True)
         self._hand_over(batch, [self._item(batch, 0, message, route)])
         if timeout is not None and not future.done():
             self._aging.append((self._runtime.monotonic() + timeout, future))
@@ -225,36 +147,15 @@ class Publisher:
         """Publish what was received before, with its attempts counted, after ``steps`` have made where it goes."""
         self._check_open()
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        batch = _Batch(future, 1, single=True)
+        batch = Batch(future, 1, single=True)
         id = self._new_id()
         properties = encode_properties(message, route.properties, id, attempts)
-        item = _Item(batch, 0, Receipt(message.topic, id=id), route, properties, message.value or b"")
-
-        def begin() -> None:
-            connection = self._link.connection
-            if connection is None:  # sent without: it comes back, and is kept where it was
-                self._finish(item, ConnectionLostError("The connection for publishing is down."))
-            else:
-                Steps(connection, steps(), lambda error, _: go(error))
-
-        def go(error: TransportError | None) -> None:
-            if error is not None:
-                self._finish(item, error)
-            else:
-                self._waiting.append(item)
-                self._pump()
+        item = Item(batch, 0, Receipt(message.topic, id=id), route, properties, message.value or b"")
 
         self._pending += 1
         self._under_way.add(future)
-        self._io.call(lambda: self._join_then(begin))
+        self._sender.send_after(item, steps)
         return future
-
-    def _join_then(self, begin: Callable[[], None]) -> None:
-        if self._joined and self._link.connection is not None:
-            begin()
-            return
-        self._on_told()
-        self._io.later(0.2, begin)
 
     def topic_route(self, message: Message) -> Route:
         """Where a topic's message goes: to the exchange of its name, with the event's type for a routing key."""
@@ -277,9 +178,9 @@ class Publisher:
             self._routes[message.topic, routing_key] = route
         return route
 
-    def _item(self, batch: _Batch, place: int, message: Message, route: Route) -> _Item:
+    def _item(self, batch: Batch, place: int, message: Message, route: Route) -> Item:
         body = message.value or b""
-        if len(body) > self._suspicious or message.size > self._limit:
+        if len(body) > self._suspicious or message.size > self._sender.limit:
             self._check_size(message)
         self._count = number = self._count + 1
         id = f"{self._ids}-{number:x}"
@@ -289,7 +190,7 @@ class Publisher:
                 f"The headers of a message for {message.topic!r} take {header_size(message):,} bytes, and AMQP carries "
                 f"them in one frame of at most {self._settings.frame_max:,} (frame_max). Put them into the value."
             )
-        return _Item(batch, place, _tuple(Receipt, (message.topic, None, None, id)), route, properties, body)
+        return Item(batch, place, _tuple(Receipt, (message.topic, None, None, id)), route, properties, body)
 
     def _new_id(self) -> str:
         self._count += 1
@@ -297,13 +198,14 @@ class Publisher:
 
     def _check_size(self, message: Message) -> None:
         size = message.size
-        if size > self._limit:
+        if size > self._sender.limit:
             raise MessageTooLargeError(
                 f"A message for {message.topic!r} has {size:,} bytes (value, key and headers); the limit is "
-                f"{self._limit:,}. Send less, or raise max_message_bytes here and max_message_size in rabbitmq.conf."
+                f"{self._sender.limit:,}. Send less, or raise max_message_bytes here and max_message_size in "
+                "rabbitmq.conf."
             )
 
-    def _hand_over(self, batch: _Batch, items: list[_Item]) -> None:
+    def _hand_over(self, batch: Batch, items: list[Item]) -> None:
         if not items:
             self._complete(batch)
             return
@@ -318,12 +220,9 @@ class Publisher:
         self._pending += len(items)
         batch.left = len(items)
         self._under_way.add(batch.future)
-        self._outbox.append(items)
-        if not self._told:
-            self._told = True
-            self._io.call(self._on_told)
+        self._sender.send(items)
 
-    def _complete(self, batch: _Batch) -> None:
+    def _complete(self, batch: Batch) -> None:
         future = batch.future
         if future.done():
             return
@@ -335,8 +234,8 @@ class Publisher:
             future.set_result(batch.results[0])
 
     def _take_completed(self) -> None:
-        self._completing = False
-        completed, under_way = self._completed, self._under_way
+        self._sender.take()
+        completed, under_way = self._sender.completed, self._under_way
         while completed:
             batch = completed.popleft()
             self._pending -= len(batch.results)
@@ -346,268 +245,6 @@ class Publisher:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("This RabbitMQ transport is closed; make a new one.")
-
-    # --- the I/O thread: sending -------------------------------------------------------------------------------------
-
-    def _on_told(self) -> None:
-        self._told = False
-        outbox, waiting = self._outbox, self._waiting
-        while outbox:
-            waiting.extend(outbox.popleft())
-        if not self._joined:
-            self._joined = True
-            self._link.use(self)
-        elif self._link.connection is None:
-            self._link.want()
-        self._pump()
-
-    def _pump(self) -> None:
-        """Write what may be in flight, in large pieces."""
-        channel = self._channel
-        if channel is None or not channel.is_open or not self._ready or self._blocked or not self._waiting:
-            return
-        connection: Any = self._link.connection
-        waiting, unconfirmed, known, methods = self._waiting, self._unconfirmed, self._known, self._methods
-        number: int = channel.channel_number
-        most: int = connection._body_max_length
-        parts: list[bytes] = []
-        size = 0
-        while waiting and len(unconfirmed) < self._window and (self._bytes < _MOST_BYTES or not unconfirmed):
-            item = waiting.popleft()
-            if item.batch.future.done():
-                self._finish(item, PublishTimeoutError("nobody waits for it any more"))  # it was given up before
-                continue
-            route = item.route
-            if route.exchange not in known:
-                self._hold(item)
-                continue
-            method = methods.get(route)
-            if method is None:
-                if len(methods) > 1_000:
-                    methods.clear()
-                method = methods[route] = publish_method(number, route.exchange, route.routing_key, route.mandatory)
-            body = item.body
-            self._tag += 1
-            unconfirmed[self._tag] = item
-            piece = content(number, item.properties, body, most)
-            parts += (method, piece)
-            self._bytes += len(body)
-            size += len(piece)
-            if size > _PIECE:
-                connection._output_marshaled_frames([b"".join(parts)])
-                parts, size = [], 0
-        if parts:
-            connection._output_marshaled_frames([b"".join(parts)])
-
-    def _hold(self, item: _Item) -> None:
-        """Keep a message until its exchange was found; AMQP closes the channel over one that is not there."""
-        exchange = item.route.exchange
-        held = self._held.get(exchange)
-        if held is not None:
-            held.append(item)
-            return
-        self._held[exchange] = deque([item])
-        connection = self._link.connection
-        assert connection is not None
-        doing = f"Publishing to exchange {exchange!r}"
-        look: Step = (
-            doing,
-            lambda channel, done: channel.exchange_declare(exchange, passive=True, callback=done),
-        )
-        steps = topic_steps(self._settings, exchange) if item.route.declare else iter([look])
-        Steps(connection, steps, lambda error, _: self._on_looked(exchange, error))
-
-    def _on_looked(self, exchange: str, error: TransportError | None) -> None:
-        held = self._held.get(exchange)
-        if held is None:
-            return
-        if isinstance(error, ConnectionLostError):
-            if self._link.connection is not None:  # else `on_down` has put it back
-                del self._held[exchange]
-                self._waiting.extendleft(reversed(held))
-                self._io.later(0.5, self._pump)
-            return
-        if isinstance(error, AuthorizationError):
-            error = None  # who may publish need not be allowed to look or declare: RabbitMQ will say
-        del self._held[exchange]
-        if error is not None:
-            for item in held:
-                self._finish(item, error)
-        else:
-            self._known.add(exchange)
-            self._waiting.extendleft(reversed(held))
-            self._pump()
-
-    # --- the I/O thread: confirmations -------------------------------------------------------------------------------
-
-    def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
-        tag: int = method.delivery_tag
-        unconfirmed = self._unconfirmed
-        taken = isinstance(method, Basic.Ack)
-        self._strikes = 0
-        if not method.multiple:
-            item = unconfirmed.pop(tag, None)
-            if item is not None:
-                self._confirmed(item, taken)
-        else:
-            for each in range(self._lowest, tag + 1):
-                item = unconfirmed.pop(each, None)
-                if item is not None:
-                    self._confirmed(item, taken)
-            self._lowest = tag + 1
-        if self._window == 1 and not unconfirmed:
-            self._window = self._settings.max_in_flight
-        if self._waiting:
-            self._pump()
-
-    def _confirmed(self, item: _Item, taken: bool) -> None:
-        self._bytes -= len(item.body)
-        if item.returned is not None:
-            route = item.route
-            self._finish(
-                item,
-                UnroutableError(
-                    f"RabbitMQ returned a message for exchange {route.exchange!r} with routing key "
-                    f"{route.routing_key!r}: {item.returned!r}. No queue is bound that takes it. Bind one, start a "
-                    "consumer of the topic first (its group's queue stays), or send with mandatory=False to drop it."
-                ),
-            )
-        elif taken:
-            self._finish(item, item.receipt)
-        else:
-            self._finish(
-                item,
-                TopicFullError(
-                    f"RabbitMQ refused a message for {item.receipt.topic!r} (basic.nack): a queue is at its limit with "
-                    "overflow=reject-publish, or could not store it. Send it again later."
-                ),
-            )
-
-    def _on_return(self, _: object, method: Basic.Return, __: BasicProperties, body: bytes) -> None:
-        """A message that no queue takes. It comes back before its confirmation, and in order."""
-        unconfirmed = self._unconfirmed
-        for tag in range(max(self._return_from, self._lowest), self._tag + 1):
-            item = unconfirmed.get(tag)
-            if (
-                item is not None
-                and item.returned is None
-                and item.body == body
-                and item.route.routing_key == method.routing_key
-                and item.route.exchange == method.exchange
-            ):
-                item.returned = f"{method.reply_code} {method.reply_text}"
-                self._return_from = tag + 1
-                return
-        LOGGER.error("RabbitMQ returned a message that is not in flight: %r", method)
-
-    def _finish(self, item: _Item, result: PublishResult) -> None:
-        batch = item.batch
-        batch.results[item.place] = result
-        batch.left -= 1
-        if not batch.left:
-            self._completed.append(batch)
-            if not self._completing:
-                self._completing = True
-                self._io.tell(self._take_completed)
-
-    # --- the I/O thread: connections that come and go ----------------------------------------------------------------
-
-    def on_up(self, connection: SelectConnection) -> None:
-        """See `User`."""
-        self._open_channel(connection)
-
-    def _open_channel(self, connection: SelectConnection) -> None:
-        self._ready = False
-        self._methods.clear()
-        try:
-            self._channel = connection.channel(on_open_callback=self._on_channel)
-            self._channel.add_on_close_callback(self._on_channel_closed)
-        except pika.AMQPError as error:
-            LOGGER.debug("no channel: %s", error)
-
-    def _on_channel(self, channel: Channel) -> None:
-        if not channel.is_open:
-            return
-        channel.add_on_return_callback(self._on_return)
-        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready())
-
-    def _on_ready(self) -> None:
-        self._ready = True
-        self._pump()
-
-    def _take_back(self) -> None:
-        """What is not confirmed is to be sent again, in its order and before anything else."""
-        again = [*self._unconfirmed.values(), *(item for held in self._held.values() for item in held)]
-        for item in again:
-            item.returned = None
-        self._waiting.extendleft(reversed(again))
-        if self._unconfirmed:
-            self._strikes += 1
-        self._unconfirmed.clear()
-        self._held.clear()
-        self._bytes = 0
-        self._tag, self._lowest, self._return_from = 0, 1, 0
-
-    def _on_channel_closed(self, channel: Channel, error: BaseException) -> None:
-        if channel is not self._channel:
-            return
-        alone = next(iter(self._unconfirmed.values())) if len(self._unconfirmed) == 1 else None
-        self._channel, self._ready = None, False
-        self._take_back()
-        self._alone = alone
-        if not isinstance(error, pika.ChannelClosedByBroker):
-            return  # the connection goes too
-        reason = channel_error(error, "Publishing")
-        LOGGER.warning("RabbitMQ closed the channel of what was published, opening another: %s", reason)
-        self._blame(reason, error.reply_text, alone)
-        if self._link.connection is not None:
-            self._open_channel(self._link.connection)
-
-    def _blame(self, reason: TransportError, said: str, alone: _Item | None) -> None:
-        """Fail what RabbitMQ's words are about, so that the rest goes on."""
-        guilty: Callable[[_Item], bool] | None = None
-        exchange = name_of_exchange(said)
-        if isinstance(reason, UnknownExchangeError) and exchange is not None:
-            self._known.discard(exchange)  # it is looked for again; a topic is made again
-        elif isinstance(reason, AuthorizationError) and exchange is not None:
-            guilty = lambda item: item.route.exchange == exchange  # noqa: E731
-        elif isinstance(reason, MessageTooLargeError):
-            numbers = [int(word) for word in said.replace("'", " ").split() if word.isdigit()]
-            least = min(numbers, default=0)
-            self._limit = min(self._limit, least) or self._limit
-            guilty = lambda item: len(item.body) > least  # noqa: E731
-        if guilty is None and self._strikes >= _PATIENCE and alone is not None:
-            guilty = lambda item: item is alone  # noqa: E731
-        if guilty is not None:
-            for item in [item for item in self._waiting if guilty(item)]:
-                self._waiting.remove(item)
-                self._finish(item, reason)
-        elif self._strikes >= _CAREFUL:
-            self._window = 1
-
-    def on_down(self, error: TransportError) -> None:
-        """See `User`: everything that is not confirmed waits, and is sent again."""
-        self._channel, self._ready, self._blocked = None, False, False
-        self._take_back()
-        alone, self._alone = self._alone, None
-        if self._strikes >= _PATIENCE and alone is not None and alone in self._waiting:
-            self._waiting.remove(alone)
-            self._finish(alone, error)
-        elif self._strikes >= _CAREFUL:
-            self._window = 1
-
-    def on_failed(self, error: TransportError) -> None:
-        """See `User`."""
-        self._take_back()
-        waiting, self._waiting = self._waiting, deque()
-        for item in waiting:
-            self._finish(item, error)
-
-    def on_blocked(self, reason: str | None) -> None:
-        """See `User`."""
-        self._blocked = reason is not None
-        self._pump()
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -638,10 +275,4 @@ class Publisher:
         if self._ager is not None:
             self._ager.cancel()
 
-        def leave(future: asyncio.Future[Any]) -> None:
-            self._link.leave(self)
-            channel, self._channel = self._channel, None
-            close_channel(channel)
-            self._io.answer(future)
-
-        await self._io.ask(leave)
+        await self._sender.leave()

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pika.spec import BasicProperties
 
 from commons_events.errors import ConfigurationError
 from commons_events.message import Headers, Message
-from commons_events.rabbitmq._frames import KEY, read_attempts, to_message
+from commons_events.rabbitmq._frames import KEY
+from commons_events.rabbitmq._reading import Arrived
+from commons_events.rabbitmq._received import (
+    decoded,
+    read_attempts,
+    read_delivery_count,
+    read_offset,
+    short_strings,
+    to_message,
+)
 from commons_events.transport import DONE, Delivery, Outcome, RedeliverySchedule, Settler
 
 if TYPE_CHECKING:
     from commons_events.rabbitmq._subscription import RabbitMQSubscription
 
-__all__ = ["Arrived", "QueueState", "RabbitMQDelivery", "first_attempt"]
+__all__ = ["QueueState", "RabbitMQDelivery", "first_attempt"]
 
 
-class Arrived(NamedTuple):
-    """A message as pika has read it."""
-
-    source: int
-    """The place of its queue in the subscription."""
-    tag: int
-    redelivered: bool
-    exchange: str
-    routing_key: str
-    properties: BasicProperties
-    body: bytes
+_KEY = KEY.encode()
 
 
 class RabbitMQDelivery(Delivery):
@@ -42,7 +41,7 @@ class RabbitMQDelivery(Delivery):
         self.state = state
         self.epoch = epoch
         """Which channel it came over: delivery tags count anew in each."""
-        self.settler: Settler = state.subscription
+        self.settler: Settler = state.subscription.settler
         self.attempt = attempt
         self.outcome: Outcome | None = None
 
@@ -51,9 +50,7 @@ class RabbitMQDelivery(Delivery):
     @property
     def offset(self) -> int | None:  # type: ignore[override]  # read where it lies
         """The message's place in a stream; None for a queue, which has none."""
-        table = self.arrived.properties.headers
-        found = table.get("x-stream-offset") if table else None
-        return found if isinstance(found, int) else None
+        return read_offset(self.arrived.properties)
 
     @property
     def message(self) -> Message:  # type: ignore[override]  # made late
@@ -70,8 +67,8 @@ class RabbitMQDelivery(Delivery):
     @property
     def key(self) -> bytes | None:
         """See `Delivery`."""
-        table = self.arrived.properties.headers
-        if not table or KEY not in table:
+        properties = self.arrived.properties
+        if isinstance(properties, bytes) and _KEY not in properties:
             return None
         return self.message.key
 
@@ -91,12 +88,12 @@ class RabbitMQDelivery(Delivery):
     @property
     def exchange(self) -> str:
         """The exchange that it was published to."""
-        return self.arrived.exchange
+        return short_strings(self.arrived.route)[0]
 
     @property
     def routing_key(self) -> str:
         """The routing key that it was published with."""
-        return self.arrived.routing_key
+        return short_strings(self.arrived.route)[1]
 
     @property
     def redelivered(self) -> bool:
@@ -104,9 +101,17 @@ class RabbitMQDelivery(Delivery):
         return self.arrived.redelivered
 
     @property
+    def delivery_count(self) -> int:
+        """How often its quorum queue has delivered it before, which counts for the queue's delivery limit.
+
+        To whomever, also where it was fetched and given back without a look at it; `attempt` counts none of these.
+        """
+        return read_delivery_count(self.arrived.properties)
+
+    @property
     def properties(self) -> BasicProperties:
-        """AMQP's properties as pika has read them, RabbitMQ's own headers (``x-death`` …) included."""
-        return self.arrived.properties
+        """AMQP's properties as pika decodes them, RabbitMQ's own headers (``x-death`` …) included."""
+        return decoded(self.arrived.properties)
 
     def nack(self, delay: float | None = None, *, requeue: bool | None = None) -> Awaitable[None]:
         """Failed: the message comes again.
@@ -162,6 +167,7 @@ class QueueState:
     """
 
     __slots__ = (
+        "is_stream",
         "name",
         "out",
         "redeliveries",
@@ -178,6 +184,8 @@ class QueueState:
         self.name = name
         """The queue's."""
         self.subscription = subscription
+        self.is_stream: bool | None = None
+        """None until the first message tells."""
         self.forget()
 
     def forget(self) -> None:
@@ -195,9 +203,16 @@ class QueueState:
             return False
         del self.unfinished[tag]
         self.out -= 1
-        if self.resume:
+        if self.is_stream:
             self._move_on(delivery)
         return True
+
+    def begin(self, delivery: RabbitMQDelivery) -> None:
+        """The first message is here: if it has an offset, it is a stream, which goes on there."""
+        offset = delivery.offset
+        self.is_stream = offset is not None
+        if offset is not None and not self.resume:
+            self.resume.append(offset)
 
     def _move_on(self, delivery: RabbitMQDelivery) -> None:
         """Of a stream: let it go on behind what is finished."""
@@ -229,5 +244,9 @@ class QueueState:
 
 
 def first_attempt(arrived: Arrived) -> int:
-    """The attempt that a delivery is, as far as its headers tell."""
+    """The attempt that a delivery is, as far as we have counted.
+
+    A quorum queue's own count is no measure of it: what a consumer fetched and gave back unseen counts there, so that
+    restarts alone would bring a message to its last attempt.
+    """
     return 1 + read_attempts(arrived.properties)

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from pika import SelectConnection
 from pika import exceptions as pika
 from pika.channel import Channel
-from pika.spec import Basic, BasicProperties
+from pika.spec import BasicProperties
 
 from commons_events.errors import AuthorizationError, ConnectionLostError, TransportError
 from commons_events.rabbitmq._connection import IO, Link, close_channel
 from commons_events.rabbitmq._errors import TopologyMismatchError, UnknownQueueError, channel_error
-from commons_events.rabbitmq._queue import Arrived
+from commons_events.rabbitmq._frames import short
+from commons_events.rabbitmq._reading import Arrived, FastConnection, Taker
 from commons_events.rabbitmq._settings import LOGGER
 from commons_events.rabbitmq._topology import Step, Steps
 from commons_events.transport import OffsetTracker
@@ -58,12 +58,10 @@ class Lost(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What the event loop says of a delivery."""
+    """What the event loop says of a delivery that it does not acknowledge."""
 
-    epoch: int
     tag: int
-    requeue: bool | None = None
-    """None for an ack."""
+    requeue: bool
 
 
 class Owner(Protocol):
@@ -87,10 +85,13 @@ class Receiver:
         """What came, for the event loop to take."""
         self.epoch = 1
         """The channel that messages come over now; the event loop counts `Lost` itself."""
-        self._settlements: deque[Told] = deque()
+        self._settlements: deque[int | Told | Lost] = deque()
+        """What the event loop says: a tag that is finished, something else, or that it counts another epoch now."""
         self._settling = False
         self._arriving = False
         # Of the I/O thread from here on.
+        self._told_epoch = 1
+        self._taker: Taker | None = None
         self._channel: Channel | None = None
         self._starting: asyncio.Future[Any] | None = None
         self._to_consume = 0
@@ -114,8 +115,8 @@ class Receiver:
 
         await self._io.ask(start)
 
-    def settle(self, told: Told) -> None:
-        """Say what became of a delivery; it is on its way when this returns."""
+    def settle(self, told: int | Told | Lost) -> None:
+        """Say what became of a delivery, or that what follows is of another epoch; it is on its way then."""
         self._settlements.append(told)
         if not self._settling:
             self._settling = True
@@ -150,23 +151,26 @@ class Receiver:
 
     def _arrive(self, what: Arrived | Lost | TransportError) -> None:
         self.arrived.append(what)
+        self._tell()
+
+    def _tell(self) -> None:
         if not self._arriving:
             self._arriving = True
             self._io.tell(self._owner.on_arrival)
 
-    def on_up(self, connection: SelectConnection) -> None:
+    def on_up(self, connection: FastConnection) -> None:
         """See `User`."""
         if not self._ended:
             self._prepare(connection)
 
-    def _prepare(self, connection: SelectConnection) -> None:
+    def _prepare(self, connection: FastConnection) -> None:
         def steps() -> Iterator[Step]:
             for source in self._sources:
                 yield from source.steps()
 
         Steps(connection, steps(), lambda error, _: self._prepared(connection, error))
 
-    def _prepared(self, connection: SelectConnection, error: TransportError | None) -> None:
+    def _prepared(self, connection: FastConnection, error: TransportError | None) -> None:
         if self._ended or connection is not self._link.connection:
             return
         if error is not None:
@@ -189,14 +193,19 @@ class Receiver:
         if not channel.is_open:
             return
         self._to_consume = len(self._sources)
+        connection = self._link.connection
+        assert connection is not None
+        self._taker = taker = Taker({}, self.arrived, self._tell)
+        connection.takers[channel.channel_number] = taker
         for place, source in enumerate(self._sources):
-            channel.basic_consume(
+            tag = channel.basic_consume(
                 source.queue,
-                self._taker(place),
+                self._taker_of(place),
                 exclusive=source.exclusive,
                 arguments={**source.arguments, **({"x-stream-offset": source.resume[-1]} if source.resume else {})},
                 callback=lambda _: self._on_consuming(),
             )
+            taker.places[tag.encode()] = place
 
     def _on_consuming(self) -> None:
         self._to_consume -= 1
@@ -206,27 +215,12 @@ class Receiver:
             if starting is not None:
                 self._io.answer(starting)
 
-    def _taker(self, place: int) -> Callable[[Channel, Basic.Deliver, BasicProperties, bytes], None]:
-        arrived, new = self.arrived, tuple.__new__
+    def _taker_of(self, place: int) -> Callable[[Channel, Any, BasicProperties, bytes], None]:
+        """What pika calls for messages that came in parts."""
 
         def take(_: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
-            arrived.append(
-                new(
-                    Arrived,
-                    (
-                        place,
-                        method.delivery_tag,
-                        method.redelivered,
-                        method.exchange,
-                        method.routing_key,
-                        properties,
-                        body,
-                    ),
-                )
-            )
-            if not self._arriving:
-                self._arriving = True
-                self._io.tell(self._owner.on_arrival)
+            route = short(method.exchange) + short(method.routing_key)
+            self._arrive(Arrived(place, method.delivery_tag, method.redelivered, route, properties, body))
 
         return take
 
@@ -236,13 +230,17 @@ class Receiver:
         """Acknowledge all that was finished, by as few words as possible."""
         self._settling = False
         settlements, channel = self._settlements, self._channel
+        open_ = self._told_epoch == self.epoch and channel is not None and channel.is_open
         acked: list[int] = []
         while settlements:
             told = settlements.popleft()
-            if told.epoch != self.epoch or channel is None or not channel.is_open:
+            if isinstance(told, Lost):
+                self._told_epoch = told.epoch
+                open_ = told.epoch == self.epoch and channel is not None and channel.is_open
+            elif not open_ or channel is None:
                 self._dropped = True
-            elif told.requeue is None:
-                acked.append(told.tag)
+            elif isinstance(told, int):
+                acked.append(told)
             else:
                 self._acked.finish(told.tag)
                 self._unflushed = True
@@ -252,6 +250,11 @@ class Receiver:
         self._unflushed = True
         tracker = self._acked
         acked.sort()
+        last = acked[-1]
+        if not tracker.held_back and acked[0] == tracker.committed and last - acked[0] + 1 == len(acked):
+            tracker.committed = last + 1  # mostly all so far, in one
+            channel.basic_ack(last, multiple=True)
+            return
         for tag in acked:
             tracker.finish(tag)
         prefix = 0
@@ -285,6 +288,10 @@ class Receiver:
     # --- channels that end -------------------------------------------------------------------------------------------
 
     def _on_channel_closed(self, channel: Channel, error: BaseException) -> None:
+        connection = self._link.connection
+        taker = self._taker
+        if connection is not None and taker and connection.takers.get(channel.channel_number) is taker:
+            del connection.takers[channel.channel_number]
         if channel is not self._channel:
             return
         self._channel = None

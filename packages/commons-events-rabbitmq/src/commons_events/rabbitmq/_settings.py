@@ -59,7 +59,7 @@ OPTIONS: Mapping[str, object] = {
 
 DEFAULT_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """RabbitMQ 4's own max_message_size; 3.x takes up to 128 MiB."""
-_QUEUE_TYPES = ("quorum", "classic")
+_QUEUE_TYPES = ("quorum", "classic", "stream")
 _SCHEMES = {"amqp": 5672, "rabbitmq": 5672, "amqps": 5671}
 
 
@@ -83,7 +83,7 @@ class RabbitMQSettings:
     channel_max: int
     frame_max: int
     passive: bool
-    queue_type: Literal["quorum", "classic"]
+    queue_type: Literal["quorum", "classic", "stream"]
     queue_arguments: Mapping[str, Any]
     single_active_consumer: bool
     exclusive: bool
@@ -130,13 +130,20 @@ class RabbitMQSettings:
             raise ConfigurationError(
                 "RabbitMQ setting auth_mechanism='external' signs in by a certificate: use amqps:// with certfile."
             )
-        queue_type = cast('Literal["quorum", "classic"]', read.choice("queue_type", _QUEUE_TYPES))
+        queue_type = cast('Literal["quorum", "classic", "stream"]', read.choice("queue_type", _QUEUE_TYPES))
         single = read.flag("single_active_consumer")
         credentials = options["credentials"]
         if credentials is not None and not callable(credentials):
             raise ConfigurationError(
                 "RabbitMQ setting credentials is a function without arguments that returns (user, password)."
             )
+        if queue_type == "stream":
+            for name in ("retry_queues", "single_active_consumer", "exclusive", "consumer_priority"):
+                if name in given and given[name] is not None and str(given[name]).lower() not in ("false", "0"):
+                    raise ConfigurationError(
+                        f"RabbitMQ setting {name} is of queues, and the topics here are streams (queue_type='stream'): "
+                        "one member of a group reads a stream, and holds back what is nacked. Leave it out."
+                    )
         arguments = options["queue_arguments"] or {}
         if not isinstance(arguments, Mapping):
             raise ConfigurationError("RabbitMQ setting queue_arguments is a mapping of x-… names to values.")

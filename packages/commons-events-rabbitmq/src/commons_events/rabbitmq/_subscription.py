@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from commons_events.errors import TransportError
 from commons_events.message import Receipt
 from commons_events.rabbitmq._connection import IO, Link
-from commons_events.rabbitmq._queue import Arrived, QueueState, RabbitMQDelivery, first_attempt
+from commons_events.rabbitmq._queue import QueueState, RabbitMQDelivery, first_attempt
+from commons_events.rabbitmq._reading import Arrived
 from commons_events.rabbitmq._receiver import Lost, Receiver, Source, Told
 from commons_events.rabbitmq._settings import LOGGER
 from commons_events.runtime import current_runtime
-from commons_events.transport import DONE, Delivery, Outcome, Settlement, Subscription
+from commons_events.transport import DONE, Delivery, Outcome, Settlement, Settler, Subscription
 
 if TYPE_CHECKING:
     from commons_events.rabbitmq._transport import RabbitMQTransport
@@ -40,10 +42,18 @@ class RabbitMQSubscription(Subscription):
         prefetch: int,
         max_unsettled: int,
         temporary: bool = False,
+        settler: Settler | None = None,
+        woken: Callable[[], object] | None = None,
+        lost: Callable[[], object] | None = None,
     ) -> None:
         self._transport = transport
         self._runtime = current_runtime()
         self._max_unsettled = max_unsettled
+        self._settler: Settler = settler or self
+        self._woken = woken
+        """Called where there may be something to `take`."""
+        self._lost = lost
+        """Called where all that is out has become stale."""
         self._temporary = temporary
         """Whether the queues go with this subscription."""
         self._sources = sources
@@ -69,9 +79,36 @@ class RabbitMQSubscription(Subscription):
             raise
 
     @property
+    def settler(self) -> Settler:
+        """Who carries out what is said of the deliveries."""
+        return self._settler
+
+    @property
     def queues(self) -> tuple[str, ...]:
         """The queues that are consumed."""
         return tuple(source.queue for source in self._sources)
+
+    @property
+    def out(self) -> int:
+        """How many deliveries are with the user."""
+        return self._out
+
+    @property
+    def next_due(self) -> float | None:
+        """When something comes again at the earliest, or None where nothing does."""
+        times = (state.redeliveries.next_due for state in self._scheduled)
+        return min((time for time in times if time is not None), default=None)
+
+    @property
+    def stream_position(self) -> int | None:
+        """Of one stream: the first offset that is not finished; None as long as that is not known."""
+        resume = self._states[0].resume
+        return resume[0] if resume else None
+
+    def go_on_at(self, offset: int) -> None:
+        """Of one stream that has just begun: where it goes on after a lost connection, if nothing has come yet."""
+        if not self._states[0].resume:
+            self._states[0].resume.append(offset)
 
     # --- receiving -----------------------------------------------------------------------------------------------
 
@@ -79,12 +116,11 @@ class RabbitMQSubscription(Subscription):
         """See `Subscription.receive`."""
         await self._runtime.sleep(0)
         while not self._closed:
-            batch = self._take(limit)
+            batch = self.take(limit)
             if batch:
                 return batch
             self._waiter = waiter = asyncio.get_running_loop().create_future()
-            times = (state.redeliveries.next_due for state in self._scheduled)
-            due = min((time for time in times if time is not None), default=None)
+            due = self.next_due
             if due is None or self._paused:
                 await waiter
                 continue
@@ -99,72 +135,59 @@ class RabbitMQSubscription(Subscription):
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        if self._woken is not None:
+            self._woken()
 
     def on_arrival(self) -> None:
         """See `Owner`."""
         self._receiver.take()
         self._wake()
 
-    def _take(self, limit: int) -> list[RabbitMQDelivery]:
+    def take(self, limit: int) -> list[RabbitMQDelivery]:
         """Up to ``limit`` deliveries: first what comes again, then new messages in the order of the queue."""
         arrived = self._receiver.arrived
-        room = self._max_unsettled - self._out
-        if room < limit:
-            # What is out may be stale: then there is room all the same.
-            if room <= 0 and not any(isinstance(what, Lost) for what in list(arrived)):
-                return []
-            limit = max(room, 0)
-        if self._paused:
+        with suppress(IndexError):  # the I/O thread may clear it in between
+            if isinstance(arrived[0], Lost) and isinstance(lost := arrived.popleft(), Lost):
+                self._forget(lost.epoch)  # then nothing is out
+        limit = min(limit, self._max_unsettled - self._out)
+        if limit <= 0 or self._paused:
             return []
         taken: list[RabbitMQDelivery] = []
         if self._scheduled:
             self._take_again(taken, limit)
-        states, epoch, new = self._states, self._epoch, RabbitMQDelivery.__new__
-        count = len(taken)
-        while True:
+        states, settler, new = self._states, self._settler, RabbitMQDelivery.__new__
+        epoch, count = self._epoch, len(taken)
+        while count < limit:
             try:
-                what = arrived[0]
+                what = arrived.popleft()
             except IndexError:
                 break
             if isinstance(what, Arrived):
-                if count >= limit:
-                    break
-                try:
-                    popped = arrived.popleft()
-                except IndexError:  # the channel was lost between the two
-                    break
-                if popped is not what:
-                    arrived.appendleft(popped)
-                    continue
                 state = states[what.source]
-                properties = what.properties
-                attempt = first_attempt(what) if properties.headers else 1
-                held = state.redeliveries.held
-                if held:
+                attempt = first_attempt(what)
+                if state.redeliveries.held:
                     delivery = RabbitMQDelivery(what, state, epoch, attempt)
                     key = delivery.key
-                    if key is not None and key in held:
+                    if key is not None and key in state.redeliveries.held:
                         state.park(delivery, key)
                         continue
                 delivery = new(RabbitMQDelivery)  # its __init__, spelled out: the call takes longer than all it does
                 delivery.arrived, delivery.state, delivery.epoch = what, state, epoch
-                delivery.settler, delivery.attempt, delivery.outcome = self, attempt, None
+                delivery.settler, delivery.attempt, delivery.outcome = settler, attempt, None
                 state.unfinished[what.tag] = delivery
                 state.out += 1
-                offset = delivery.offset if attempt == 1 else None
-                if offset is not None and not state.resume:
-                    state.resume.append(offset)  # the first of a stream
+                if state.is_stream is None:
+                    state.begin(delivery)
                 taken.append(delivery)
                 count += 1
             elif isinstance(what, Lost):
-                arrived.popleft()
                 self._forget(what.epoch)
                 taken.clear()
-                count, epoch, limit = 0, self._epoch, max(limit, 1)
+                count, epoch = 0, self._epoch
+            elif taken:
+                arrived.appendleft(what)  # after what came before it
+                break
             else:
-                if taken:
-                    break
-                arrived.popleft()
                 if what.retriable:
                     self._receiver.again()
                 raise what
@@ -182,7 +205,10 @@ class RabbitMQSubscription(Subscription):
 
     def _forget(self, epoch: int) -> None:
         self._epoch = epoch
+        self._receiver.settle(Lost(epoch))
         self._out = 0
+        if self._lost is not None:
+            self._lost()
         self._scheduled.clear()
         for state in self._states:
             state.forget()
@@ -201,7 +227,7 @@ class RabbitMQSubscription(Subscription):
             if outcome is _ACK:
                 if state.finish(delivery):
                     settled += 1
-                    self._receiver.settle(Told(delivery.epoch, delivery.arrived.tag))
+                    self._receiver.settle(delivery.arrived.tag)
             elif outcome is Outcome.NACK and self._transport.settings.retry_queues:
                 if state.finish(delivery):
                     settled += 1
@@ -218,9 +244,13 @@ class RabbitMQSubscription(Subscription):
         """See `Subscription.settle_delivery`."""
         if outcome is not _ACK or not isinstance(delivery, RabbitMQDelivery):
             return super().settle_delivery(delivery, outcome, delay)
-        if not self._closed and delivery.state.subscription is self and delivery.state.finish(delivery):
-            self._receiver.settle(Told(delivery.epoch, delivery.arrived.tag))
-            self._settled(1)
+        state = delivery.state
+        if not self._closed and state.subscription is self and state.finish(delivery):
+            self._receiver.settle(delivery.arrived.tag)
+            if self._out < self._max_unsettled and not self._scheduled:
+                self._out -= 1
+            else:
+                self._settled(1)
         return DONE
 
     def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:
@@ -236,14 +266,14 @@ class RabbitMQSubscription(Subscription):
                     and delivery.state.finish(delivery)
                 ):
                     settled += 1
-                    settle(Told(delivery.epoch, delivery.arrived.tag))
+                    settle(delivery.arrived.tag)
             self._settled(settled)
         return DONE
 
     def give_back(self, delivery: RabbitMQDelivery, requeue: bool) -> Awaitable[None]:
         """``basic.reject``: to the queue, or to its dead-letter exchange."""
         if not self._closed and delivery.state.finish(delivery):
-            self._receiver.settle(Told(delivery.epoch, delivery.arrived.tag, requeue))
+            self._receiver.settle(Told(delivery.arrived.tag, requeue))
             self._settled(1)
         return DONE
 
@@ -273,8 +303,8 @@ class RabbitMQSubscription(Subscription):
                     self._out -= 1
                     self._scheduled[state] = None
                     self._wake()
-            else:
-                self._receiver.settle(Told(delivery.epoch, delivery.arrived.tag))
+            elif not self._closed and delivery.epoch == self._epoch:
+                self._receiver.settle(delivery.arrived.tag)
 
         sent.add_done_callback(done)
 
@@ -324,6 +354,12 @@ class RabbitMQSubscription(Subscription):
         self._closed = True
         self._wake()
         self._transport.forget(self)
+
+    def drop(self) -> None:
+        """End without waiting: nothing more is acknowledged."""
+        if not self._closed:
+            self._end()
+            self._receiver.abandon()
 
     async def abandon(self) -> None:
         """End as if the process had died: nothing more is acknowledged. For tests of redelivery."""

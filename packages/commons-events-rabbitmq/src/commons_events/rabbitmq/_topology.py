@@ -15,7 +15,21 @@ from commons_events.rabbitmq._connection import close_channel
 from commons_events.rabbitmq._errors import channel_error
 from commons_events.rabbitmq._settings import RabbitMQSettings
 
-__all__ = ["Done", "Step", "Steps", "group_queue", "group_steps", "retry_queue", "retry_steps", "topic_steps"]
+__all__ = [
+    "KEPT",
+    "Done",
+    "Step",
+    "Steps",
+    "delay_exchange",
+    "delay_steps",
+    "group_queue",
+    "group_steps",
+    "place_steps",
+    "retry_queue",
+    "retry_steps",
+    "stream_steps",
+    "topic_steps",
+]
 
 Done = Callable[[TransportError | None, Any], None]
 """Told at the end, in the I/O thread: the error or None, and what the last step brought."""
@@ -82,13 +96,45 @@ def group_queue(topic: str, group: str) -> str:
 
 
 def topic_steps(settings: RabbitMQSettings, topic: str) -> Iterator[Step]:
-    """Make a topic, which is an exchange of the type ``topic``; or look whether it is there."""
+    """Make a topic, which is an exchange of the type ``topic``; or look whether it is there.
+
+    With ``queue_type=stream`` there is a stream of the topic's name too, which gets all of it.
+    """
     passive = settings.passive
     doing = f"{'Looking for' if passive else 'Declaring'} exchange {topic!r}"
     if passive:
         yield doing, lambda channel, done: channel.exchange_declare(topic, passive=True, callback=done)
         return
     yield doing, lambda channel, done: channel.exchange_declare(topic, "topic", durable=True, callback=done)
+    if settings.queue_type == "stream":
+        yield from queue_steps(topic, topic, {"x-queue-type": "stream", **settings.queue_arguments})
+
+
+def stream_steps(settings: RabbitMQSettings, topic: str) -> Iterator[Step]:
+    """Make a topic that is a stream, or look whether it is there."""
+    if settings.passive:
+        yield (
+            f"Looking for stream {topic!r}",
+            lambda channel, done: channel.queue_declare(topic, passive=True, callback=done),
+        )
+    else:
+        yield from topic_steps(settings, topic)
+
+
+def place_steps(settings: RabbitMQSettings, topic: str, queue: str) -> Iterator[Step]:
+    """Make a stream, and the queue that holds a group's place in it; or look whether they are there."""
+    yield from stream_steps(settings, topic)
+    if settings.passive:
+        yield (
+            f"Looking for queue {queue!r}",
+            lambda channel, done: channel.queue_declare(queue, passive=True, callback=done),
+        )
+        return
+    arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+    yield (
+        f"Declaring queue {queue!r}",
+        lambda channel, done: channel.queue_declare(queue, durable=True, arguments=arguments, callback=done),
+    )
 
 
 def queue_steps(topic: str, queue: str, arguments: dict[str, Any]) -> Iterator[Step]:
@@ -127,18 +173,81 @@ def group_steps(settings: RabbitMQSettings, topic: str, queue: str, expires: int
     yield from queue_steps(topic, queue, arguments)
 
 
+def _rounded_up(delay: float, bits: int) -> int:
+    """Seconds as milliseconds with so many bits that count, and no less: each delay needs a queue of its own."""
+    milliseconds = max(1, round(delay * 1000 + 0.5))
+    step = max(milliseconds.bit_length() - bits, 0)
+    return -(-milliseconds >> step) << step
+
+
 def retry_queue(queue: str, delay: float) -> tuple[str, int]:
     """The queue that holds messages back for ``delay`` seconds at least, and how many milliseconds it does.
 
     RabbitMQ expires messages at the head of a queue alone, so that each delay needs a queue of its own: four an octave.
     """
-    milliseconds = max(1, round(delay * 1000 + 0.5))
-    step = max(milliseconds.bit_length() - 3, 0)
-    milliseconds = -(-milliseconds >> step) << step
-    name = f"{queue}.retry.{milliseconds}"
+    milliseconds = _rounded_up(delay, 3)
+    return _shortened(f"{queue}.retry.{milliseconds}"), milliseconds
+
+
+def delay_exchange(topic: str, delay: float) -> tuple[str, int]:
+    """The exchange, with a queue of its name, that holds messages back from a topic; see `retry_queue`.
+
+    Of these there are 32 an octave: who says when a message is to be seen wants it no later.
+    """
+    milliseconds = _rounded_up(delay, 6)
+    return _shortened(f"{topic}.delay.{milliseconds}"), milliseconds
+
+
+def _shortened(name: str) -> str:
     if len(name.encode()) > 255:
         name = name.encode()[-255:].decode(errors="ignore")
-    return name, milliseconds
+    return name
+
+
+KEPT = 60_000
+"""Milliseconds that a queue which holds messages back stays when it is not used any more."""
+
+
+def delay_steps(settings: RabbitMQSettings, name: str, topic: str, milliseconds: int) -> Iterator[Step]:
+    """Make an exchange and a queue that hold messages back from a topic, with their routing keys; and the topic."""
+    if settings.passive:
+        yield (
+            f"Looking for exchange {name!r}",
+            lambda channel, done: channel.exchange_declare(name, passive=True, callback=done),
+        )
+        return
+    yield from topic_steps(settings, topic)
+    yield (
+        f"Declaring queue {name!r}",
+        lambda channel, done: channel.queue_declare(
+            name, durable=True, arguments=_holding_back(settings, milliseconds, topic), callback=done
+        ),
+    )
+    yield (
+        f"Declaring exchange {name!r}",
+        # It goes with its queue.
+        lambda channel, done: channel.exchange_declare(name, "fanout", durable=True, auto_delete=True, callback=done),
+    )
+    yield (
+        f"Binding queue {name!r} to exchange {name!r}",
+        lambda channel, done: channel.queue_bind(name, name, callback=done),
+    )
+
+
+def _holding_back(settings: RabbitMQSettings, milliseconds: int, exchange: str) -> dict[str, Any]:
+    """Arguments of a queue that hands everything to an exchange after a while: at least once, where it can."""
+    arguments: dict[str, Any] = {
+        "x-message-ttl": milliseconds,
+        "x-expires": milliseconds + KEPT,
+        "x-dead-letter-exchange": exchange,
+    }
+    if settings.queue_type != "classic":
+        arguments |= {
+            "x-queue-type": "quorum",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+    return arguments
 
 
 def retry_steps(settings: RabbitMQSettings, name: str, queue: str, milliseconds: int) -> Iterator[Step]:
@@ -146,18 +255,7 @@ def retry_steps(settings: RabbitMQSettings, name: str, queue: str, milliseconds:
 
     Of the type quorum the queue hands messages over at least once: they stay in it until the other one has them.
     """
-    arguments: dict[str, Any] = {
-        "x-message-ttl": milliseconds,
-        "x-expires": milliseconds + 60_000,
-        "x-dead-letter-exchange": "",
-        "x-dead-letter-routing-key": queue,
-    }
-    if settings.queue_type == "quorum":
-        arguments |= {
-            "x-queue-type": "quorum",
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        }
+    arguments = {**_holding_back(settings, milliseconds, ""), "x-dead-letter-routing-key": queue}
     yield (
         f"Declaring retry queue {name!r}",
         lambda channel, done: channel.queue_declare(name, durable=True, arguments=arguments, callback=done),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from commons_events.errors import (
@@ -15,17 +16,30 @@ from commons_events.errors import (
 )
 from commons_events.message import Message, PublishResult, Receipt
 from commons_events.rabbitmq._connection import IO, Link
+from commons_events.rabbitmq._errors import UnknownQueueError
 from commons_events.rabbitmq._frames import Properties
+from commons_events.rabbitmq._places import position_queue
 from commons_events.rabbitmq._publisher import Publisher, Route
 from commons_events.rabbitmq._queue import RabbitMQDelivery
 from commons_events.rabbitmq._receiver import Source
 from commons_events.rabbitmq._settings import LOGGER, RabbitMQSettings
+from commons_events.rabbitmq._stream import RabbitMQStreamSubscription
 from commons_events.rabbitmq._subscription import RabbitMQSubscription
-from commons_events.rabbitmq._topology import Step, Steps, group_queue, group_steps, retry_queue, retry_steps
+from commons_events.rabbitmq._topology import (
+    Step,
+    Steps,
+    group_queue,
+    group_steps,
+    place_steps,
+    retry_queue,
+    retry_steps,
+    stream_steps,
+)
 from commons_events.runtime import current_runtime
 from commons_events.transport import (
     CONTRACT_VERSION,
     Capabilities,
+    Settler,
     SubscribeRequest,
     Transport,
     TransportSettings,
@@ -34,6 +48,8 @@ from commons_events.transport import (
 
 __all__ = ["RabbitMQTransport"]
 
+_LONGEST_DELAY = 4_000_000
+"""Seconds that RabbitMQ holds messages back at most: x-expires counts 32 bits of milliseconds."""
 _TEMPORARY = 600_000
 """Milliseconds that the queue of a subscription without a group outlives a lost connection."""
 
@@ -74,7 +90,7 @@ class RabbitMQTransport(Transport):
         self._publishing: Link | None = None
         self._consuming: Link | None = None
         self._publisher: Publisher | None = None
-        self._subscriptions: set[RabbitMQSubscription] = set()
+        self._subscriptions: set[RabbitMQSubscription | RabbitMQStreamSubscription] = set()
         self._closing: asyncio.Future[None] | None = None
 
     @property
@@ -82,23 +98,24 @@ class RabbitMQTransport(Transport):
         """What holds on RabbitMQ with these settings."""
         settings = self.settings
         in_order = settings.single_active_consumer and not settings.retry_queues
-        counted = settings.retry_queues and settings.queue_type == "quorum"
+        stream = settings.queue_type == "stream"  # one member of a group reads it: in order, and from its begin
         return Capabilities(
             contract=CONTRACT_VERSION,
             # Consumers that compete for a queue get a key's messages side by side; one that is alone, in order.
-            ordering="key" if in_order else "none",
+            ordering="key" if in_order or stream else "none",
             durability="broker" if settings.persistent else "process",
             consumer_groups=True,
             # A group's queue has what was published since it was made.
-            new_group_start="latest",
+            new_group_start="earliest" if stream else "latest",
             redelivery=True,
             redelivery_delay=True,
-            # A classic queue keeps no count; of a quorum queue's, a member that nacks leaves the losses alone.
-            attempts=True if counted else "member",
-            settles_each=True,
-            publish_delay=False,
+            # A classic queue keeps no count; a quorum queue counts what was given back unseen, too.
+            attempts="member",
+            settles_each=not stream,
+            publish_delay=True,
             pause=True,
-            seek=False,
+            seek=stream,
+            # A confirmation has no offset, so nobody could tell where a message of his lies.
             browse=False,
             # AMQP can make exchanges and queues, and list none: see `RabbitMQAdmin`.
             declare=False,
@@ -128,10 +145,19 @@ class RabbitMQTransport(Transport):
 
         A message's routing key is its CloudEvents type, so that other queues can be bound to some types alone.
         """
-        if any(message.timestamp is None for message in messages):
-            now = current_runtime().now()  # RabbitMQ itself stamps nothing
-            messages = [m if m.timestamp is not None else m._replace(timestamp=now) for m in messages]
-        return self._usable_publisher().publish(messages, self.check_topic)
+        return self._usable_publisher().publish(_stamped(messages), self.check_topic)
+
+    def publish_delayed(self, messages: Sequence[Message], delay: float) -> asyncio.Future[Sequence[PublishResult]]:
+        """See `Delaying`: by a queue whose messages expire into the topic, up to a 32nd of the delay later than asked.
+
+        Confirmed once that queue has them. A group that is there by then gets them; with none they are kept by quorum
+        queues, and lost by classic ones.
+        """
+        if not 0 <= delay <= _LONGEST_DELAY:
+            raise ValueError(
+                f"publish_delayed: delay is a number of seconds from 0 to {_LONGEST_DELAY:,}, not {delay!r}."
+            )
+        return self._usable_publisher().publish(_stamped(messages), self.check_topic, delay)
 
     def publish_one(
         self, message: Message, route: Route | None = None, timeout: float | None = None
@@ -172,7 +198,7 @@ class RabbitMQTransport(Transport):
 
     # --- receiving -------------------------------------------------------------------------------------------------
 
-    async def subscribe(self, request: SubscribeRequest) -> RabbitMQSubscription:
+    async def subscribe(self, request: SubscribeRequest) -> RabbitMQSubscription | RabbitMQStreamSubscription:
         """See `Transport.subscribe`. Without a group the queue is one of its own, and goes with it.
 
         Raises:
@@ -187,21 +213,56 @@ class RabbitMQTransport(Transport):
             raise ConfigurationError("A subscription needs at least one topic.")
         for topic in request.topics:
             self.check_topic(topic)
+        if self.settings.queue_type == "stream":
+            for topic in request.topics:
+                check_queue_name(position_queue(topic, request.group_id or ""))
+            stream = RabbitMQStreamSubscription(self, request)
+            self._subscriptions.add(stream)
+            try:
+                await stream.start()
+            except BaseException:
+                self._subscriptions.discard(stream)
+                raise
+            return stream
         group = request.group_id
         expires = None if group is not None else _TEMPORARY
         name = group if group is not None else f"temporary-{current_runtime().new_id()}"
         sources = []
         for topic in request.topics:
             queue = group_queue(topic, name)
-            if len(queue.encode()) > 255:
-                raise ConfigurationError(
-                    f"The queue {queue[:60]!r}… of topic and group has over the 255 bytes that RabbitMQ takes. "
-                    "Shorten the topic or the group_id."
-                )
+            check_queue_name(queue)
             sources.append(self._source(topic, queue, group_steps, (topic, queue, expires)))
-        return await self._start(sources, request.max_unsettled, temporary=group is None)
+        return await self._start(sources, request.max_unsettled, request.settler, temporary=group is None)
 
-    async def consume(self, queues: Sequence[str], *, max_unsettled: int) -> RabbitMQSubscription:
+    async def read_stream(
+        self,
+        topic: str,
+        offset: int | str | datetime,
+        max_unsettled: int,
+        settler: Settler | None,
+        woken: Callable[[], object] | None,
+    ) -> RabbitMQSubscription:
+        """Read a topic that is a stream from an offset on, as AMQP's ``x-stream-offset`` has it."""
+        source = Source(topic, topic, lambda: stream_steps(self.settings, topic), arguments={"x-stream-offset": offset})
+        return await self._start([source], max_unsettled, settler, inner=True, woken=woken)
+
+    async def hold_places(self, queues: Sequence[tuple[str, str]], lost: Callable[[], object]) -> RabbitMQSubscription:
+        """Consume the queues that hold a group's places in streams, with their topics; the queues are the topics."""
+
+        def made(topic: str, queue: str) -> Callable[[], Iterator[Step]]:
+            return lambda: place_steps(self.settings, topic, queue)
+
+        sources = [Source(queue, queue, made(topic, queue)) for topic, queue in queues]
+        return await self._start(sources, 1_000_000, None, inner=True, lost=lost)
+
+    def publish_to_queue(self, queue: str, value: bytes) -> asyncio.Future[Receipt]:
+        """Put something into a queue, durably; also while the transport closes, for subscriptions that do."""
+        publisher = self._publisher if self._publisher is not None else self._usable_publisher()
+        return publisher.publish_one(Message(queue, value), Route("", queue, True, Properties(True)))
+
+    async def consume(
+        self, queues: Sequence[str], *, max_unsettled: int, settler: Settler | None = None
+    ) -> RabbitMQSubscription:
         """Consume queues that are there, whatever is bound to them; their names stand for the topic.
 
         Raises:
@@ -212,7 +273,7 @@ class RabbitMQTransport(Transport):
         """
         self._check_usable()
         sources = [self._source(queue, queue, queue_is_there, (queue,)) for queue in queues]
-        return await self._start(sources, max_unsettled, temporary=False)
+        return await self._start(sources, max_unsettled, settler, temporary=False)
 
     def _source(self, topic: str, queue: str, steps: Any, arguments: tuple[Any, ...]) -> Source:
         settings = self.settings
@@ -228,7 +289,17 @@ class RabbitMQTransport(Transport):
             given["x-priority"] = settings.consumer_priority
         return Source(topic, queue, made, settings.exclusive, given)
 
-    async def _start(self, sources: Sequence[Source], max_unsettled: int, *, temporary: bool) -> RabbitMQSubscription:
+    async def _start(
+        self,
+        sources: Sequence[Source],
+        max_unsettled: int,
+        settler: Settler | None,
+        *,
+        temporary: bool = False,
+        inner: bool = False,
+        woken: Callable[[], object] | None = None,
+        lost: Callable[[], object] | None = None,
+    ) -> RabbitMQSubscription:
         io = self._check_usable()
         if self._consuming is None:
             self._consuming = Link(io, self.settings, "consuming")
@@ -237,11 +308,15 @@ class RabbitMQTransport(Transport):
             io,
             self._consuming,
             sources,
-            prefetch=min(self.settings.prefetch_count, max_unsettled, 65_535),
+            prefetch=0 if lost is not None else min(self.settings.prefetch_count, max_unsettled, 65_535),
             max_unsettled=max_unsettled,
             temporary=temporary,
+            settler=settler,
+            woken=woken,
+            lost=lost,
         )
-        self._subscriptions.add(subscription)
+        if not inner:
+            self._subscriptions.add(subscription)
         try:
             await subscription.start()
         except BaseException:
@@ -249,7 +324,7 @@ class RabbitMQTransport(Transport):
             raise
         return subscription
 
-    def forget(self, subscription: RabbitMQSubscription) -> None:
+    def forget(self, subscription: RabbitMQSubscription | RabbitMQStreamSubscription) -> None:
         """A subscription has ended."""
         self._subscriptions.discard(subscription)
 
@@ -260,22 +335,42 @@ class RabbitMQTransport(Transport):
             for queue in queues:
                 yield f"Deleting queue {queue!r}", lambda channel, done: channel.queue_delete(queue, callback=done)  # noqa: B023  # it runs before the next
 
+        try:
+            await self._do(steps())
+        except TransportError as error:
+            LOGGER.info("a temporary queue is left to expire: %s", error)
+
+    async def consumers_of(self, queue: str) -> int:
+        """How many active consumers a queue has; 0 where there is no such queue, or nobody to ask."""
+        look: Step = (
+            f"Looking for queue {queue!r}",
+            lambda channel, done: channel.queue_declare(queue, passive=True, callback=done),
+        )
+        try:
+            frame = await self._do(iter([look]))
+        except UnknownQueueError:
+            return 0
+        return 0 if frame is None else int(frame.method.consumer_count)
+
+    async def _do(self, steps: Iterator[Step]) -> Any:
+        """Do something over the connection for consuming; what it brought, or None where the connection is down."""
         io, link = self._io, self._consuming
         if io is None or link is None:
-            return
+            return None
 
-        def delete(future: asyncio.Future[Any]) -> None:
+        def begin(future: asyncio.Future[Any]) -> None:
             if link.connection is None:
                 io.answer(future)
             else:
-                Steps(link.connection, steps(), lambda error, _: done(error, future))
+                Steps(link.connection, steps, lambda error, frame: done(error, frame, future))
 
-        def done(error: TransportError | None, future: asyncio.Future[Any]) -> None:
+        def done(error: TransportError | None, frame: Any, future: asyncio.Future[Any]) -> None:
             if error is not None:
-                LOGGER.info("a temporary queue is left to expire: %s", error)
-            io.answer(future)
+                io.fail(future, error)
+            else:
+                io.answer(future, frame)
 
-        await io.ask(delete)
+        return await io.ask(begin)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -311,6 +406,23 @@ class RabbitMQTransport(Transport):
         if self._io is None:
             self._io = IO(loop)
         return self._io
+
+
+def _stamped(messages: Sequence[Message]) -> Sequence[Message]:
+    """With a timestamp each: RabbitMQ itself stamps nothing."""
+    if all(message.timestamp is not None for message in messages):
+        return messages
+    now = current_runtime().now()
+    return [m if m.timestamp is not None else m._replace(timestamp=now) for m in messages]
+
+
+def check_queue_name(queue: str) -> None:
+    """Raise `ConfigurationError` where RabbitMQ takes no queue of this name."""
+    if len(queue.encode()) > 255:
+        raise ConfigurationError(
+            f"The queue {queue[:60]!r}… of topic and group has over the 255 bytes that RabbitMQ takes. Shorten the "
+            "topic or the group_id."
+        )
 
 
 def queue_is_there(settings: RabbitMQSettings, queue: str) -> Iterator[Step]:

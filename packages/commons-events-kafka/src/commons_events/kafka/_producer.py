@@ -142,8 +142,9 @@ class KafkaProducer(EventProducer):
                 transaction.send_offsets(message)
 
         Raises:
-            TransactionError: the commit failed, and nothing of it is visible; FencedError where a newer producer has
-                the same ``transactional_id``.
+            TransactionAbortedError: brokers were out of reach, and nothing of it is visible; it may be done again.
+            TransactionError: the commit failed, and nothing of it is visible, unless the message says that nobody knows;
+                FencedError where a newer producer has the same ``transactional_id``.
         """
         self._check_usable()
         async with self._kafka.transaction() as transaction:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from threading import get_ident
 from time import monotonic
 from typing import Any
@@ -29,7 +29,7 @@ from commons_events.errors import (
     TransportError,
 )
 from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ValueBatch
-from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, has_a_broker
+from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, dispose_of, has_a_broker
 from commons_events.kafka._errors import is_fenced, publish_error, transport_error
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.message import Headers, Message, Receipt
@@ -40,6 +40,8 @@ _IDLE = 0.1
 """Seconds that the thread waits for a report before it looks whether it should end."""
 _TAKING_BACK = 10.0
 """Seconds that a client may take to give back what it has not sent."""
+_HURRY = 0.1
+"""Seconds for which librdkafka is told to let nothing linger, and the longest ``linger.ms`` that is waited for."""
 _LARGEST_POOLED = 512
 _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
@@ -122,7 +124,10 @@ class Publisher:
         self._looks = 0
         self.cut_off = False
         """Whether the client has no broker left, see `has_a_broker`; the thread sees to it then."""
+        self.is_lost = False
+        """Whether that was the end of a transactional one: what was open in it is aborted, by whoever follows it."""
         self._room = int(str(config["queue.buffering.max.messages"]))
+        self._lingers = float(str(config.get("linger.ms", 0))) > _HURRY * 1000
         self._pools: dict[int, list[MessageBatch]] = {}
         self._under_way: set[Batch] = set()
         self.singles: set[asyncio.Future[Receipt]] = set()
@@ -348,8 +353,8 @@ class Publisher:
                 self.client.poll(_IDLE)
                 if monotonic() > self._look_at_brokers:
                     self._look_for_brokers()
-                if self.cut_off:
-                    self._in_loop_and_wait(self._begin_again)
+                if self.cut_off and not self.is_lost:
+                    self._in_loop_and_wait(self._lose if self._is_transactional else self._begin_again)
             except _WakeError:
                 self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
                 self._in_loop_and_wait(self._take_reports)
@@ -375,7 +380,7 @@ class Publisher:
 
     def _look_for_brokers(self) -> None:
         """In the thread, as nothing was reported for a while."""
-        if not self._connected or self._is_transactional or not (self._under_way or self.singles):
+        if not self._connected or not (self._under_way or self.singles):
             self._looks = 0
         elif has_a_broker(self.client, next(iter(self.topics), None)):
             self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
@@ -399,7 +404,19 @@ class Publisher:
             before.flush(_TAKING_BACK)
         finally:
             self.moving = False
-        threading.Thread(target=before.close, name="commons-events-kafka-close", daemon=True).start()
+        clients = [before]
+        del before
+        dispose_of(clients)
+        self._take_reports()
+
+    def _lose(self) -> None:
+        """In the event loop: fail what is under way. A transaction is not handed to another client: parts would miss.
+
+        The broker aborts it as soon as a client of the same ``transactional.id`` comes.
+        """
+        self.is_lost = True
+        servers = self._settings.bootstrap_servers
+        self.fail(ConnectionLostError(f"No Kafka broker of {servers} is left, so the transaction is aborted."))
         self._take_reports()
 
     def move(self, message: Message, callback: Callable[[KafkaError | None, Report], None], report: Report) -> None:
@@ -451,16 +468,23 @@ class Publisher:
             for place in range(start, batch.count):
                 batch.refuse(place, error)
         self._waiting_count = 0
-        self.client.purge(in_queue=True, in_flight=True, blocking=False)
+        if not self._stop:
+            self.client.purge(in_queue=True, in_flight=True, blocking=False)
 
     # --- the end -----------------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
         """Return once every message that was handed over is confirmed or failed."""
         futures: list[asyncio.Future[Any]] = [batch.future for batch in self._under_way]
-        futures += self.singles
-        if futures:
-            await asyncio.wait(futures)
+        await self.settled([*futures, *self.singles])
+
+    async def settled(self, futures: Collection[asyncio.Future[Any]]) -> None:
+        """Return once these are done; nothing lingers meanwhile, however long ``linger.ms`` is."""
+        pending = set(futures)
+        while pending:
+            if self._lingers:
+                await asyncio.to_thread(self.client.flush, _HURRY)
+            _, pending = await asyncio.wait(pending, timeout=_HURRY if self._lingers else None)
 
     async def give_up(self, seconds: float | None) -> int:
         """Wait for what was sent by `publish_one`, and report what takes longer than ``seconds`` as not confirmed."""
@@ -490,5 +514,14 @@ class Publisher:
 
     def _destroy(self) -> None:
         self._thread.join()
-        self.client.purge(in_queue=True, in_flight=True, blocking=False)
-        self.client.close()
+        client = self.client
+        if self._is_transactional and not self.is_lost:
+            try:
+                client.abort_transaction(self._settings.own["transaction.commit.timeout.ms"])
+            except KafkaException as error:  # none is open, as a rule
+                LOGGER.debug("closing a transactional producer: %s", error)
+        client.purge(in_queue=True, in_flight=True, blocking=False)
+        client.flush(_TAKING_BACK)
+        clients = [client]
+        del client, self.client, self.produce
+        dispose_of(clients).join()

@@ -68,8 +68,8 @@ def subscription(consumer: EventConsumer) -> tuple[KafkaSubscription, Poller]:
 def publisher_of(producer: KafkaProducer) -> Publisher:
     transport = producer._transport
     assert isinstance(transport, KafkaTransport)
-    assert transport._publisher is not None
-    return transport._publisher
+    assert transport.publisher is not None
+    return transport.publisher
 
 
 @pytest.mark.parametrize("grouped", [True, False], ids=["group", "no group"])

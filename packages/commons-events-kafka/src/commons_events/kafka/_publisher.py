@@ -11,6 +11,8 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from functools import partial
 from threading import get_ident
 from time import monotonic
 from typing import Any
@@ -32,6 +34,7 @@ from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, Val
 from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, dispose_of, has_a_broker
 from commons_events.kafka._errors import is_fenced, publish_error, transport_error
 from commons_events.kafka._settings import LOGGER, KafkaSettings
+from commons_events.kafka._singles import Singles
 from commons_events.message import Headers, Message, Receipt
 
 __all__ = ["Confirmation", "Publisher"]
@@ -47,45 +50,8 @@ _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
 
 
-_receipt = tuple.__new__
-"""A named tuple's own ``__new__`` is a Python function."""
-
-
 class _WakeError(Exception):
     """Ends a poll in the waiting thread at its first report; librdkafka keeps the others."""
-
-
-class _One:
-    """Takes the report of a message that was sent by itself. One object a message: thousands are in flight."""
-
-    __slots__ = ("future", "message", "publisher")
-
-    future: asyncio.Future[Receipt]
-    publisher: Publisher
-    message: Message
-
-    def __call__(self, error: KafkaError | None, report: Report) -> None:
-        publisher = self.publisher
-        if error is not None and publisher.moving:
-            publisher.move(self.message, self, report)
-        elif publisher.polled_elsewhere and get_ident() != publisher.loop_thread:
-            publisher.leave_to_loop(lambda: self.finish(error, report))
-        else:
-            self.finish(error, report)
-
-    def finish(self, error: KafkaError | None, report: Report) -> None:
-        """In the event loop: tell whoever waits."""
-        future = self.future
-        self.publisher.singles.discard(future)
-        if future.done():
-            return
-        if error is None:
-            future.set_result(_receipt(Receipt, (self.message[0], report.partition(), report.offset(), None)))
-        else:
-            future.set_exception(self.publisher.failure_of(self.message[0], error))
-
-
-_NEW_ONE = _One.__new__
 
 
 class Publisher:
@@ -97,8 +63,13 @@ class Publisher:
     """
 
     def __init__(self, settings: KafkaSettings, transactional_id: str | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self.loop_thread = get_ident()
+        self._new_future: Callable[[], asyncio.Future[Receipt]] = self._loop.create_future
+        if type(self._loop).create_future is asyncio.BaseEventLoop.create_future:
+            self._new_future = partial(asyncio.Future, loop=self._loop)  # the same, without a call in Python
+        self.takes = True
+        """Whether messages may be handed over."""
         self._settings = settings
         config = settings.producer(transactional_id)
         given = config.pop("error_cb", None)
@@ -130,11 +101,13 @@ class Publisher:
         self._lingers = float(str(config.get("linger.ms", 0))) > _HURRY * 1000
         self._pools: dict[int, list[MessageBatch]] = {}
         self._under_way: set[Batch] = set()
-        self.singles: set[asyncio.Future[Receipt]] = set()
-        """What `publish_one` has returned, until it is reported."""
+        self._singles = Singles(self)
+        self._lined_up: set[asyncio.Future[Receipt]] = set()
+        """What `send_one` has returned of messages that went by `publish`, until they are reported."""
         self._waiting: deque[tuple[Batch, int]] = deque()
         """What librdkafka's queue had no room for, and from which message on."""
         self._waiting_count = 0
+        self._free_slots = self._singles.free
         self._reported: deque[Callable[[], None]] = deque()
         """What is left for the event loop to do about reports that came in another thread."""
         self._failure: TransportError | None = None
@@ -203,42 +176,52 @@ class Publisher:
         if reached < batch.count:
             self._line_up(batch, reached)
 
-    def publish_one(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
+    def send_one(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        timestamp: datetime | None,
+        partition: int | None,
+        check_topic: Callable[[str], None],
+    ) -> asyncio.Future[Receipt]:
         """As `publish`, for one message; the future raises what was refused."""
-        topic, value, key, headers, timestamp, partition = message
-        large = value is not None and len(value) > self.suspicious
-        if large or self._waiting or self._closed or topic not in self.topics:
-            return self._one_by_publish(message, check_topic)
+        # A report holds neither an empty key nor an empty value, so it can't tell what was sent.
+        if not value or len(value) > self.suspicious or self._waiting or topic not in self.topics or key == b"":
+            return self._one_by_publish(Message(topic, value, key, headers, timestamp, partition), check_topic)
         if not self._connected:
             self._ensure_connected(topic)
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        one = _NEW_ONE(_One)  # what an __init__ would do, without the call
-        one.publisher, one.message, one.future = self, message, future
-        stamp = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
+        free = self._free_slots
+        slot = free.pop() if free else self._singles.new_slot()
+        slot[0] = future = self._new_future()
+        slot[1] = topic
         try:
             self.produce(
                 topic,
                 value,
                 key,
                 -1 if partition is None else partition,
-                one,
+                slot[2],
                 None,
-                stamp,
+                0 if timestamp is None else round(timestamp.timestamp() * 1000),
                 list(headers) if headers else None,
             )
-        except BufferError:
-            return self._one_by_publish(message, check_topic)
-        except KafkaException as error:
+        except BaseException as error:
+            slot[0] = None
+            free.append(slot)
+            if isinstance(error, BufferError):
+                return self._one_by_publish(Message(topic, value, key, headers, timestamp, partition), check_topic)
+            if not isinstance(error, KafkaException):
+                raise
             future.set_exception(publish_error(error, topic))
-        else:
-            self.singles.add(future)
         return future
 
     def _one_by_publish(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
         future: asyncio.Future[Receipt] = self._loop.create_future()
 
         def done(published: Confirmation) -> None:
-            self.singles.discard(future)
+            self._lined_up.discard(future)
             if not future.done():
                 (result,) = published.result()
                 if isinstance(result, Receipt):
@@ -247,7 +230,7 @@ class Publisher:
                     future.set_exception(result)
 
         published = self.publish([message], check_topic)
-        self.singles.add(future)
+        self._lined_up.add(future)
         published.add_done_callback(done)
         return future
 
@@ -292,7 +275,7 @@ class Publisher:
 
     def reported(self, batch: Batch) -> None:
         """The last report of a batch has come, or one that may have come in another thread than the loop's."""
-        if get_ident() == self.loop_thread:
+        if self.in_loop():
             if not batch.left:
                 self.complete(batch)
             return
@@ -305,6 +288,10 @@ class Publisher:
         if get_ident() == self._thread.ident:
             raise _WakeError
         self._call_in_loop(self._take_reports)
+
+    def in_loop(self) -> bool:
+        """Whether this is the event loop's thread."""
+        return get_ident() == self.loop_thread
 
     def complete(self, batch: Batch) -> None:
         """All its messages are reported: tell whoever waits."""
@@ -380,7 +367,7 @@ class Publisher:
 
     def _look_for_brokers(self) -> None:
         """In the thread, as nothing was reported for a while."""
-        if not self._connected or not (self._under_way or self.singles):
+        if not self._connected or not (self._under_way or self._singles):
             self._looks = 0
         elif has_a_broker(self.client, next(iter(self.topics), None)):
             self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
@@ -476,7 +463,7 @@ class Publisher:
     async def flush(self) -> None:
         """Return once every message that was handed over is confirmed or failed."""
         futures: list[asyncio.Future[Any]] = [batch.future for batch in self._under_way]
-        await self.settled([*futures, *self.singles])
+        await self.settled([*futures, *self._sent_singly()])
 
     async def settled(self, futures: Collection[asyncio.Future[Any]]) -> None:
         """Return once these are done; nothing lingers meanwhile, however long ``linger.ms`` is."""
@@ -486,11 +473,15 @@ class Publisher:
                 await asyncio.to_thread(self.client.flush, _HURRY)
             _, pending = await asyncio.wait(pending, timeout=_HURRY if self._lingers else None)
 
+    def _sent_singly(self) -> list[asyncio.Future[Receipt]]:
+        return [*self._singles.waiting(), *self._lined_up]
+
     async def give_up(self, seconds: float | None) -> int:
-        """Wait for what was sent by `publish_one`, and report what takes longer than ``seconds`` as not confirmed."""
-        if not self.singles:
+        """Wait for what was sent by `send_one`, and report what takes longer than ``seconds`` as not confirmed."""
+        futures = self._sent_singly()
+        if not futures:
             return 0
-        _, late = await asyncio.wait(list(self.singles), timeout=seconds)
+        _, late = await asyncio.wait(futures, timeout=seconds)
         for future in late:
             future.set_exception(
                 PublishTimeoutError(
@@ -505,7 +496,8 @@ class Publisher:
         if self._closed:
             return
         self._closed = True
-        if self._connecting is not None and not self._under_way and not self.singles:
+        self.takes = False
+        if self._connecting is not None and not self._under_way and not self._singles:
             self._connecting.cancel()
         await self.flush()
         self._stop = True

@@ -116,7 +116,8 @@ class Publisher:
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
         self._stop = False
-        self._taken = threading.Event()
+        self._may_go_on = threading.Lock()  # takes a tenth of an Event's time
+        self._may_go_on.acquire()
         self._thread = threading.Thread(target=self._wait_for_reports, name="commons-events-kafka-reports", daemon=True)
         self._thread.start()
 
@@ -196,6 +197,7 @@ class Publisher:
         slot = free.pop() if free else self._singles.new_slot()
         slot[0] = future = self._new_future()
         slot[1] = topic
+        slot[3] = headers
         try:
             self.produce(
                 topic,
@@ -286,6 +288,7 @@ class Publisher:
         if what is not None:
             self._reported.append(what)
         if get_ident() == self._thread.ident:
+            self._ask_loop(self._take_reports)  # now: it wakes up while this thread leaves the client
             raise _WakeError
         self._call_in_loop(self._take_reports)
 
@@ -324,7 +327,7 @@ class Publisher:
                 self.client.poll(0)
             finally:
                 self.polled_elsewhere = True
-        self._taken.set()
+        self._go_on()
         while self._waiting:
             batch, start = self._waiting[0]
             reached = batch.hand_over(start)
@@ -341,18 +344,25 @@ class Publisher:
                 if monotonic() > self._look_at_brokers:
                     self._look_for_brokers()
                 if self.cut_off and not self.is_lost:
-                    self._in_loop_and_wait(self._lose if self._is_transactional else self._begin_again)
+                    self._ask_loop(self._lose if self._is_transactional else self._begin_again)
+                    self._wait_for_loop()
             except _WakeError:
                 self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
-                self._in_loop_and_wait(self._take_reports)
+                self._wait_for_loop()
 
-    def _in_loop_and_wait(self, callback: Callable[[], object]) -> None:
-        """In the thread: let the loop run ``callback``, which sets ``_taken``."""
-        self._taken.clear()
-        called = self._call_in_loop(callback)
-        while called and not self._taken.wait(1.0):
-            called = not self._loop.is_closed()
-        self._stop = self._stop or not called
+    def _ask_loop(self, callback: Callable[[], object]) -> None:
+        """In the thread: let the loop run ``callback``, which calls `_go_on`; `_wait_for_loop` returns after that."""
+        self._may_go_on.acquire(blocking=False)
+        self._stop = not self._call_in_loop(callback) or self._stop
+
+    def _wait_for_loop(self) -> None:
+        while not self._stop and not self._may_go_on.acquire(timeout=1.0):
+            self._stop = self._stop or self._loop.is_closed()
+
+    def _go_on(self) -> None:
+        """In the event loop: let the thread wait for the next report."""
+        if self._may_go_on.locked():
+            self._may_go_on.release()
 
     def _call_in_loop(self, callback: Callable[[], object]) -> bool:
         try:
@@ -420,11 +430,13 @@ class Publisher:
 
     async def _connect(self, topic: str) -> None:
         """Find a broker within connect.timeout.ms, or fail what is under way: librdkafka itself tries for ever."""
-        seconds = self._settings.own["connect.timeout.ms"]
+        seconds, failure = self._settings.own["connect.timeout.ms"], self._failure
         try:
-            await asyncio.to_thread(self.client.list_topics, topic, seconds)
+            await asyncio.to_thread(self._find_a_broker, topic, seconds)
         except KafkaException as error:
             LOGGER.debug("no broker found: %s", error)
+            if self._failure is not failure:
+                return  # what was under way has failed, for another reason
             self.fail(
                 ConnectionLostError(
                     f"No Kafka broker answered at {self._settings.bootstrap_servers} within {seconds:g} s "
@@ -435,6 +447,18 @@ class Publisher:
             self._connected = True
         finally:
             self._connecting = None
+
+    def _find_a_broker(self, topic: str, seconds: float) -> None:
+        deadline, failure = monotonic() + seconds, self._failure
+        while True:
+            left = deadline - monotonic()
+            try:
+                self.client.list_topics(topic, max(min(left, LOOK_AGAIN), 0.001))
+            except KafkaException:
+                if left <= LOOK_AGAIN or self._stop or self._failure is not failure:
+                    raise
+            else:
+                return
 
     def _on_error(self, error: KafkaError) -> None:
         """Librdkafka's error callback, in whichever thread polls."""
@@ -501,7 +525,7 @@ class Publisher:
             self._connecting.cancel()
         await self.flush()
         self._stop = True
-        self._taken.set()
+        self._go_on()
         await asyncio.to_thread(self._destroy)
 
     def _destroy(self) -> None:

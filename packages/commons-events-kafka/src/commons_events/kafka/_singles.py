@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError
 from confluent_kafka import Message as Report
 
 from commons_events.kafka._raw import RawMessage
-from commons_events.message import Message, Receipt
+from commons_events.message import Headers, Message, Receipt
 
 if TYPE_CHECKING:
     from commons_events.kafka._publisher import Publisher
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 __all__ = ["Singles", "Slot"]
 
 Slot = list[Any]
-"""A message's future, None while the slot is free; its topic; and what librdkafka calls back for it."""
+"""A message's future, None while the slot is free; its topic; what librdkafka calls back for it; its headers, since a
+report has none."""
 
 _receipt = tuple.__new__
 """A named tuple's own ``__new__`` is a Python function."""
 
 
-def taken_back(topic: str, report: RawMessage) -> Message:
+def taken_back(topic: str, headers: Headers, report: RawMessage) -> Message:
     """The message that a report is of, which was not sent; neither its key nor its value is empty."""
     kind, milliseconds = report.timestamp()
     stamp = datetime.fromtimestamp(milliseconds / 1000, UTC) if kind else None
-    return Message(topic, report.value(), report.key(), tuple(report.headers() or ()), stamp)  # type: ignore[arg-type]
+    return Message(topic, report.value(), report.key(), headers, stamp)
 
 
 class Singles:
@@ -46,11 +47,11 @@ class Singles:
         release, at_odds = self.free.append, self._at_odds
 
         def new() -> Slot:
-            slot: Slot = [None, None, None]
+            slot: Slot = [None, None, None, ()]
 
             def report(error: KafkaError | None, message: Report, slot: Slot = slot) -> None:
                 if error is None and (not publisher.polled_elsewhere or publisher.in_loop()):
-                    future, topic, _ = slot
+                    future, topic, _, _ = slot
                     slot[0] = None
                     release(slot)
                     if not future.done():
@@ -73,7 +74,7 @@ class Singles:
         """Take a report that came in another thread, or of a message that was not sent."""
         publisher = self._publisher
         if error is not None and publisher.moving:
-            publisher.move(taken_back(slot[1], cast("RawMessage", report)), slot[2], report)
+            publisher.move(taken_back(slot[1], slot[3], cast("RawMessage", report)), slot[2], report)
         elif not publisher.in_loop():
             publisher.leave_to_loop(lambda: self._finish(slot, error, report))
         else:
@@ -81,7 +82,7 @@ class Singles:
 
     def _finish(self, slot: Slot, error: KafkaError | None, report: Report) -> None:
         """In the event loop: tell whoever waits."""
-        future, topic, _ = slot
+        future, topic, _, _ = slot
         slot[0] = None
         self.free.append(slot)
         if future.done():

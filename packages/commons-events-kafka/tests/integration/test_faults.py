@@ -18,6 +18,8 @@ from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer
 from commons_events.testing import FaultRun, History
 from commons_events.testing.services import RunningKafka
 
+from .running_router import Numbered
+
 pytestmark = pytest.mark.asyncio
 
 ROUNDS = int(os.environ.get("COMMONS_EVENTS_CHAOS", "1"))
@@ -136,6 +138,42 @@ async def test_a_consumer_that_is_killed_in_the_middle_of_a_batch(kafka_service:
     leave.set()
     await consuming
     run.history.check()
+
+
+async def test_a_run_worker_that_is_told_to_stop_finishes_and_commits_what_it_handles(
+    kafka_service: RunningKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``commons-events run`` and SIGTERM, again and again: the next one goes on exactly where the last one ended."""
+    run = Run(kafka_service)
+    await run.declare()
+    monkeypatch.setenv("TOPIC", run.topic)
+    monkeypatch.setenv("GROUP", run.group)
+    command = ("-m", "commons_events.cli", "run", "running_router:router", "--broker", f"kafka://{run.servers}")
+
+    async def send() -> None:
+        async with KafkaProducer(run.servers, linger_ms=1) as producer:
+            await run.produce(
+                lambda key, value: producer.send(run.topic, Numbered(key=key, number=int(value)), key=key), pause=0.02
+            )
+
+    sending = run.begin(send())
+    for _ in range(ROUNDS + 1):
+        process = await run.worker(*command, folder=Path(__file__).parent)
+        watching = run.begin(run.watch(process))
+        before = len(run.history.handled)
+        await run.until(lambda: len(run.history.handled) > before + 50, "handling before the signal")  # noqa: B023
+        process.terminate()
+        await watching
+        assert await process.wait() == 0
+    run.stop.set()
+    await sending
+    process = await run.worker(*command, folder=Path(__file__).parent)
+    watching = run.begin(run.watch(process))
+    await run.until(lambda: not run.history.missing(), "handling what was left")
+    process.terminate()
+    await watching
+    assert await process.wait() == 0
+    run.history.check(duplicates=False)
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])

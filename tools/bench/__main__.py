@@ -52,7 +52,8 @@ RUNS = {
     imports.table.key: 1,
     codecs.classes.key: 2,
     **{table.key: 5 for module in (kafka, kafka_consuming, router_kafka, rabbitmq, store) for table in module.TABLES},
-    **{table.key: 2 for table in kafka_resources.TABLES},
+    kafka_resources.table.key: 2,
+    kafka_resources.growth.key: 1,
     **{table.key: 1 if "large" in table.key else 5 for table in aggregates.TABLES},
 }
 """Rounds of the tables that take long or repeat by themselves."""

@@ -357,7 +357,8 @@ class Publisher:
 
     def _wait_for_loop(self) -> None:
         while not self._stop and not self._may_go_on.acquire(timeout=1.0):
-            self._stop = self._stop or self._loop.is_closed()
+            if self._loop.is_closed():
+                self._stop = True
 
     def _go_on(self) -> None:
         """In the event loop: let the thread wait for the next report."""

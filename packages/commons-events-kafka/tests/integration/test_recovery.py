@@ -190,7 +190,7 @@ async def test_a_transaction_whose_client_lost_its_last_broker_is_aborted_and_th
     case = Case(kafka_service)
     await case.declare()
     async with KafkaProducer(
-        kafka_service.bootstrap_servers, transactional_id=kafka_service.unique("id"), linger_ms=30_000
+        kafka_service.bootstrap_servers, transactional_id=kafka_service.unique("id"), linger_ms=3_000
     ) as producer:
         with pytest.raises(TransactionAbortedError, match="No Kafka broker"):
             async with producer.transaction():

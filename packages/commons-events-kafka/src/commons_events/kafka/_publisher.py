@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from threading import get_ident
@@ -43,8 +43,6 @@ _IDLE = 0.1
 """Seconds that the thread waits for a report before it looks whether it should end."""
 _TAKING_BACK = 10.0
 """Seconds that a client may take to give back what it has not sent."""
-_HURRY = 0.1
-"""Seconds for which librdkafka is told to let nothing linger, and the longest ``linger.ms`` that is waited for."""
 _LARGEST_POOLED = 512
 _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
@@ -98,7 +96,6 @@ class Publisher:
         self.is_lost = False
         """Whether that was the end of a transactional one: what was open in it is aborted, by whoever follows it."""
         self._room = int(str(config["queue.buffering.max.messages"]))
-        self._lingers = float(str(config.get("linger.ms", 0))) > _HURRY * 1000
         self._pools: dict[int, list[MessageBatch]] = {}
         self._under_way: set[Batch] = set()
         self._singles = Singles(self)
@@ -488,15 +485,9 @@ class Publisher:
     async def flush(self) -> None:
         """Return once every message that was handed over is confirmed or failed."""
         futures: list[asyncio.Future[Any]] = [batch.future for batch in self._under_way]
-        await self.settled([*futures, *self._sent_singly()])
-
-    async def settled(self, futures: Collection[asyncio.Future[Any]]) -> None:
-        """Return once these are done; nothing lingers meanwhile, however long ``linger.ms`` is."""
-        pending = set(futures)
-        while pending:
-            if self._lingers:
-                await asyncio.to_thread(self.client.flush, _HURRY)
-            _, pending = await asyncio.wait(pending, timeout=_HURRY if self._lingers else None)
+        futures += self._sent_singly()
+        if futures:
+            await asyncio.wait(futures)
 
     def _sent_singly(self) -> list[asyncio.Future[Receipt]]:
         return [*self._singles.waiting(), *self._lined_up]

@@ -58,7 +58,6 @@ class KafkaTransaction:
     async def confirmed(self) -> None:
         """Wait for the broker to have every message; raise where it refused one."""
         self._ended = True
-        await self._publisher.settled(self._confirmations)
         for confirmation in self._confirmations:
             if confirmation.cancelled():
                 continue

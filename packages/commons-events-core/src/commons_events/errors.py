@@ -248,7 +248,7 @@ class TransactionError(TransportError):
 
 
 class TransactionAbortedError(TransactionError):
-    """A transaction was aborted for a reason that passes; nothing of it is visible, and it may be done again as a whole."""
+    """A transaction was aborted for a reason that passes; nothing of it is visible, and it may be done again."""
 
     retriable = True
 

@@ -47,7 +47,7 @@ test-docker: $(READY) ## test the servers that come in containers, on a Docker e
 	@$(BIN)/python -m tools.docker_tests $(ARGS)
 
 chaos: $(READY) ## run the fault tests on real brokers for longer (ROUNDS=), and contracts that take minutes
-	@COMMONS_EVENTS_CHAOS=$(ROUNDS) $(BIN)/python -m pytest packages -k "faults or Transactional or InGroupsOfTheConsumerProtocol or RetryQueues" $(ARGS)
+	@COMMONS_EVENTS_CHAOS=$(ROUNDS) $(BIN)/python -m pytest packages -k "faults or Transactional or InGroupsOfTheConsumerProtocol or RetryQueues or standing_in" $(ARGS)
 
 coverage: $(READY) ## run the packages' tests and report the lines that none reaches
 	@$(BIN)/coverage run -m pytest packages && $(BIN)/coverage report

@@ -60,7 +60,9 @@ RUNS = {
         for module in (kafka, kafka_consuming, router_kafka, rabbitmq, store, store_growth)
         for table in module.TABLES
     },
-    **{table.key: 2 for module in (kafka_resources, rabbitmq_resources) for table in module.TABLES},
+    **{table.key: 2 for table in rabbitmq_resources.TABLES},
+    kafka_resources.table.key: 2,
+    kafka_resources.growth.key: 1,
     **{table.key: 1 if "large" in table.key else 5 for table in aggregates.TABLES},
 }
 """Rounds of the tables that take long or repeat by themselves."""

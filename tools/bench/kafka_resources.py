@@ -1,6 +1,6 @@
 """What a million messages cost in processor time and memory: ours and the raw client, each in a process of its own.
 
-``python kafka_resources.py JOB SERVERS TOPIC COUNT`` does one job and prints its figures as JSON.
+``python kafka_resources.py JOB SERVERS TOPIC COUNT [growth]`` does one job and prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from time import process_time
 from typing import Any
 from uuid import uuid4
@@ -24,7 +26,9 @@ if __name__ == "__main__":
 LIBRARIES = ("confluent-kafka",)
 COUNT = 1_000_000
 VALUE = b"x" * 100
+MANY = 10_000_000
 CPU, PEAK = "CPU s", "peak MB"
+EARLY, LATE = "MB after a tenth", "MB at the end"
 RAW_PRODUCE, RAW_CONSUME = "raw produce, delivery callbacks", "raw consume(500)"
 
 
@@ -104,6 +108,28 @@ def do(job: str, servers: str, topic: str, count: int) -> dict[str, float]:
     return {CPU: (process_time() - cpu) / count * 1e6, PEAK: resident("VmHWM") - before}
 
 
+def grow(job: str, servers: str, topic: str, count: int) -> dict[str, float]:
+    """One job; the process's memory in its second tenth and in its last one, beyond what it was before."""
+    import commons_events.kafka  # noqa: F401  # so that it counts as before
+
+    gc.collect()
+    before = resident("VmRSS")
+    seen: list[float] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            seen.append(resident("VmRSS") - before)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    JOBS[job](servers, topic, count)
+    over.set()
+    watching.join()
+    tenth = max(len(seen) // 10, 1)
+    return {EARLY: median(seen[tenth : 2 * tenth] or seen), LATE: median(seen[-tenth:])}
+
+
 def resident(which: str) -> float:
     """Megabytes of the process's memory, as Linux tells them."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -113,7 +139,8 @@ def resident(which: str) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(do(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))))
+    measured = grow if "growth" in sys.argv[5:] else do
+    print(json.dumps(measured(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))))
     sys.exit()
 
 from tools.bench.kafka import new_topic, servers  # noqa: E402
@@ -129,22 +156,38 @@ table = Table(
 )
 
 
+growth = Table(
+    "kafka-growth",
+    "Memory over ten million 100-byte messages",
+    "Of the client's process beyond what it had before: where it is flat, the second figure is about the first.",
+    EARLY,
+    LATE,
+)
+
+
+def in_its_own_process(job: str, count: int, *more: str) -> Mapping[str, float]:
+    if not Path("/proc/self/clear_refs").exists():
+        raise LeftOutError("a process's memory is read from Linux's /proc")
+    topic = filled(count, VALUE) if "consum" in job.lower() else new_topic()
+    command = [sys.executable, str(Path(__file__)), job, servers(), topic, str(count), *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
 def register(job: str) -> None:
     @table.contender(job)
     def run(effort: Effort) -> Mapping[str, float]:
-        if not Path("/proc/self/clear_refs").exists():
-            raise LeftOutError("the peak of a process's memory is read from Linux's /proc")
-        count = effort.count(COUNT)
-        topic = filled(count, VALUE) if "consum" in job.lower() else new_topic()
-        command = [sys.executable, str(Path(__file__)), job, servers(), topic, str(count)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
-        figures: dict[str, float] = json.loads(done.stdout)
-        return figures
+        return in_its_own_process(job, effort.count(COUNT))
+
+    @growth.contender(job)
+    def run_long(effort: Effort) -> Mapping[str, float]:
+        return in_its_own_process(job, effort.count(MANY), "growth")
 
 
 for each_job in JOBS:
     register(each_job)
 
-TABLES = (table,)
+TABLES = (table, growth)

@@ -73,6 +73,7 @@ __all__ = [
     "StreamNotFoundError",
     "TooManyDeliveriesError",
     "TopicFullError",
+    "TransactionAbortedError",
     "TransactionError",
     "TransportError",
     "UnchangedAggregateError",
@@ -244,6 +245,12 @@ class TopicFullError(PublishError):
 
 class TransactionError(TransportError):
     """A transaction was used after its end, or could not be committed."""
+
+
+class TransactionAbortedError(TransactionError):
+    """A transaction was aborted for a reason that passes; nothing of it is visible, and it may be done again."""
+
+    retriable = True
 
 
 class FencedError(TransactionError):

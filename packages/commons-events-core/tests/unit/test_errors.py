@@ -55,6 +55,7 @@ TREE = {
     "MessageTooLargeError": ("PublishError", "ValueError"),
     "TopicFullError": ("PublishError",),
     "TransactionError": ("TransportError",),
+    "TransactionAbortedError": ("TransactionError",),
     "FencedError": ("TransactionError",),
     "BatchError": ("PublishError",),
     "HandlerDefinitionError": ("ConfigurationError", "TypeError"),
@@ -95,7 +96,13 @@ TREE = {
     "UnknownProjectionError": ("EventStoreError", "LookupError"),
     "ProjectionVersionError": ("EventStoreError",),
 }
-RETRIABLE = {"ConnectionLostError", "PublishTimeoutError", "TopicFullError", "StoreUnavailableError"}
+RETRIABLE = {
+    "ConnectionLostError",
+    "PublishTimeoutError",
+    "StoreUnavailableError",
+    "TopicFullError",
+    "TransactionAbortedError",
+}
 
 CLASSES: dict[str, Any] = {
     name: value

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,114 +15,51 @@ import pytest
 
 from commons_events.errors import TransportError
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer
-from commons_events.testing import History
+from commons_events.testing import FaultRun, History
 from commons_events.testing.services import RunningKafka
+
+from .running_router import Numbered
 
 pytestmark = pytest.mark.asyncio
 
 ROUNDS = int(os.environ.get("COMMONS_EVENTS_CHAOS", "1"))
-KEYS = 8
-PATIENCE = 180.0
 
 
-class Run:
+class Run(FaultRun):
     """A topic, its group, and the history of what is sent to it and handled."""
 
-    def __init__(self, kafka: RunningKafka) -> None:
+    def __init__(self, kafka: RunningKafka, history: History | None = None) -> None:
+        super().__init__(history)
         self.kafka = kafka
+        self.servers = kafka.bootstrap_servers
         self.topic = kafka.unique("faults")
         self.group = kafka.unique("group")
-        self.history = History()
-        self.stop = asyncio.Event()
-        self.tasks: list[asyncio.Task[None]] = []
 
     def beside(self) -> Run:
         """Another group on the same topic."""
-        other = Run(self.kafka)
-        other.topic, other.history = self.topic, History(confirmed=self.history.confirmed)
+        other = Run(self.kafka, History(confirmed=self.history.confirmed))
+        other.topic = self.topic
         return other
-
-    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Work in the background; `until` raises what it raised."""
-        task = asyncio.create_task(work)
-        self.tasks.append(task)
-        return task
 
     async def declare(self) -> None:
         async with KafkaAdmin(self.kafka.bootstrap_servers) as admin:
             await admin.create_topic(self.topic, partitions=4)
 
-    async def produce(self, pause: float = 0.002) -> None:
-        """Send each key's numbers in order; one is counted as confirmed when it is."""
-        async with KafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers, linger_ms=1) as producer:
-            number = 0
-            while not self.stop.is_set():
-                keys = [f"key-{place}" for place in range(KEYS)]
-                sending = [producer.send(self.topic, b"%d" % number, key=key) for key in keys]
-                for key, sent in zip(keys, sending, strict=True):
-                    await sent
-                    self.history.confirmed.append((key, number))
-                number += 1
-                await asyncio.sleep(pause)
+    async def send(self) -> None:
+        """Send each key's numbers in order until `stop`."""
+        async with KafkaProducer(self.servers, linger_ms=1) as producer:
+            await self.produce(lambda key, value: producer.send(self.topic, value, key=key))
 
-    async def consume(self, leave: asyncio.Event, **settings: object) -> None:
+    async def consume(self, leave: asyncio.Event, **settings: Any) -> None:
         """Handle messages until ``leave``."""
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.kafka.bootstrap_servers,
-            group_id=self.group,
-            topics=[self.topic],
-            commit_interval_ms=100,
-            **settings,
-        )
-        async with consumer:
-            leaving = asyncio.create_task(leave.wait())
-            while not leave.is_set():
-                receiving = asyncio.ensure_future(consumer.receive(50))
-                await asyncio.wait([receiving, leaving], return_when=asyncio.FIRST_COMPLETED)
-                if not receiving.done():
-                    receiving.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await receiving
-                    break
-                for message in receiving.result():
-                    self.history.handled.append(((message.key or b"").decode(), int(message.value)))
-                    await message.ack()
-            leaving.cancel()
+        async with KafkaConsumer(
+            self.servers, self.group, [self.topic], commit_interval_ms=100, **settings
+        ) as consumer:
+            await self.handle(consumer, leave)
 
-    async def worker(self) -> asyncio.subprocess.Process:
-        """A consumer process, which has joined."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__).with_name("worker.py")),
-            self.kafka.bootstrap_servers,
-            self.group,
-            self.topic,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"ready\n"
-        return process
-
-    async def watch(self, process: asyncio.subprocess.Process) -> None:
-        """Write down what a worker handles, until it ends."""
-        assert process.stdout is not None
-        while line := await process.stdout.readline():
-            if line.endswith(b"\n"):
-                key, _, number = line.decode().strip().partition(" ")
-                self.history.handled.append((key, int(number)))
-
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while not condition():  # it is about counters
-                    for task in self.tasks:
-                        if task.done():
-                            task.result()
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise AssertionError(
-                f"{what} took more than {PATIENCE:g} s; {len(self.history.missing())} missing"
-            ) from None
+    async def consumer_process(self) -> asyncio.subprocess.Process:
+        """A consumer in a process of its own, which has joined."""
+        return await self.worker(Path(__file__).with_name("worker.py"), self.servers, self.group, self.topic)
 
 
 def needs(kafka: RunningKafka, *capabilities: str) -> None:
@@ -137,7 +72,7 @@ async def test_a_broker_that_is_killed_and_started_again(kafka_service: RunningK
     run = Run(kafka_service)
     await run.declare()
     leave = asyncio.Event()
-    producing = run.begin(run.produce())
+    producing = run.begin(run.send())
     consuming = run.begin(run.consume(leave))
     for _ in range(ROUNDS):
         before = len(run.history.handled)
@@ -162,7 +97,7 @@ async def test_a_broker_that_freezes(kafka_service: RunningKafka, seconds: float
     # Several groups: once the cluster has counted its broker out, librdkafka loses it for ever in some of them.
     runs = [run, *(run.beside() for _ in range(3 if seconds > 6 else 0))]
     leave = asyncio.Event()
-    producing = run.begin(run.produce())
+    producing = run.begin(run.send())
     consuming = [one.begin(one.consume(leave, session_timeout_ms=2_000, heartbeat_interval_ms=300)) for one in runs]
     for _ in range(ROUNDS):
         before = [len(one.history.handled) for one in runs]
@@ -186,9 +121,9 @@ async def test_a_broker_that_freezes(kafka_service: RunningKafka, seconds: float
 async def test_a_consumer_that_is_killed_in_the_middle_of_a_batch(kafka_service: RunningKafka) -> None:
     run = Run(kafka_service)
     await run.declare()
-    producing = run.begin(run.produce())
+    producing = run.begin(run.send())
     for _ in range(ROUNDS + 1):
-        process = await run.worker()
+        process = await run.consumer_process()
         watching = run.begin(run.watch(process))
         before = len(run.history.handled)
         await run.until(lambda: len(run.history.handled) > before + 100, "handling before the kill")  # noqa: B023
@@ -205,13 +140,49 @@ async def test_a_consumer_that_is_killed_in_the_middle_of_a_batch(kafka_service:
     run.history.check()
 
 
+async def test_a_run_worker_that_is_told_to_stop_finishes_and_commits_what_it_handles(
+    kafka_service: RunningKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``commons-events run`` and SIGTERM, again and again: the next one goes on exactly where the last one ended."""
+    run = Run(kafka_service)
+    await run.declare()
+    monkeypatch.setenv("TOPIC", run.topic)
+    monkeypatch.setenv("GROUP", run.group)
+    command = ("-m", "commons_events.cli", "run", "running_router:router", "--broker", f"kafka://{run.servers}")
+
+    async def send() -> None:
+        async with KafkaProducer(run.servers, linger_ms=1) as producer:
+            await run.produce(
+                lambda key, value: producer.send(run.topic, Numbered(key=key, number=int(value)), key=key), pause=0.02
+            )
+
+    sending = run.begin(send())
+    for _ in range(ROUNDS + 1):
+        process = await run.worker(*command, folder=Path(__file__).parent)
+        watching = run.begin(run.watch(process))
+        before = len(run.history.handled)
+        await run.until(lambda: len(run.history.handled) > before + 50, "handling before the signal")  # noqa: B023
+        process.terminate()
+        await watching
+        assert await process.wait() == 0
+    run.stop.set()
+    await sending
+    process = await run.worker(*command, folder=Path(__file__).parent)
+    watching = run.begin(run.watch(process))
+    await run.until(lambda: not run.history.missing(), "handling what was left")
+    process.terminate()
+    await watching
+    assert await process.wait() == 0
+    run.history.check(duplicates=False)
+
+
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 async def test_consumers_that_come_and_go(kafka_service: RunningKafka, protocol: str) -> None:
     if protocol == "consumer":
         needs(kafka_service, "consumer-protocol")
     run = Run(kafka_service)
     await run.declare()
-    producing = run.begin(run.produce())
+    producing = run.begin(run.send())
     stays = asyncio.Event()
     staying = run.begin(run.consume(stays, group_protocol=protocol))
     guests: list[asyncio.Task[None]] = []
@@ -240,10 +211,10 @@ async def test_transactions_handle_nothing_twice(kafka_service: RunningKafka) ->
         await admin.create_topic(output, partitions=1)
     async with KafkaProducer(bootstrap_servers=kafka_service.bootstrap_servers) as producer:
         for number in range(20 * ROUNDS):
-            await producer.send_batch(run.topic, [b"%d" % number] * KEYS, key=None)
-            for place in range(KEYS):
-                await producer.send(run.topic, b"%d" % number, key=f"key-{place}")
-                run.history.confirmed.append((f"key-{place}", number))
+            await producer.send_batch(run.topic, [b"%d" % number] * len(run.keys), key=None)
+            for key in run.keys:
+                await producer.send(run.topic, b"%d" % number, key=key)
+                run.history.confirmed.append((key, number))
 
     async def transform(limit: int) -> None:
         servers = kafka_service.bootstrap_servers

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from commons_events.consumers import EventConsumer
+from commons_events.errors import ConnectionLostError, TransactionAbortedError, TransactionError
 from commons_events.kafka import KafkaAdmin, KafkaProducer
 from commons_events.kafka._poller import Poller
 from commons_events.kafka._publisher import Publisher
@@ -16,6 +18,7 @@ from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.kafka._transport import KafkaTransport
 from commons_events.testing import History
 from commons_events.testing.services import RunningKafka
+from commons_events.transport import Delivery
 
 pytestmark = pytest.mark.asyncio
 PATIENCE = 60.0
@@ -65,8 +68,8 @@ def subscription(consumer: EventConsumer) -> tuple[KafkaSubscription, Poller]:
 def publisher_of(producer: KafkaProducer) -> Publisher:
     transport = producer._transport
     assert isinstance(transport, KafkaTransport)
-    assert transport._publisher is not None
-    return transport._publisher
+    assert transport.publisher is not None
+    return transport.publisher
 
 
 @pytest.mark.parametrize("grouped", [True, False], ids=["group", "no group"])
@@ -171,3 +174,126 @@ async def test_a_loss_that_a_busy_loop_hears_of_late_spares_what_came_after(
         await consumer.commit()
         assert held.assignment == {(case.topic, 0)}
     case.history.check()
+
+
+def transactional(producer: KafkaProducer) -> Publisher:
+    transport = producer._transport
+    assert isinstance(transport, KafkaTransport)
+    assert transport._transactions is not None
+    assert transport._transactions._publisher is not None
+    return transport._transactions._publisher
+
+
+async def test_a_transaction_whose_client_lost_its_last_broker_is_aborted_and_the_next_one_works(
+    kafka_service: RunningKafka,
+) -> None:
+    case = Case(kafka_service)
+    await case.declare()
+    async with KafkaProducer(
+        kafka_service.bootstrap_servers, transactional_id=kafka_service.unique("id"), linger_ms=3_000
+    ) as producer:
+        with pytest.raises(TransactionAbortedError, match="No Kafka broker"):
+            async with producer.transaction():
+                sending = producer.send(case.topic, b"lost", key="key")
+                lost = transactional(producer)
+                lost.cut_off = True  # as its thread finds out
+                with pytest.raises(ConnectionLostError):
+                    await sending
+        async with producer.transaction():
+            producer.send(case.topic, b"0", key="key")
+        case.history.confirmed.append(("key", 0))
+        assert transactional(producer) is not lost
+    async with case.consumer() as consumer:
+        await case.receive(consumer, 0)
+    case.history.check(duplicates=False)
+
+
+class LostAnswer:
+    """A client of librdkafka whose commits nobody answers, whether they reach the broker or not."""
+
+    def __init__(self, client: Any, *, reaches: bool) -> None:
+        self.client = client
+        self.reaches = reaches
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    def commit_transaction(self, timeout: float) -> None:
+        if self.reaches:
+            self.client.commit_transaction(timeout)
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+@pytest.mark.parametrize("reaches", [True, False], ids=["committed", "not committed"])
+async def test_a_commit_that_nobody_answers_is_told_by_the_offsets_that_went_with_it(
+    kafka_service: RunningKafka, reaches: bool
+) -> None:
+    case, output = Case(kafka_service), Case(kafka_service)
+    await case.declare()
+    await output.declare()
+    await case.send(5)
+    async with KafkaProducer(kafka_service.bootstrap_servers) as producer, case.consumer() as consumer:
+
+        async def transform(messages: Sequence[Delivery]) -> None:
+            async with producer.transaction() as transaction:
+                for message in messages:
+                    producer.send(output.topic, message.value, key=message.key)
+                transaction.send_offsets(messages)
+
+        messages: list[Delivery] = []
+        while len(messages) < 4:
+            messages += await consumer.receive(4 - len(messages), timeout=PATIENCE)
+        await transform(messages[:1])
+        publisher = transactional(producer)
+        publisher.client = LostAnswer(publisher.client, reaches=reaches)  # type: ignore[assignment]
+        if reaches:
+            await transform(messages[1:3])
+        else:
+            with pytest.raises(TransactionAbortedError):
+                await transform(messages[1:3])
+            await transform(messages[1:3])
+        await transform([*messages[3:], *await consumer.receive(1, timeout=PATIENCE)])
+    output.history.confirmed = case.history.confirmed
+    async with output.consumer() as consumer:
+        await output.receive(consumer, 4)
+    output.history.check(duplicates=False)
+
+
+async def test_what_became_of_a_commit_without_offsets_is_not_known(kafka_service: RunningKafka) -> None:
+    case = Case(kafka_service)
+    await case.declare()
+    async with KafkaProducer(kafka_service.bootstrap_servers) as producer:
+        async with producer.transaction():
+            producer.send(case.topic, b"0", key="key")
+        publisher = transactional(producer)
+        publisher.client = LostAnswer(publisher.client, reaches=False)  # type: ignore[assignment]
+        with pytest.raises(TransactionError, match="is not known") as raised:
+            async with producer.transaction():
+                producer.send(case.topic, b"lost", key="key")
+        assert not raised.value.retriable
+        async with producer.transaction():
+            producer.send(case.topic, b"1", key="key")
+    case.history.confirmed += [("key", 0), ("key", 1)]
+    async with case.consumer() as consumer:
+        await case.receive(consumer, 1)
+    case.history.check(duplicates=False)
+
+
+async def test_closing_waits_for_no_broker_that_is_gone(kafka_service: RunningKafka) -> None:
+    if reason := kafka_service.why_not("signals"):
+        pytest.skip(reason)
+    case = Case(kafka_service)
+    await case.declare()
+    settings: dict[str, Any] = {"transaction_commit_timeout_ms": 1_000, "close_timeout": 1.0}
+    producer = KafkaProducer(kafka_service.bootstrap_servers, **settings)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async with producer.transaction():
+                await producer.send(case.topic, b"0", key="key")
+            open_one = producer.transaction()
+            await open_one.__aenter__()
+            await producer.send(case.topic, b"1", key="key")
+            await asyncio.to_thread(kafka_service.pause)
+            await producer.close()
+    finally:
+        await asyncio.to_thread(kafka_service.resume)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import (
@@ -17,33 +21,21 @@ from confluent_kafka.admin import (
 )
 
 from commons_events.errors import AuthenticationError, AuthorizationError
-from commons_events.kafka import KafkaAdmin, KafkaTransport
+from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
 from commons_events.message import Message, Receipt
-from commons_events.testing.services import KafkaSecurity, RunningKafka, ServiceUnavailableError, start_kafka
+from commons_events.testing.services import KafkaSecurity, RunningKafka
 from commons_events.transport import SubscribeRequest
 
 pytestmark = pytest.mark.asyncio
 
 
-@pytest.fixture(scope="module")
-def secured() -> Iterator[RunningKafka]:
-    try:
-        kafka = start_kafka(secured=True)
-    except ServiceUnavailableError as error:
-        pytest.skip(str(error))
-    with kafka:
-        if reason := kafka.why_not("security"):
-            pytest.skip(reason)
-        yield kafka
-
-
 @pytest.fixture
-def security(secured: RunningKafka) -> KafkaSecurity:
-    assert secured.security is not None
-    return secured.security
+def security(kafka_secured: RunningKafka) -> KafkaSecurity:
+    assert kafka_secured.security is not None
+    return kafka_secured.security
 
 
-def connect(settings: dict[str, str]) -> KafkaTransport:
+def connect(settings: Mapping[str, Any]) -> KafkaTransport:
     options = dict(settings)
     servers = options.pop("bootstrap.servers")
     return KafkaTransport(f"kafka://{servers}", **options)
@@ -82,20 +74,77 @@ async def round_trip(transport: KafkaTransport, topic: str, group: str) -> None:
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 async def test_a_user_signs_in_by_password_over_tls(
-    secured: RunningKafka, security: KafkaSecurity, mechanism: str
+    kafka_secured: RunningKafka, security: KafkaSecurity, mechanism: str
 ) -> None:
-    topic, group = await make_topic(secured), secured.unique("group")
-    await allow(secured, security.username, topic, group)
+    topic, group = await make_topic(kafka_secured), kafka_secured.unique("group")
+    await allow(kafka_secured, security.username, topic, group)
     await round_trip(connect(security.sasl(mechanism)), topic, group)
 
 
-async def test_a_client_signs_in_by_its_certificate(secured: RunningKafka, security: KafkaSecurity) -> None:
-    await round_trip(connect(security.mtls()), await make_topic(secured), secured.unique("group"))
+def token(user: str, seconds: float) -> tuple[str, float]:
+    """A JSON Web Token without a signature, as Kafka's validator for tests takes it, and when it expires."""
+    expires = time.time() + seconds
+
+    def part(content: dict[str, Any]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+    claims = {"sub": user, "iat": time.time(), "exp": expires}
+    return f"{part({'alg': 'none'})}.{part(claims)}.", expires
 
 
-async def test_a_user_without_leave_is_refused(secured: RunningKafka, security: KafkaSecurity) -> None:
-    topic, group = await make_topic(secured), secured.unique("group")
-    await allow(secured, "somebody-else", topic, group)
+async def test_a_user_signs_in_by_a_token_that_is_asked_for_again(
+    kafka_secured: RunningKafka, security: KafkaSecurity
+) -> None:
+    """A token lives for seconds, and the clients go on beyond that: each asks for another in time."""
+    topic, group = await make_topic(kafka_secured), kafka_secured.unique("group")
+    await allow(kafka_secured, "bearer", topic, group)
+    asked = 0
+
+    def oauth_cb(config: str) -> tuple[str, float]:
+        nonlocal asked
+        asked += 1
+        assert config == "scope=events"
+        return token("bearer", 5.0)
+
+    settings = {**security.sasl("OAUTHBEARER"), "oauth_cb": oauth_cb, "sasl.oauthbearer.config": "scope=events"}
+    servers = settings.pop("bootstrap.servers")
+    keywords = {option.replace(".", "_"): value for option, value in settings.items()}
+    async with (
+        KafkaProducer(servers, **keywords) as producer,
+        KafkaConsumer(servers, group, [topic], **keywords) as consumer,
+        asyncio.timeout(90),
+    ):
+        number = 0
+        while asked < 5:
+            await producer.send(topic, b"%d" % number)
+            (message,) = await consumer.receive(1)
+            assert message.value == b"%d" % number
+            await consumer.commit(message, wait=True)
+            number += 1
+            await asyncio.sleep(0.1)
+
+
+async def test_a_token_that_the_broker_refuses_is_an_error_that_does_not_show_it(
+    kafka_secured: RunningKafka, security: KafkaSecurity, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = await make_topic(kafka_secured)
+    secret, _ = token("bearer", -60.0)
+    transport = connect({**security.sasl("OAUTHBEARER"), "oauth_cb": lambda config: (secret, time.time() + 600)})
+    with caplog.at_level(logging.DEBUG):
+        async with asyncio.timeout(60):
+            (result,) = await transport.publish([Message(topic, b"")])
+            await transport.close()
+    assert isinstance(result, AuthenticationError), result
+    assert secret.split(".")[1] not in f"{result!r} {caplog.text} {transport!r} {transport._settings!r}"
+
+
+async def test_a_client_signs_in_by_its_certificate(kafka_secured: RunningKafka, security: KafkaSecurity) -> None:
+    await round_trip(connect(security.mtls()), await make_topic(kafka_secured), kafka_secured.unique("group"))
+
+
+async def test_a_user_without_leave_is_refused(kafka_secured: RunningKafka, security: KafkaSecurity) -> None:
+    topic, group = await make_topic(kafka_secured), kafka_secured.unique("group")
+    await allow(kafka_secured, "somebody-else", topic, group)
     transport = connect(security.sasl("SCRAM-SHA-512"))
     async with asyncio.timeout(60):
         (result,) = await transport.publish([Message(topic, b"")])
@@ -106,9 +155,9 @@ async def test_a_user_without_leave_is_refused(secured: RunningKafka, security: 
 
 
 async def test_a_wrong_password_is_an_error_that_does_not_show_it(
-    secured: RunningKafka, security: KafkaSecurity, caplog: pytest.LogCaptureFixture
+    kafka_secured: RunningKafka, security: KafkaSecurity, caplog: pytest.LogCaptureFixture
 ) -> None:
-    topic = await make_topic(secured)
+    topic = await make_topic(kafka_secured)
     transport = connect({**security.sasl("SCRAM-SHA-512"), "sasl.password": "not-the-right-one"})
     with caplog.at_level(logging.DEBUG):
         async with asyncio.timeout(60):

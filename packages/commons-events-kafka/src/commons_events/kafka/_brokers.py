@@ -7,13 +7,15 @@ where it has none for a while, made anew.
 
 from __future__ import annotations
 
+import threading
+from time import monotonic
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
 from commons_events.kafka._errors import kafka_error
 
-__all__ = ["CUT_OFF", "LOOK_AGAIN", "LOOK_FOR_BROKERS", "has_a_broker"]
+__all__ = ["CUT_OFF", "LEAVING", "LOOK_AGAIN", "LOOK_FOR_BROKERS", "dispose_of", "has_a_broker"]
 
 LOOK_FOR_BROKERS = 5.0
 """Seconds of silence after which a client is asked whether it has a broker at all …"""
@@ -21,6 +23,8 @@ LOOK_AGAIN = 1.0
 """… and again, while it has none …"""
 CUT_OFF = 5
 """… and how many such answers it takes until the client is made anew."""
+LEAVING = 60.0
+"""Seconds in which a client that was replaced may yet find a broker, to leave its group. Else its session runs out."""
 
 
 def has_a_broker(client: Any, topic: str | None) -> bool:
@@ -33,3 +37,27 @@ def has_a_broker(client: Any, topic: str | None) -> bool:
     except KafkaException as error:
         return kafka_error(error).code() != KafkaError._TRANSPORT
     return True
+
+
+def dispose_of(clients: list[Any], *, leaves: bool = False) -> threading.Thread:
+    """Destroy a client in a thread of its own, without waiting for brokers that may never answer.
+
+    A client's ``close`` waits without end for brokers to take its last commits, or to abort its transaction. Its
+    destructor does neither, so this lets go of the last reference.
+
+    Args:
+        clients: the client is taken out of this list, which has to hold the only reference to it.
+        leaves: it is a member of a group, which it leaves where it finds a broker within `LEAVING` after all.
+    """
+
+    def dispose() -> None:
+        deadline = monotonic() + LEAVING
+        while leaves and monotonic() < deadline:
+            if has_a_broker(clients[0], None):
+                clients[0].close()
+                break
+        clients.clear()
+
+    thread = threading.Thread(target=dispose, name="commons-events-kafka-dispose", daemon=True)
+    thread.start()
+    return thread

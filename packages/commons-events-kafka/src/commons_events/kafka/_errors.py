@@ -15,6 +15,7 @@ from commons_events.errors import (
     PublishError,
     PublishTimeoutError,
     TopicFullError,
+    TransactionAbortedError,
     TransactionError,
     TransportError,
     UnknownPartitionError,
@@ -135,4 +136,6 @@ def publish_error(error: KafkaException | KafkaError, topic: str) -> TransportEr
 def transaction_error(error: KafkaException | KafkaError, doing: str) -> TransactionError:
     """The error of a transaction: `FencedError` where another client took over, else what failed."""
     mapped = transport_error(error, doing, TransactionError)
-    return mapped if isinstance(mapped, TransactionError) else TransactionError(str(mapped))
+    if isinstance(mapped, TransactionError):
+        return mapped
+    return TransactionAbortedError(str(mapped)) if mapped.retriable else TransactionError(str(mapped))

@@ -21,7 +21,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import Message as ClientMessage
 
 from commons_events.errors import CommonsEventsError, ConnectionLostError
-from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, has_a_broker
+from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, dispose_of, has_a_broker
 from commons_events.kafka._errors import DELETED, UNREACHABLE, transport_error
 from commons_events.kafka._partition import Part
 from commons_events.kafka._raw import ERROR, PARTITION, TOPIC, RawMessage
@@ -365,8 +365,9 @@ class Poller:
                 if partition.offset < 0:
                     partition.offset = self._starts[PartitionId(partition.topic, partition.partition)]
         self.consumer = self._new_client()
-        # It waits for its last commits, which may be for ever: nobody is left to answer them.
-        threading.Thread(target=before.close, name="commons-events-kafka-close", daemon=True).start()
+        client = [before]
+        del before
+        dispose_of(client, leaves=self.grouped)
         self._is_paused = False
         if self.grouped:
             self._subscribe()

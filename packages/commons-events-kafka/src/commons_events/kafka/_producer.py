@@ -25,6 +25,8 @@ __all__ = ["KafkaProducer", "ProducerTransaction"]
 
 Key = str | bytes | None
 
+_running_loop = asyncio._get_running_loop  # as `get_running_loop`, without an exception where there is none
+
 
 class ProducerTransaction:
     """What `KafkaProducer.transaction` yields."""
@@ -77,6 +79,8 @@ class KafkaProducer(EventProducer):
         if not isinstance(self._transport, KafkaTransport):
             raise ConfigurationError(f"KafkaProducer needs Kafka, and the broker is {self._transport.name!r}.")
         self._kafka: KafkaTransport = self._transport
+        # Bytes that nobody has to measure or stamp here.
+        self._sends_as_it_is = self.config.max_message_bytes is None and type(self._runtime) is Runtime
         self._open_transaction: ContextVar[KafkaTransaction | None] = ContextVar("transaction", default=None)
 
     def send(
@@ -106,12 +110,25 @@ class KafkaProducer(EventProducer):
         """
         if partition is not None and partition < 0:
             raise UnknownPartitionError(f"send: topic {topic!r} has no partition {partition}; they are counted from 0.")
-        if not self._telemetry.tracing and self._open_transaction.get() is None:
-            loop = self._check_usable()
+        telemetry = self._telemetry
+        if not telemetry.tracing and self._open_transaction.get() is None:
+            loop = _running_loop()
+            if loop is None or loop is not self._loop or self._closed:
+                loop = self._check_usable()
             given = _headers(headers) if headers else ()
-            message = self._message(topic, event, key, partition, given, timestamp)
-            self._telemetry.sent(topic)
-            return self._kafka.publish_one(message, loop)
+            if type(event) is bytes and timestamp is None and self._sends_as_it_is and topic in self._checked_topics:
+                value: bytes | None = event
+                key = key.encode() if type(key) is str else key
+                if key is not None and type(key) is not bytes:
+                    key = _key_bytes(key)
+            else:
+                _, value, key, given, timestamp, _ = self._message(topic, event, key, partition, given, timestamp)
+            telemetry.sent(topic)
+            kafka = self._kafka
+            publisher = kafka.publisher
+            if publisher is None or not publisher.takes or publisher.loop is not loop:
+                publisher = kafka.publishing(loop)
+            return publisher.send_one(topic, value, key, given, timestamp, partition, kafka.check_topic)
         return super().send(
             topic,
             event,  # type: ignore[arg-type]  # _message looks after it
@@ -143,8 +160,9 @@ class KafkaProducer(EventProducer):
                 transaction.send_offsets(message)
 
         Raises:
-            TransactionError: the commit failed, and nothing of it is visible; FencedError where a newer producer has
-                the same ``transactional_id``.
+            TransactionAbortedError: brokers were out of reach, and nothing of it is visible; it may be done again.
+            TransactionError: the commit failed, and nothing of it is visible, unless the message says nobody knows;
+                FencedError where a newer producer has the same ``transactional_id``.
         """
         self._check_usable()
         async with self._kafka.transaction() as transaction:

@@ -11,6 +11,8 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
 from threading import get_ident
 from time import monotonic
 from typing import Any
@@ -29,9 +31,10 @@ from commons_events.errors import (
     TransportError,
 )
 from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ValueBatch
-from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, has_a_broker
+from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, dispose_of, has_a_broker
 from commons_events.kafka._errors import is_fenced, publish_error, transport_error
 from commons_events.kafka._settings import LOGGER, KafkaSettings
+from commons_events.kafka._singles import Singles
 from commons_events.message import Headers, Message, Receipt
 
 __all__ = ["Confirmation", "Publisher"]
@@ -45,45 +48,8 @@ _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
 
 
-_receipt = tuple.__new__
-"""A named tuple's own ``__new__`` is a Python function."""
-
-
 class _WakeError(Exception):
     """Ends a poll in the waiting thread at its first report; librdkafka keeps the others."""
-
-
-class _One:
-    """Takes the report of a message that was sent by itself. One object a message: thousands are in flight."""
-
-    __slots__ = ("future", "message", "publisher")
-
-    future: asyncio.Future[Receipt]
-    publisher: Publisher
-    message: Message
-
-    def __call__(self, error: KafkaError | None, report: Report) -> None:
-        publisher = self.publisher
-        if error is not None and publisher.moving:
-            publisher.move(self.message, self, report)
-        elif publisher.polled_elsewhere and get_ident() != publisher.loop_thread:
-            publisher.leave_to_loop(lambda: self.finish(error, report))
-        else:
-            self.finish(error, report)
-
-    def finish(self, error: KafkaError | None, report: Report) -> None:
-        """In the event loop: tell whoever waits."""
-        future = self.future
-        self.publisher.singles.discard(future)
-        if future.done():
-            return
-        if error is None:
-            future.set_result(_receipt(Receipt, (self.message[0], report.partition(), report.offset(), None)))
-        else:
-            future.set_exception(self.publisher.failure_of(self.message[0], error))
-
-
-_NEW_ONE = _One.__new__
 
 
 class Publisher:
@@ -95,8 +61,13 @@ class Publisher:
     """
 
     def __init__(self, settings: KafkaSettings, transactional_id: str | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self.loop_thread = get_ident()
+        self._new_future: Callable[[], asyncio.Future[Receipt]] = self._loop.create_future
+        if type(self._loop).create_future is asyncio.BaseEventLoop.create_future:
+            self._new_future = partial(asyncio.Future, loop=self._loop)  # the same, without a call in Python
+        self.takes = True
+        """Whether messages may be handed over."""
         self._settings = settings
         config = settings.producer(transactional_id)
         given = config.pop("error_cb", None)
@@ -122,14 +93,18 @@ class Publisher:
         self._looks = 0
         self.cut_off = False
         """Whether the client has no broker left, see `has_a_broker`; the thread sees to it then."""
+        self.is_lost = False
+        """Whether that was the end of a transactional one: what was open in it is aborted, by whoever follows it."""
         self._room = int(str(config["queue.buffering.max.messages"]))
         self._pools: dict[int, list[MessageBatch]] = {}
         self._under_way: set[Batch] = set()
-        self.singles: set[asyncio.Future[Receipt]] = set()
-        """What `publish_one` has returned, until it is reported."""
+        self._singles = Singles(self)
+        self._lined_up: set[asyncio.Future[Receipt]] = set()
+        """What `send_one` has returned of messages that went by `publish`, until they are reported."""
         self._waiting: deque[tuple[Batch, int]] = deque()
         """What librdkafka's queue had no room for, and from which message on."""
         self._waiting_count = 0
+        self._free_slots = self._singles.free
         self._reported: deque[Callable[[], None]] = deque()
         """What is left for the event loop to do about reports that came in another thread."""
         self._failure: TransportError | None = None
@@ -138,7 +113,8 @@ class Publisher:
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
         self._stop = False
-        self._taken = threading.Event()
+        self._may_go_on = threading.Lock()  # takes a tenth of an Event's time
+        self._may_go_on.acquire()
         self._thread = threading.Thread(target=self._wait_for_reports, name="commons-events-kafka-reports", daemon=True)
         self._thread.start()
 
@@ -198,42 +174,53 @@ class Publisher:
         if reached < batch.count:
             self._line_up(batch, reached)
 
-    def publish_one(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
+    def send_one(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        timestamp: datetime | None,
+        partition: int | None,
+        check_topic: Callable[[str], None],
+    ) -> asyncio.Future[Receipt]:
         """As `publish`, for one message; the future raises what was refused."""
-        topic, value, key, headers, timestamp, partition = message
-        large = value is not None and len(value) > self.suspicious
-        if large or self._waiting or self._closed or topic not in self.topics:
-            return self._one_by_publish(message, check_topic)
+        # A report holds neither an empty key nor an empty value, so it can't tell what was sent.
+        if not value or len(value) > self.suspicious or self._waiting or topic not in self.topics or key == b"":
+            return self._one_by_publish(Message(topic, value, key, headers, timestamp, partition), check_topic)
         if not self._connected:
             self._ensure_connected(topic)
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        one = _NEW_ONE(_One)  # what an __init__ would do, without the call
-        one.publisher, one.message, one.future = self, message, future
-        stamp = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
+        free = self._free_slots
+        slot = free.pop() if free else self._singles.new_slot()
+        slot[0] = future = self._new_future()
+        slot[1] = topic
+        slot[3] = headers
         try:
             self.produce(
                 topic,
                 value,
                 key,
                 -1 if partition is None else partition,
-                one,
+                slot[2],
                 None,
-                stamp,
+                0 if timestamp is None else round(timestamp.timestamp() * 1000),
                 list(headers) if headers else None,
             )
-        except BufferError:
-            return self._one_by_publish(message, check_topic)
-        except KafkaException as error:
+        except BaseException as error:
+            slot[0] = None
+            free.append(slot)
+            if isinstance(error, BufferError):
+                return self._one_by_publish(Message(topic, value, key, headers, timestamp, partition), check_topic)
+            if not isinstance(error, KafkaException):
+                raise
             future.set_exception(publish_error(error, topic))
-        else:
-            self.singles.add(future)
         return future
 
     def _one_by_publish(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
         future: asyncio.Future[Receipt] = self._loop.create_future()
 
         def done(published: Confirmation) -> None:
-            self.singles.discard(future)
+            self._lined_up.discard(future)
             if not future.done():
                 (result,) = published.result()
                 if isinstance(result, Receipt):
@@ -242,7 +229,7 @@ class Publisher:
                     future.set_exception(result)
 
         published = self.publish([message], check_topic)
-        self.singles.add(future)
+        self._lined_up.add(future)
         published.add_done_callback(done)
         return future
 
@@ -287,7 +274,7 @@ class Publisher:
 
     def reported(self, batch: Batch) -> None:
         """The last report of a batch has come, or one that may have come in another thread than the loop's."""
-        if get_ident() == self.loop_thread:
+        if self.in_loop():
             if not batch.left:
                 self.complete(batch)
             return
@@ -298,8 +285,13 @@ class Publisher:
         if what is not None:
             self._reported.append(what)
         if get_ident() == self._thread.ident:
+            self._ask_loop(self._take_reports)  # now: it wakes up while this thread leaves the client
             raise _WakeError
         self._call_in_loop(self._take_reports)
+
+    def in_loop(self) -> bool:
+        """Whether this is the event loop's thread."""
+        return get_ident() == self.loop_thread
 
     def complete(self, batch: Batch) -> None:
         """All its messages are reported: tell whoever waits."""
@@ -332,7 +324,7 @@ class Publisher:
                 self.client.poll(0)
             finally:
                 self.polled_elsewhere = True
-        self._taken.set()
+        self._go_on()
         while self._waiting:
             batch, start = self._waiting[0]
             reached = batch.hand_over(start)
@@ -348,19 +340,27 @@ class Publisher:
                 self.client.poll(_IDLE)
                 if monotonic() > self._look_at_brokers:
                     self._look_for_brokers()
-                if self.cut_off:
-                    self._in_loop_and_wait(self._begin_again)
+                if self.cut_off and not self.is_lost:
+                    self._ask_loop(self._lose if self._is_transactional else self._begin_again)
+                    self._wait_for_loop()
             except _WakeError:
                 self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
-                self._in_loop_and_wait(self._take_reports)
+                self._wait_for_loop()
 
-    def _in_loop_and_wait(self, callback: Callable[[], object]) -> None:
-        """In the thread: let the loop run ``callback``, which sets ``_taken``."""
-        self._taken.clear()
-        called = self._call_in_loop(callback)
-        while called and not self._taken.wait(1.0):
-            called = not self._loop.is_closed()
-        self._stop = self._stop or not called
+    def _ask_loop(self, callback: Callable[[], object]) -> None:
+        """In the thread: let the loop run ``callback``, which calls `_go_on`; `_wait_for_loop` returns after that."""
+        self._may_go_on.acquire(blocking=False)
+        self._stop = not self._call_in_loop(callback) or self._stop
+
+    def _wait_for_loop(self) -> None:
+        while not self._stop and not self._may_go_on.acquire(timeout=1.0):
+            if self._loop.is_closed():
+                self._stop = True
+
+    def _go_on(self) -> None:
+        """In the event loop: let the thread wait for the next report."""
+        if self._may_go_on.locked():
+            self._may_go_on.release()
 
     def _call_in_loop(self, callback: Callable[[], object]) -> bool:
         try:
@@ -375,7 +375,7 @@ class Publisher:
 
     def _look_for_brokers(self) -> None:
         """In the thread, as nothing was reported for a while."""
-        if not self._connected or self._is_transactional or not (self._under_way or self.singles):
+        if not self._connected or not (self._under_way or self._singles):
             self._looks = 0
         elif has_a_broker(self.client, next(iter(self.topics), None)):
             self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
@@ -399,7 +399,19 @@ class Publisher:
             before.flush(_TAKING_BACK)
         finally:
             self.moving = False
-        threading.Thread(target=before.close, name="commons-events-kafka-close", daemon=True).start()
+        clients = [before]
+        del before
+        dispose_of(clients)
+        self._take_reports()
+
+    def _lose(self) -> None:
+        """In the event loop: fail what is under way. A transaction is not handed to another client: parts would miss.
+
+        The broker aborts it as soon as a client of the same ``transactional.id`` comes.
+        """
+        self.is_lost = True
+        servers = self._settings.bootstrap_servers
+        self.fail(ConnectionLostError(f"No Kafka broker of {servers} is left, so the transaction is aborted."))
         self._take_reports()
 
     def move(self, message: Message, callback: Callable[[KafkaError | None, Report], None], report: Report) -> None:
@@ -416,11 +428,13 @@ class Publisher:
 
     async def _connect(self, topic: str) -> None:
         """Find a broker within connect.timeout.ms, or fail what is under way: librdkafka itself tries for ever."""
-        seconds = self._settings.own["connect.timeout.ms"]
+        seconds, failure = self._settings.own["connect.timeout.ms"], self._failure
         try:
-            await asyncio.to_thread(self.client.list_topics, topic, seconds)
+            await asyncio.to_thread(self._find_a_broker, topic, seconds)
         except KafkaException as error:
             LOGGER.debug("no broker found: %s", error)
+            if self._failure is not failure:
+                return  # what was under way has failed, for another reason
             self.fail(
                 ConnectionLostError(
                     f"No Kafka broker answered at {self._settings.bootstrap_servers} within {seconds:g} s "
@@ -431,6 +445,18 @@ class Publisher:
             self._connected = True
         finally:
             self._connecting = None
+
+    def _find_a_broker(self, topic: str, seconds: float) -> None:
+        deadline, failure = monotonic() + seconds, self._failure
+        while True:
+            left = deadline - monotonic()
+            try:
+                self.client.list_topics(topic, max(min(left, LOOK_AGAIN), 0.001))
+            except KafkaException:
+                if left <= LOOK_AGAIN or self._stop or self._failure is not failure:
+                    raise
+            else:
+                return
 
     def _on_error(self, error: KafkaError) -> None:
         """Librdkafka's error callback, in whichever thread polls."""
@@ -451,22 +477,27 @@ class Publisher:
             for place in range(start, batch.count):
                 batch.refuse(place, error)
         self._waiting_count = 0
-        self.client.purge(in_queue=True, in_flight=True, blocking=False)
+        if not self._stop:
+            self.client.purge(in_queue=True, in_flight=True, blocking=False)
 
     # --- the end -----------------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
         """Return once every message that was handed over is confirmed or failed."""
         futures: list[asyncio.Future[Any]] = [batch.future for batch in self._under_way]
-        futures += self.singles
+        futures += self._sent_singly()
         if futures:
             await asyncio.wait(futures)
 
+    def _sent_singly(self) -> list[asyncio.Future[Receipt]]:
+        return [*self._singles.waiting(), *self._lined_up]
+
     async def give_up(self, seconds: float | None) -> int:
-        """Wait for what was sent by `publish_one`, and report what takes longer than ``seconds`` as not confirmed."""
-        if not self.singles:
+        """Wait for what was sent by `send_one`, and report what takes longer than ``seconds`` as not confirmed."""
+        futures = self._sent_singly()
+        if not futures:
             return 0
-        _, late = await asyncio.wait(list(self.singles), timeout=seconds)
+        _, late = await asyncio.wait(futures, timeout=seconds)
         for future in late:
             future.set_exception(
                 PublishTimeoutError(
@@ -481,14 +512,24 @@ class Publisher:
         if self._closed:
             return
         self._closed = True
-        if self._connecting is not None and not self._under_way and not self.singles:
+        self.takes = False
+        if self._connecting is not None and not self._under_way and not self._singles:
             self._connecting.cancel()
         await self.flush()
         self._stop = True
-        self._taken.set()
+        self._go_on()
         await asyncio.to_thread(self._destroy)
 
     def _destroy(self) -> None:
         self._thread.join()
-        self.client.purge(in_queue=True, in_flight=True, blocking=False)
-        self.client.close()
+        client = self.client
+        if self._is_transactional and not self.is_lost:
+            try:
+                client.abort_transaction(self._settings.own["transaction.commit.timeout.ms"])
+            except KafkaException as error:  # none is open, as a rule
+                LOGGER.debug("closing a transactional producer: %s", error)
+        client.purge(in_queue=True, in_flight=True, blocking=False)
+        client.flush(_TAKING_BACK)
+        clients = [client]
+        del client, self.client, self.produce
+        dispose_of(clients).join()

@@ -190,13 +190,14 @@ class KafkaSettings:
 
     def _check_values(self) -> None:
         """Let librdkafka look at every value, by making a client without an address."""
-        config = {**_PRODUCER_DEFAULTS, **self.options, "log_level": 0}
-        config = {name: value for name, value in config.items() if not callable(value)}
+        producer = {**_PRODUCER_DEFAULTS, **self.options, "log_level": 0}
         for name in (*_TRANSACTIONAL, *CONSUMER):
-            config.pop(name, None)
+            producer.pop(name, None)
+        consumer = {**self.consumer("check"), "bootstrap.servers": "", "log_level": 0}
         try:
-            Producer(config)
-            Consumer({**self.consumer("check"), "bootstrap.servers": "", "log_level": 0})
+            # Without callbacks: a client that is made with one for tokens asks for the first at once, and waits.
+            Producer({name: value for name, value in producer.items() if not callable(value)})
+            Consumer({name: value for name, value in consumer.items() if not callable(value) or name == "logger"})
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings: {kafka_error(error).str()}.") from None  # it may show a secret
         except (TypeError, ValueError) as error:

@@ -465,6 +465,19 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         except (RuntimeError, KafkaException) as error:
             raise TransactionError("The consumer of these messages is closed, so nothing is committed.") from error
 
+    async def has_committed(self, positions: Sequence[TopicPartition]) -> bool | None:
+        """Whether the group is at these positions or beyond; None where others may have moved it, or nobody says."""
+        asked = [TopicPartition(p.topic, p.partition) for p in positions]
+        try:
+            found = await self._poller.call(lambda: self._poller.consumer.committed(asked, timeout=30))
+        except (RuntimeError, KafkaException) as error:
+            LOGGER.debug("asking for committed offsets: %s", error)
+            return None
+        if self._closed or any(PartitionId(p.topic, p.partition) not in self.assignment for p in positions):
+            return None
+        reached = {at.offset >= wanted.offset for at, wanted in zip(found, positions, strict=True)}
+        return reached.pop() if len(reached) == 1 else None
+
     # --- the end ---------------------------------------------------------------------------------------------------
 
     async def _close(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from commons_events.errors import TransactionError
+from commons_events.errors import ConnectionLostError, TransactionAbortedError, TransactionError
 from commons_events.kafka._errors import kafka_error, transaction_error
 from commons_events.kafka._publisher import Confirmation, Publisher
 from commons_events.kafka._settings import LOGGER, KafkaSettings
@@ -63,7 +63,8 @@ class KafkaTransaction:
                 continue
             for result in await confirmation:
                 if isinstance(result, Exception):
-                    raise TransactionError(f"The transaction is aborted: {result}") from result
+                    aborted = TransactionAbortedError if result.retriable else TransactionError
+                    raise aborted(f"The transaction is aborted: {result}") from result
 
     def positions(self) -> dict[KafkaSubscription, list[TopicPartition]]:
         """What has to be committed for the finished messages, a subscription each.
@@ -96,6 +97,9 @@ class Transactions:
         self._settings = settings
         self._check_topic = check_topic
         self._timeout = settings.own["transaction.commit.timeout.ms"]
+        given = settings.options.get("transactional.id")
+        self._id = str(given or f"{settings.client_id}-{current_runtime().new_id()}")
+        """Stays the same where the client is replaced, so that what the one before left open is aborted."""
         self._publisher: Publisher | None = None
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[object] | None = None
@@ -123,10 +127,10 @@ class Transactions:
                 self._owner = None
 
     async def _open(self) -> Publisher:
+        if self._publisher is not None and self._publisher.is_lost:
+            await self._replace(self._publisher)
         if self._publisher is None:
-            given = self._settings.options.get("transactional.id")
-            name = given or f"{self._settings.client_id}-{current_runtime().new_id()}"
-            publisher = Publisher(self._settings, str(name))
+            publisher = Publisher(self._settings, self._id)
             try:
                 await self._call(
                     publisher, "opening the transactional producer", publisher.client.init_transactions, self._timeout
@@ -139,7 +143,8 @@ class Transactions:
 
     async def _commit(self, publisher: Publisher, transaction: KafkaTransaction) -> None:
         await transaction.confirmed()
-        for subscription, positions in transaction.positions().items():
+        finished = transaction.positions()
+        for subscription, positions in finished.items():
             if positions:
                 metadata = await subscription.group_metadata()
                 await self._call(
@@ -150,15 +155,59 @@ class Transactions:
                     metadata,
                     self._timeout,
                 )
-        await self._call(publisher, "committing the transaction", publisher.client.commit_transaction, self._timeout)
+        try:
+            await self._call(
+                publisher, "committing the transaction", publisher.client.commit_transaction, self._timeout
+            )
+        except TransactionAbortedError as error:
+            await self._find_out(publisher, finished, error)
+
+    async def _find_out(
+        self, publisher: Publisher, finished: dict[KafkaSubscription, list[TopicPartition]], error: TransactionError
+    ) -> None:
+        """No broker said what became of a commit: ask for the offsets that went with it, and return if they are there.
+
+        The next client's opening ends the transaction, one way or the other, so that the answer is final.
+
+        Raises:
+            TransactionAbortedError: nothing was committed.
+            TransactionError: it can't be told.
+        """
+        LOGGER.warning("what became of a transaction is not known, so its producer is replaced: %s", error)
+        await self._replace(publisher)
+        try:
+            await self._open()
+            answers = {
+                await subscription.has_committed(positions) for subscription, positions in finished.items() if positions
+            }
+        except TransactionError as unknown:
+            answers, error = set(), unknown
+        if answers == {False}:
+            raise TransactionAbortedError(f"The transaction is aborted: {error}") from error
+        if answers != {True}:
+            raise TransactionError(
+                f"Whether the transaction was committed is not known: {error} Look for what it sent before it is done "
+                "again."
+            ) from error
 
     async def _abort(self, publisher: Publisher) -> None:
-        try:
-            await self._call(publisher, "aborting", publisher.client.abort_transaction, self._timeout)
-        except TransactionError as error:
-            LOGGER.warning("the transaction could not be aborted, so its producer is replaced: %s", error)
-            self._publisher = None
-            await publisher.close()
+        if publisher is not self._publisher:
+            return
+        if not publisher.is_lost:
+            try:
+                await self._call(publisher, "aborting", publisher.client.abort_transaction, self._timeout)
+            except TransactionError as error:
+                LOGGER.warning("the transaction could not be aborted, so its producer is replaced: %s", error)
+            else:
+                return
+        await self._replace(publisher)
+
+    async def _replace(self, publisher: Publisher) -> None:
+        """Let go of a client that does nothing any more: the next one takes its id, which aborts what it left open."""
+        self._publisher = None
+        publisher.is_lost = True
+        publisher.fail(ConnectionLostError("The transactional producer was replaced; its transaction is aborted."))
+        await publisher.close()
 
     async def _call(self, publisher: Publisher, doing: str, call: Callable[..., T], *arguments: object) -> T:
         """Run a blocking call of the client beside the event loop, again where it says that it may be repeated."""

@@ -19,7 +19,7 @@ from commons_events.kafka._publisher import Publisher
 from commons_events.kafka._settings import KafkaSettings
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.kafka._transactions import KafkaTransaction, Transactions
-from commons_events.message import Headers, Message, PublishResult, Receipt
+from commons_events.message import Headers, Message, PublishResult
 from commons_events.transport import (
     CONTRACT_VERSION,
     Capabilities,
@@ -62,7 +62,8 @@ class KafkaTransport(ConnectedTransport):
         self.admin = KafkaAdmin.from_settings(self._settings)
         """Topics, configurations and groups of the same cluster."""
         self._browser = Browser(self._settings)
-        self._publisher: Publisher | None = None
+        self.publisher: Publisher | None = None
+        """What `publish` hands messages to, once there was one."""
         self._transactions: Transactions | None = None
 
     @property
@@ -115,37 +116,29 @@ class KafkaTransport(ConnectedTransport):
 
     def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         """See `Transport.publish`. Where librdkafka's queue is full messages wait, as many again as it holds."""
-        return self._publishing().publish(messages, self.check_topic)
+        return self.publishing().publish(messages, self.check_topic)
 
     def publish_values(
         self, topic: str, values: Sequence[bytes], key: bytes | None, headers: Headers
     ) -> asyncio.Future[Sequence[PublishResult]]:
         """As `publish`, for messages that differ in their values alone; all of them have to be within the limit."""
-        return self._publishing().publish_values(topic, values, key, headers, self.check_topic)
+        return self.publishing().publish_values(topic, values, key, headers, self.check_topic)
 
-    def _publishing(self) -> Publisher:
-        publisher = self._publisher
-        if publisher is None or self._closing is not None or asyncio.get_running_loop() is not self._loop:
-            self._check_usable()
-            publisher = self._publisher = publisher or Publisher(self._settings)
-        return publisher
-
-    def publish_one(self, message: Message, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Receipt]:
-        """As `publish`, for one message at the least cost; the future raises the error of one that was refused.
+    def publishing(self, loop: asyncio.AbstractEventLoop | None = None) -> Publisher:
+        """What messages are handed to.
 
         Args:
-            message: what to publish.
-            loop: the running one, which the caller knows already; to ask for it takes a system call.
+            loop: the running one, where it is known already; to ask for it takes a system call.
         """
-        publisher = self._publisher
-        if publisher is None or self._closing is not None or loop is not self._loop:
+        publisher = self.publisher
+        if publisher is None or not publisher.takes or (loop or asyncio.get_running_loop()) is not self._loop:
             self._check_usable()
-            publisher = self._publisher = Publisher(self._settings)
-        return publisher.publish_one(message, self.check_topic)
+            publisher = self.publisher = publisher or Publisher(self._settings)
+        return publisher
 
     async def give_up(self, seconds: float | None) -> int:
-        """Wait for the messages of `publish_one`; returns how many were not confirmed within ``seconds``."""
-        return 0 if self._publisher is None else await self._publisher.give_up(seconds)
+        """Wait for the messages of `Publisher.send_one`; returns how many were not confirmed within ``seconds``."""
+        return 0 if self.publisher is None else await self.publisher.give_up(seconds)
 
     def transaction(self) -> AbstractAsyncContextManager[KafkaTransaction]:
         """See `Transactional`. One at a time: others wait for the end of the one that is open.
@@ -208,13 +201,19 @@ class KafkaTransport(ConnectedTransport):
 
     async def flush(self) -> None:
         """See `Transport.flush`."""
-        if self._publisher is not None:
-            await self._publisher.flush()
+        if self.publisher is not None:
+            await self.publisher.flush()
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        if self.publisher is not None:
+            self.publisher.takes = False
+        await super().close()
 
     async def _disconnect(self) -> None:
         if self._transactions is not None:
             await self._transactions.close()
-        if self._publisher is not None:
-            await self._publisher.close()
+        if self.publisher is not None:
+            await self.publisher.close()
         await self._browser.close()
         await self.admin.close()

@@ -6,17 +6,20 @@ The contract suite is `commons_events.testing.contracts`; it alone needs the ext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from commons_events.testing._fault_run import FaultRun
     from commons_events.testing._given_when_then import Decided, Given, given
     from commons_events.testing._harness import EventTestHarness
     from commons_events.testing._history import History
     from commons_events.testing._mock_consumer import MockConsumer, MockDelivery
     from commons_events.testing._mock_producer import MockProducer, SentEvent
     from commons_events.testing._router_run import RouterRun
+    from commons_events.testing._tcp_proxy import TcpProxy
     from commons_events.testing._wait import eventually
 
 __all__ = [
     "Decided",
     "EventTestHarness",
+    "FaultRun",
     "Given",
     "History",
     "MockConsumer",
@@ -24,6 +27,7 @@ __all__ = [
     "MockProducer",
     "RouterRun",
     "SentEvent",
+    "TcpProxy",
     "eventually",
     "given",
 ]
@@ -31,6 +35,7 @@ __all__ = [
 _HOMES = {
     "Decided": "_given_when_then",
     "EventTestHarness": "_harness",
+    "FaultRun": "_fault_run",
     "Given": "_given_when_then",
     "History": "_history",
     "MockConsumer": "_mock_consumer",
@@ -38,6 +43,7 @@ _HOMES = {
     "MockProducer": "_mock_producer",
     "RouterRun": "_router_run",
     "SentEvent": "_mock_producer",
+    "TcpProxy": "_tcp_proxy",
     "eventually": "_wait",
     "given": "_given_when_then",
 }

@@ -33,11 +33,13 @@ __all__ = [
     "event_harness",
     "event_registry",
     "kafka_cluster",
+    "kafka_secured",
     "kafka_service",
     "memory_broker",
     "postgres_database",
     "postgres_service",
     "pubsub_service",
+    "rabbitmq_secured",
     "rabbitmq_service",
     "rabbitmq_vhost",
 ]
@@ -150,6 +152,16 @@ def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> RunningKafka:
 
 
 @pytest.fixture(scope="session")
+def kafka_secured(tmp_path_factory: pytest.TempPathFactory) -> RunningKafka:
+    """The session's Kafka that asks who you are, see ``kafka_secured.security``; skipped where none can be had."""
+    from commons_events.testing.services import KafkaOptions
+
+    kafka = cast("RunningKafka", _shared(tmp_path_factory, "kafka-secured", "kafka", KafkaOptions(secured=True)))
+    kafka.require("security")
+    return kafka
+
+
+@pytest.fixture(scope="session")
 def postgres_service(tmp_path_factory: pytest.TempPathFactory) -> RunningPostgres:
     """The session's PostgreSQL, started on first use."""
     return cast("RunningPostgres", _shared(tmp_path_factory, "postgres"))
@@ -166,6 +178,18 @@ def postgres_database(postgres_service: RunningPostgres) -> Iterator[str]:
 def rabbitmq_service(tmp_path_factory: pytest.TempPathFactory) -> RunningRabbitMQ:
     """The session's RabbitMQ, started on first use."""
     return cast("RunningRabbitMQ", _shared(tmp_path_factory, "rabbitmq"))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_secured(tmp_path_factory: pytest.TempPathFactory) -> RunningRabbitMQ:
+    """The session's RabbitMQ with a listener for TLS, ``rabbitmq_secured.security``; skipped where none can be had."""
+    from commons_events.testing.services import RabbitMQOptions
+
+    rabbitmq = cast(
+        "RunningRabbitMQ", _shared(tmp_path_factory, "rabbitmq-secured", "rabbitmq", RabbitMQOptions(secured=True))
+    )
+    rabbitmq.require("security")
+    return rabbitmq
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commons_events.testing.services._errors import WayUnavailableError
+from commons_events.testing.services._certificates import CLIENT, write_certificates
 from commons_events.testing.services._kafka import KafkaSecurity
 
 __all__ = ["prepare", "settings", "users"]
 
 _USER = "alice"
 _PASSWORD = "alice-secret"
-_CLIENT = "client.commons-events.test"
 _SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
@@ -27,30 +26,9 @@ def prepare(folder: Path, *, sasl: str, mtls: str, host: str = "127.0.0.1") -> K
     Raises:
         WayUnavailableError: trustme, which makes them, isn't installed.
     """
-    try:
-        import trustme
-        from cryptography.hazmat.primitives import serialization
-    except ImportError:
-        raise WayUnavailableError(
-            'trustme is not installed, which makes certificates: pip install "commons-events-testing[tls]"'
-        ) from None
-
-    def write(name: str, certificate: trustme.LeafCert) -> tuple[Path, Path]:
-        # Kafka reads keys as PKCS #8 alone (KIP-651).
-        key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), password=None).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        chain = b"".join(part.bytes() for part in certificate.cert_chain_pems)
-        (folder / f"{name}.key").write_bytes(key)
-        (folder / f"{name}.crt").write_bytes(chain)
-        (folder / f"{name}.pem").write_bytes(key + chain)
-        return folder / f"{name}.crt", folder / f"{name}.key"
-
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.crt")
-    write("broker", authority.issue_cert(*dict.fromkeys((host, "127.0.0.1", "localhost"))))
-    certificate, key = write("client", authority.issue_cert(_CLIENT, common_name=_CLIENT))
-    return KafkaSecurity(sasl, mtls, _USER, _PASSWORD, folder / "ca.crt", certificate, key)
+    write_certificates(folder, "broker", host=host)
+    files = (folder / name for name in ("ca.crt", "client.crt", "client.key"))
+    return KafkaSecurity(sasl, mtls, _USER, _PASSWORD, *files)
 
 
 def settings(security: KafkaSecurity, *, broker: str, ca: str) -> dict[str, str]:
@@ -76,8 +54,8 @@ def settings(security: KafkaSecurity, *, broker: str, ca: str) -> dict[str, str]
         "listener.name.ssl.ssl.client.auth": "required",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "true",
-        "super.users": f"User:ANONYMOUS;User:CN={_CLIENT}",
-        "ssl.principal.mapping.rules": f"RULE:^.*CN={_CLIENT.replace('.', '[.]')}.*$/CN={_CLIENT}/,DEFAULT",
+        "super.users": f"User:ANONYMOUS;User:CN={CLIENT}",
+        "ssl.principal.mapping.rules": f"RULE:^.*CN={CLIENT.replace('.', '[.]')}.*$/CN={CLIENT}/,DEFAULT",
     } | {f"listener.name.sasl_ssl.{name}.sasl.jaas.config": line for name, line in modules.items()}
 
 

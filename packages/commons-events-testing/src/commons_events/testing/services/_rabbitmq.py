@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from commons_events.testing.services._certificates import CLIENT, write_certificates
 from commons_events.testing.services._errors import ServiceError, ServiceStartError, WayUnavailableError
 from commons_events.testing.services._process import ServerProcess, accepts, free_port, wait_until
 from commons_events.testing.services._restartable import Restartable
@@ -350,13 +351,10 @@ class LocalRabbitMQ:
         running.started()
         if secured:
             # Whom a certificate names; it has no password, so that it signs in by that alone.
-            running.manage("PUT", f"/api/users/{_CLIENT}", {"password_hash": "", "tags": ""})
+            running.manage("PUT", f"/api/users/{CLIENT}", {"password_hash": "", "tags": ""})
             everything = {"configure": ".*", "write": ".*", "read": ".*"}
-            running.manage("PUT", f"/api/permissions/%2F/{_CLIENT}", everything)
+            running.manage("PUT", f"/api/permissions/%2F/{CLIENT}", everything)
         return running
-
-
-_CLIENT = "client.commons-events.test"
 
 
 def _certificates(folder: Path, url: str) -> RabbitMQSecurity:
@@ -365,20 +363,7 @@ def _certificates(folder: Path, url: str) -> RabbitMQSecurity:
     Raises:
         WayUnavailableError: trustme, which makes them, isn't installed.
     """
-    try:
-        import trustme
-    except ImportError:
-        raise WayUnavailableError(
-            'trustme is not installed, which makes certificates: pip install "commons-events-testing[tls]"'
-        ) from None
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.crt")
-    for name, leaf in (
-        ("node", authority.issue_cert("127.0.0.1", "localhost")),
-        ("client", authority.issue_cert(_CLIENT, common_name=_CLIENT)),
-    ):
-        leaf.private_key_pem.write_to_path(folder / f"{name}.key")
-        (folder / f"{name}.crt").write_bytes(b"".join(part.bytes() for part in leaf.cert_chain_pems))
+    write_certificates(folder, "node")
     return RabbitMQSecurity(url, folder / "ca.crt", folder / "client.crt", folder / "client.key")
 
 

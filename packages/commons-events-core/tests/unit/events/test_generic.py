@@ -41,9 +41,9 @@ def test_it_is_found_by_what_its_bytes_state(format: str) -> None:
 
 def test_it_is_registered_as_soon_as_it_is_named_with_all_its_types() -> None:
     with registry.isolated():
-        half = Changed[int, U]  # type: ignore[valid-type]
+        half = Changed[int, U]
         assert registry.get("thing.changed[int, ~U]") is None
-        whole = half[Point]  # type: ignore[misc]
+        whole = half[Point]
         assert registry.find("thing.changed[int, Point]") is whole
         event = whole(before=1, after=Point(x=2))
         assert Event.deserialize(event.serialize()) == event
@@ -53,7 +53,7 @@ def test_it_is_registered_as_soon_as_it_is_named_with_all_its_types() -> None:
 def test_types_that_are_called_alike_are_not_guessed() -> None:
     here, there = (create_model("Place", __module__=module, x=(int, ...)) for module in ("here", "there"))
     with registry.isolated():
-        one, other = Changed[int, here], Changed[int, there]
+        one, other = Changed[int, here], Changed[int, there]  # type: ignore[valid-type]
         event = one(before=1, after=here(x=2))
         with pytest.raises(UnknownEventTypeError, match="Make a subclass"):
             Event.deserialize(event.serialize())

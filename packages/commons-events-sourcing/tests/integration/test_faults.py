@@ -202,6 +202,31 @@ async def kill_and_start(service: RunningPostgres) -> None:
     await asyncio.to_thread(service.start)
 
 
+async def test_the_same_subscription_goes_on_after_an_error(
+    postgres_service: RunningPostgres, postgres_database: str
+) -> None:
+    """Also where a page that was asked for ahead has failed: nothing is left out, nothing comes twice."""
+    postgres_service.require("signals", "durability")
+    async with EventStore(postgres_database, page_size=10) as store:
+        await store.append("a", [Written(text="") for _ in range(55)])
+        subscription = store.subscribe(poll_interval=0.1)
+        seen = [await anext(subscription) for _ in range(15)]
+        await asyncio.to_thread(postgres_service.kill)
+        with pytest.raises(StoreUnavailableError):
+            while True:
+                seen.append(await anext(subscription))
+        await asyncio.to_thread(postgres_service.start)
+
+        async def rest() -> bool:
+            with suppress(StoreUnavailableError):
+                while len(seen) < 55:
+                    seen.append(await anext(subscription))
+            return len(seen) == 55
+
+        await eventually(rest, timeout=WAIT, interval=0.1)
+        assert [stored.aggregate_version for stored in seen] == list(range(1, 56))
+
+
 async def test_a_projector_outlives_the_server_and_has_each_effect_once(
     postgres_service: RunningPostgres, postgres_database: str
 ) -> None:

@@ -14,7 +14,8 @@ from commons_events.sourcing._memory import MemoryBackend
 from commons_events.sourcing._relay import OutboxRelay
 from commons_events.sourcing._repository import Repository, run_unit
 from commons_events.sourcing._snapshots import SnapshotPolicy
-from commons_events.sourcing._store import BaseEventStore, StoreTransaction
+from commons_events.sourcing._store import BaseEventStore
+from commons_events.sourcing._store_transaction import StoreTransaction
 from commons_events.sourcing._subscription import Subscription
 from commons_events.sourcing._types import (
     ANY,

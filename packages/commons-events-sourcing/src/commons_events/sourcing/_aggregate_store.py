@@ -20,7 +20,8 @@ from commons_events.sourcing._aggregate import A, AggregateRoot, fresh
 from commons_events.sourcing._decoding import decode, reader_of
 from commons_events.sourcing._domain_event import DomainEvent
 from commons_events.sourcing._snapshots import state_codec
-from commons_events.sourcing._store import MAX_POSITION, BaseEventStore
+from commons_events.sourcing._store import BaseEventStore
+from commons_events.sourcing._store_transaction import MAX_POSITION
 from commons_events.sourcing._types import Append, StoredEvent, StoredSnapshot, StreamId
 
 __all__ = ["AggregateStore", "KnownSnapshot", "events_of", "stream_of"]

@@ -11,7 +11,8 @@ from commons_events.sourcing._encoding import prepare_event
 from commons_events.sourcing._types import NewEvent, PreparedAppend, PreparedEvent, StoredEvent, StreamId, check_name
 
 if TYPE_CHECKING:
-    from commons_events.sourcing._store import BaseEventStore, StoreTransaction
+    from commons_events.sourcing._store import BaseEventStore
+    from commons_events.sourcing._store_transaction import StoreTransaction
 
 __all__ = ["Progress", "ProgressBar", "copy_events"]
 

@@ -15,7 +15,8 @@ from commons_events.sourcing._backend import Lease, LogQuery
 from commons_events.sourcing._types import StoredEvent, StreamId
 
 if TYPE_CHECKING:
-    from commons_events.sourcing._store import BaseEventStore, StoreTransaction
+    from commons_events.sourcing._store import BaseEventStore
+    from commons_events.sourcing._store_transaction import StoreTransaction
 
 __all__ = ["GroupDelivery", "GroupSubscription", "partition_of"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import psycopg
@@ -23,12 +23,11 @@ from commons_events.errors import (
     StoreUnavailableError,
     UnknownDatabaseError,
 )
-from commons_events.runtime import current_runtime
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome, all_stored
 from commons_events.sourcing._memory import refuse_nested
-from commons_events.sourcing._news import News
+from commons_events.sourcing._postgres_news import PostgresNews, discard
 from commons_events.sourcing._postgres_read import (
     Watermark,
     fetch_from_snapshot,
@@ -45,19 +44,14 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Result
     from sqlalchemy.sql import Executable
 
-__all__ = ["CHANNEL", "PostgresBackend"]
+__all__ = ["PostgresBackend"]
 
 T = TypeVar("T")
-
-CHANNEL = "commons_events"
-"""What LISTEN and NOTIFY are called on."""
 
 _HELD_BACK = 0.02
 """Seconds after which a reader looks again that waits for an open transaction."""
 _NEVER = 2**63
 """A position that none is after."""
-_NOTIFY_EVERY = 0.05
-"""Seconds between two notices of one process: a notice says that there is news, not what."""
 _PASSING = ("40001", "40P01", "26000")
 """Serialization failure, deadlock, and a session that was reset in between: the same again may succeed."""
 
@@ -150,12 +144,7 @@ class PostgresBackend(Backend):
         self._places = asyncio.Semaphore(connections + write_connections)
         self._writes = GroupCommit(self._write, lanes=write_connections)
         self._watermark = Watermark()
-        self._notify = notify
-        self._listening: asyncio.Task[None] | None = None
-        self._announcing: asyncio.Task[None] | None = None
-        self._announcer: StoreConnection | None = None
-        self._unannounced = False
-        self._news = News()
+        self._news = PostgresNews(self._connect, notify=notify)
         self._holders: set[asyncio.Task[Any]] = set()
         self._reads: set[asyncio.Future[Any]] = set()
         self._closed = False
@@ -192,21 +181,21 @@ class PostgresBackend(Backend):
             try:
                 yield connection
             except psycopg.errors.OperationalError as error:
-                await _discard(connection)
+                await discard(connection)
                 if error.sqlstate in _PASSING:
                     raise
                 raise self._unreachable(error) from error
             except psycopg.InterfaceError as error:
-                await _discard(connection)
+                await discard(connection)
                 raise self._unreachable(error) from error
             except BaseException:
                 if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
-                    await _discard(connection)
+                    await discard(connection)
                 else:
                     self._idle.append(connection)
                 raise
             if self._closed:
-                await _discard(connection)
+                await discard(connection)
             else:
                 self._idle.append(connection)
 
@@ -232,15 +221,9 @@ class PostgresBackend(Backend):
         await self._writes.close()
         if self._reads:
             await asyncio.wait(set(self._reads))
-        if self._announcing is not None:
-            await asyncio.wait([self._announcing])
-        if self._announcer is not None:
-            await _discard(self._announcer)
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.wait([self._listening])
+        await self._news.close()
         for connection in self._idle:
-            await _discard(connection)
+            await discard(connection)
         self._idle.clear()
         await self._engine.dispose()
         self._news.tell()
@@ -262,7 +245,7 @@ class PostgresBackend(Backend):
                 return all_stored(await write(connection, appends))
 
         results = await _again(attempt)
-        self._announce(results)
+        self._news.announce(_last(results))
         return results
 
     async def _write(self, appends: Sequence[PreparedAppend]) -> Sequence[Outcome | Alone]:
@@ -281,7 +264,7 @@ class PostgresBackend(Backend):
                     outcomes = [*outcomes, *await self._write([append])]
                 except Exception as error:  # noqa: BLE001  # each has its own outcome
                     outcomes = [*outcomes, error]
-        self._announce(outcomes)
+        self._news.announce(_last(outcomes))
         return outcomes
 
     async def delete_stream(self, stream: StreamId, expected: int | None) -> None:
@@ -313,7 +296,7 @@ class PostgresBackend(Backend):
             if error.sqlstate in _PASSING:
                 raise
             raise self._unreachable(error) from error
-        self._announce()
+        self._news.announce()
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -391,48 +374,10 @@ class PostgresBackend(Backend):
 
     # --- news ------------------------------------------------------------------------------------------------
 
-    def _announce(self, outcomes: Sequence[object] = ()) -> None:
-        """Tell this process's readers, and soon those of others, that there is news."""
-        self._news.tell(max([o.last_position for o in outcomes if isinstance(o, AppendResult)], default=0))
-        if not self._notify or self._closed:
-            return
-        self._unannounced = True
-        if self._announcing is None or self._announcing.done():
-            self._announcing = asyncio.get_running_loop().create_task(self._announce_soon())
-
-    async def _announce_soon(self) -> None:
-        while self._unannounced and not self._closed:
-            self._unannounced = False
-            try:
-                if self._announcer is None or self._announcer.closed:
-                    self._announcer = await self._connect()
-                    # a notice that is lost with the server is none that anybody misses: it need not wait for the disk
-                    await self._announcer.execute("SET synchronous_commit = off")
-                await self._announcer.numbers(f"NOTIFY {CHANNEL}", ())
-            except (psycopg.Error, CommonsEventsError):  # who missed it polls
-                if self._announcer is not None:
-                    await _discard(self._announcer)
-                await current_runtime().sleep(1.0)
-            await current_runtime().sleep(_NOTIFY_EVERY)
-
-    async def _listen(self) -> None:
-        while not self._closed:
-            try:
-                connection = await self._connect()
-                try:
-                    await connection.execute(f"LISTEN {CHANNEL}")
-                    async for _ in connection.notifies():
-                        self._news.tell()
-                finally:
-                    await _discard(connection)
-            except (psycopg.Error, CommonsEventsError):
-                await current_runtime().sleep(1.0)  # meanwhile readers poll
-
     async def wait(self, position: int, seconds: float) -> None:
         if self._closed:
             raise ClosedError("The event store is closed; make a new one.")
-        if self._notify and self._listening is None:
-            self._listening = asyncio.get_running_loop().create_task(self._listen())
+        self._news.listen()
         if self._watermark.held_back:  # what is there already may not be read yet
             position, seconds = _NEVER, min(seconds, _HELD_BACK)
         await self._news.wait(position, seconds)
@@ -443,13 +388,13 @@ def _current_of(holders: set[asyncio.Task[Any]]) -> asyncio.Task[Any] | None:
     return task if task in holders else None
 
 
+def _last(outcomes: Sequence[object]) -> int:
+    """The highest position of what was stored; 0 where nothing was."""
+    return max([outcome.last_position for outcome in outcomes if isinstance(outcome, AppendResult)], default=0)
+
+
 def _broken(error: DBAPIError) -> bool:
     return getattr(error.orig, "sqlstate", None) is None
-
-
-async def _discard(connection: AsyncConnection[Any]) -> None:
-    with suppress(psycopg.Error):
-        await connection.close()
 
 
 async def _again(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from commons_events.errors import ProjectionDefinitionError
 from commons_events.event import Event
-from commons_events.sourcing._store import StoreTransaction
+from commons_events.sourcing._store_transaction import StoreTransaction
 from commons_events.sourcing._types import StoredEvent, check_name
 
 __all__ = ["Projection"]

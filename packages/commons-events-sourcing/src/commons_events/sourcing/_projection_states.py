@@ -13,7 +13,8 @@ from commons_events.errors import UnknownProjectionError
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _tables as t
 from commons_events.sourcing._backend import LogQuery
-from commons_events.sourcing._store import BaseEventStore, StoreTransaction
+from commons_events.sourcing._store import BaseEventStore
+from commons_events.sourcing._store_transaction import StoreTransaction
 from commons_events.sourcing._types import StoredEvent, StreamId
 
 if TYPE_CHECKING:

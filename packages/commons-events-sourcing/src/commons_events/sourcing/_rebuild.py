@@ -24,7 +24,8 @@ from commons_events.sourcing import _tables as t
 from commons_events.sourcing._projection import Projection
 from commons_events.sourcing._projection_pages import Ground, Outcome, Pages, check_version
 from commons_events.sourcing._projection_states import ProjectionStates, checkpoint_name, take_turns
-from commons_events.sourcing._store import BaseEventStore, StoreTransaction
+from commons_events.sourcing._store import BaseEventStore
+from commons_events.sourcing._store_transaction import StoreTransaction
 
 __all__ = ["RebuildProgress", "rebuild"]
 

@@ -71,21 +71,29 @@ class Subscription:
         """Read on; where there is nothing, wait for news."""
         backend = await self._store._ready()
         if self._ahead is None:
-            self._ahead = asyncio.ensure_future(self._fetch(backend))
-        page = await asyncio.shield(self._ahead)  # who is cancelled here finds it the next time
-        self._ahead = None
+            self._ahead = self._ask(backend)
+        asked = self._ahead
+        try:
+            page = await asyncio.shield(asked)  # who is cancelled here finds it the next time
+        finally:
+            if asked.done():
+                self._ahead = None
         self._page.extend(page.events)
         before, self._read = self._read, max(self._read, page.safe_position)
         if page.events:
             if backend.reads_ahead and len(page.events) == self._store.page_size:
-                self._ahead = asyncio.ensure_future(self._fetch(backend))
-                self._ahead.add_done_callback(_look_at)
+                self._ahead = self._ask(backend)
             return
         self.position = self._read
         if self._read == before:
             self.live = True
             if wait:
                 await backend.wait(self._read, self._poll_interval)
+
+    def _ask(self, backend: Backend) -> asyncio.Task[LogPage]:
+        asked = asyncio.ensure_future(self._fetch(backend))
+        asked.add_done_callback(_look_at)
+        return asked
 
     async def _fetch(self, backend: Backend) -> LogPage:
         return await backend.fetch_log(self._query, self._read + 1, _LAST, self._store.page_size, False)
@@ -94,9 +102,7 @@ class Subscription:
         """End the loop; what was read ahead is let go, and comes to whoever subscribes after `position`."""
         self._closed = True
         self._page.clear()
-        if self._ahead is not None:
-            self._ahead.cancel()
-            self._ahead = None
+        self._ahead = None
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,0 +1,154 @@
+"""`StoreTransaction`, and what it and the store check of what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from commons_events.errors import ConfigurationError
+from commons_events.event import Event
+from commons_events.sourcing._backend import BackendTransaction, Lease, LogQuery
+from commons_events.sourcing._encoding import prepare
+from commons_events.sourcing._types import (
+    Append,
+    AppendResult,
+    Expected,
+    ExpectedState,
+    NewEvent,
+    PreparedAppend,
+    StoredEvent,
+    StoredSnapshot,
+    StreamId,
+    check_name,
+    check_position,
+    check_stream,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Result
+    from sqlalchemy.sql import Executable
+
+__all__ = ["MAX_EVENT_BYTES", "MAX_POSITION", "StoreTransaction", "bounds", "log_query", "prepare_all"]
+
+T = TypeVar("T")
+
+MAX_POSITION = 2**63 - 1
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+
+
+class StoreTransaction:
+    """What is done through it is seen together, or not at all; made by `EventStore.transaction`.
+
+    Appends, checkpoints and snapshots of the store, and whatever SQL the program has for its own tables in the same
+    database. Use it from one task at a time.
+    """
+
+    def __init__(self, backend: BackendTransaction, max_event_bytes: int) -> None:
+        self._backend = backend
+        self._max_event_bytes = max_event_bytes
+
+    async def append(
+        self, stream: StreamId | str, events: Iterable[Event | NewEvent], *, expected: Expected = ExpectedState.ANY
+    ) -> AppendResult:
+        """As `EventStore.append`. The stream stays locked for other writers until the transaction ends."""
+        return (await self.append_many([Append(stream, tuple(events), expected)]))[0]
+
+    async def append_many(self, appends: Iterable[Append]) -> list[AppendResult]:
+        """As `EventStore.append_many`."""
+        return await self._backend.append(prepare_all(appends, self._max_event_bytes))
+
+    async def fetch_stream(
+        self, stream: StreamId | str, *, from_version: int = 0, to_version: int | None = None
+    ) -> list[StoredEvent]:
+        """The stream's events as this transaction sees them."""
+        first, last = bounds(from_version, to_version, "version")
+        return await self._backend.fetch_stream(check_stream(stream), first, last, MAX_POSITION, False)
+
+    async def checkpoint(self, name: str) -> int:
+        """The position saved under ``name``, 0 where there is none; locked until the transaction ends."""
+        check_name(name, "checkpoint's name")
+        return await self._backend.checkpoint(name)
+
+    async def save_checkpoint(self, name: str, position: int, *, backwards: bool = False) -> None:
+        """Save how far a reader has come, with what it wrote in this transaction.
+
+        Args:
+            name: the reader's.
+            position: the last position that is handled.
+            backwards: allow a position at or before the one that is saved, for a rebuild.
+
+        Raises:
+            CheckpointError: the position is not ahead of the saved one: it was handled before.
+        """
+        check_name(name, "checkpoint's name")
+        await self._backend.save_checkpoint(name, check_position(position, "A checkpoint"), backwards=backwards)
+
+    async def save_snapshot(self, snapshot: StoredSnapshot) -> None:
+        """Keep a snapshot in the place of the stream's older one of the same kind."""
+        await self._backend.save_snapshot(snapshot)
+
+    async def check_lease(self, lease: Lease) -> None:
+        """Let the transaction commit only while this worker has the lease.
+
+        Raises:
+            LeaseLostError: another worker has taken over.
+        """
+        await self._backend.check_lease(lease)
+
+    async def execute(self, statement: Executable, parameters: Any = None) -> Result[Any]:
+        """Execute a SQLAlchemy statement in this transaction, on any table of the store's database.
+
+        Args:
+            statement: such as ``table.insert()``, ``select(…)`` or ``text("…")``.
+            parameters: a mapping, or a list of mappings.
+
+        Raises:
+            CapabilityError: the store is in memory, and has no SQL.
+        """
+        return await self._backend.execute(statement, parameters)
+
+    async def run_sync(self, function: Callable[[Connection], T]) -> T:
+        """Call ``function(connection)`` with this transaction's SQLAlchemy connection, for what needs a whole one.
+
+        Such as ``metadata.create_all``, or an ORM session: ``Session(bind=connection)``. The function must not commit.
+        """
+        return await self._backend.run_sync(function)
+
+
+def prepare_all(appends: Iterable[Append], max_bytes: int) -> Sequence[PreparedAppend]:
+    """Encode and check them.
+
+    Raises:
+        ConfigurationError: a stream comes twice.
+    """
+    prepared = [prepare(append, max_bytes) for append in appends]
+    if len(prepared) > 1 and len({append.stream for append in prepared}) < len(prepared):
+        raise ConfigurationError("A stream comes twice in one append_many; put its events into one Append.")
+    return prepared
+
+
+def bounds(first: int, last: int | None, what: str) -> tuple[int, int]:
+    """Both ends, checked."""
+    low = check_position(first, f"from_{what}")
+    return low, MAX_POSITION if last is None else check_position(last, f"to_{what}")
+
+
+def log_query(categories: Iterable[str], types: Iterable[str | type[Event]], tags: Iterable[str]) -> LogQuery:
+    """The query of a reader of the log, checked.
+
+    Raises:
+        ConfigurationError: a single str was given where several are wanted.
+    """
+    for name, given in (("categories", categories), ("types", types), ("tags", tags)):
+        if isinstance(given, str):
+            raise ConfigurationError(f"{name} is a list or tuple of str, not one str: {given!r}. Write [{given!r}].")
+    kinds = tuple(kind if isinstance(kind, str) else kind.event_type for kind in types)
+    query = LogQuery(tuple(categories), kinds, tuple(tags))
+    for category in query.categories:
+        if category != "":
+            check_name(category, "stream's category")
+    for kind in query.types:
+        check_name(kind, "event's type")
+    for tag in query.tags:
+        check_name(tag, "tag")
+    return query

@@ -117,7 +117,7 @@ P = TypeVar("P", bound=HoldsBack)
 class WaitingSubscription(Subscription, Generic[P]):
     """Waits for what arrives and for what comes again, which it holds back by itself.
 
-    A subclass hands out in `_take`, calls `_wake` where there is something new, and ends in `_close`.
+    A subclass hands out in `take`, calls `_wake` where there is something new, and ends in `_close`.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class WaitingSubscription(Subscription, Generic[P]):
         """See `Subscription.receive`."""
         await self._runtime.sleep(0)
         while not self._closed:
-            batch = self._take(limit)
+            batch = self.take(limit)
             if batch:
                 return batch
             self._waiter = waiter = asyncio.get_running_loop().create_future()
@@ -155,7 +155,7 @@ class WaitingSubscription(Subscription, Generic[P]):
         return min((time for time in times if time is not None), default=None)
 
     @abstractmethod
-    def _take(self, limit: int) -> Sequence[Delivery]:
+    def take(self, limit: int) -> Sequence[Delivery]:
         """Up to ``limit`` deliveries that are there: first what comes again (`_take_again`), then what is new."""
 
     def _take_again(self, taken: list[Any], limit: int) -> None:

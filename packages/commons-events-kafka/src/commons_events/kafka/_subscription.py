@@ -76,7 +76,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         """See `Owner`."""
         self._wake()
 
-    def _take(self, limit: int) -> list[KafkaDelivery]:
+    def take(self, limit: int) -> list[KafkaDelivery]:
         """Up to ``limit`` deliveries: first what comes again, then new messages in the order of the log."""
         limit = min(limit, self._max_unsettled - self._out)
         if limit <= 0 or self._paused:

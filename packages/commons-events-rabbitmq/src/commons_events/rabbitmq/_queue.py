@@ -238,9 +238,12 @@ class QueueState:
         self.redeliveries.park(tag, key)
 
     def pop_due(self, now: float) -> RabbitMQDelivery | None:
-        """The next delivery that comes again by now, or None."""
+        """The next delivery that comes again by now, which is then with the user; or None."""
         tag = self.redeliveries.pop_due(now)
-        return None if tag is None else self.unfinished[tag]
+        if tag is None:
+            return None
+        self.out += 1
+        return self.unfinished[tag]
 
 
 def first_attempt(arrived: Arrived) -> int:

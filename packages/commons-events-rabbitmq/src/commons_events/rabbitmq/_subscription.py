@@ -14,8 +14,7 @@ from commons_events.rabbitmq._queue import QueueState, RabbitMQDelivery, first_a
 from commons_events.rabbitmq._reading import Arrived
 from commons_events.rabbitmq._receiver import Lost, Receiver, Source, Told
 from commons_events.rabbitmq._settings import LOGGER
-from commons_events.runtime import current_runtime
-from commons_events.transport import DONE, Delivery, Outcome, Settlement, Settler, Subscription
+from commons_events.transport import DONE, Delivery, Outcome, Settlement, Settler, WaitingSubscription
 
 if TYPE_CHECKING:
     from commons_events.rabbitmq._transport import RabbitMQTransport
@@ -27,7 +26,7 @@ _CLOSING = 10.0
 """Seconds for which closing waits for RabbitMQ to have every acknowledgement."""
 
 
-class RabbitMQSubscription(Subscription):
+class RabbitMQSubscription(WaitingSubscription[QueueState]):
     """Consumers of one or several queues, on a channel of their own. Belongs to its event loop."""
 
     header_prefix = "cloudEvents_"
@@ -46,8 +45,8 @@ class RabbitMQSubscription(Subscription):
         woken: Callable[[], object] | None = None,
         lost: Callable[[], object] | None = None,
     ) -> None:
+        super().__init__()
         self._transport = transport
-        self._runtime = current_runtime()
         self._max_unsettled = max_unsettled
         self._settler: Settler = settler or self
         self._woken = woken
@@ -58,14 +57,8 @@ class RabbitMQSubscription(Subscription):
         """Whether the queues go with this subscription."""
         self._sources = sources
         self._states = [QueueState(source.topic, source.queue, self, source.resume) for source in sources]
-        self._scheduled: dict[QueueState, None] = {}
-        """The queues in which something comes again."""
         self._epoch = 1
         self._out = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._paused = False
-        self._closed = False
-        self._closing: asyncio.Task[None] | None = None
         self._retrying: set[asyncio.Future[Receipt]] = set()
         self._receiver = Receiver(io, link, sources, prefetch, self)
 
@@ -94,12 +87,6 @@ class RabbitMQSubscription(Subscription):
         return self._out
 
     @property
-    def next_due(self) -> float | None:
-        """When something comes again at the earliest, or None where nothing does."""
-        times = (state.redeliveries.next_due for state in self._scheduled)
-        return min((time for time in times if time is not None), default=None)
-
-    @property
     def stream_position(self) -> int | None:
         """Of one stream: the first offset that is not finished; None as long as that is not known."""
         resume = self._states[0].resume
@@ -112,29 +99,8 @@ class RabbitMQSubscription(Subscription):
 
     # --- receiving -----------------------------------------------------------------------------------------------
 
-    async def receive(self, limit: int) -> Sequence[Delivery]:
-        """See `Subscription.receive`."""
-        await self._runtime.sleep(0)
-        while not self._closed:
-            batch = self.take(limit)
-            if batch:
-                return batch
-            self._waiter = waiter = asyncio.get_running_loop().create_future()
-            due = self.next_due
-            if due is None or self._paused:
-                await waiter
-                continue
-            timer = self._runtime.call_later(max(0.0, due - self._runtime.monotonic()), self._wake)
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-        return ()
-
     def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        super()._wake()
         if self._woken is not None:
             self._woken()
 
@@ -193,15 +159,6 @@ class RabbitMQSubscription(Subscription):
                 raise what
         self._out += count
         return taken
-
-    def _take_again(self, taken: list[RabbitMQDelivery], limit: int) -> None:
-        now = self._runtime.monotonic()
-        for state in list(self._scheduled):
-            while len(taken) < limit and (again := state.pop_due(now)) is not None:
-                state.out += 1
-                taken.append(again)
-            if not state.redeliveries:
-                del self._scheduled[state]
 
     def _forget(self, epoch: int) -> None:
         self._epoch = epoch
@@ -320,20 +277,9 @@ class RabbitMQSubscription(Subscription):
 
     def pause(self) -> None:
         """See `Pausable`; RabbitMQ goes on to send until the prefetch is reached."""
-        self._paused = True
-
-    def resume(self) -> None:
-        """See `Pausable`."""
-        self._paused = False
-        self._wake()
+        super().pause()
 
     # --- the end ---------------------------------------------------------------------------------------------------
-
-    async def close(self) -> None:
-        """See `Subscription.close`."""
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close())
-        await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         if self._closed:

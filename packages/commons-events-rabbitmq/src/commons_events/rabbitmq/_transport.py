@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from commons_events.errors import (
-    ClosedError,
     ConfigurationError,
     InvalidTopicError,
     TransportError,
-    WrongEventLoopError,
 )
 from commons_events.message import Message, PublishResult, Receipt
 from commons_events.rabbitmq._connection import IO, Link
@@ -39,9 +37,9 @@ from commons_events.runtime import current_runtime
 from commons_events.transport import (
     CONTRACT_VERSION,
     Capabilities,
+    ConnectedTransport,
     Settler,
     SubscribeRequest,
-    Transport,
     TransportSettings,
     check_topic_name,
 )
@@ -54,7 +52,7 @@ _TEMPORARY = 600_000
 """Milliseconds that the queue of a subscription without a group outlives a lost connection."""
 
 
-class RabbitMQTransport(Transport):
+class RabbitMQTransport(ConnectedTransport):
     """Connections to RabbitMQ: ``amqp://user:password@host:5672,other:5672/vhost?option=value``.
 
     A topic is an exchange of the type ``topic``, and a group's place in it a queue, ``TOPIC.GROUP``, that is bound to
@@ -75,23 +73,14 @@ class RabbitMQTransport(Transport):
     def __init__(self, url: str = "amqp://localhost", **options: object) -> None:
         self._open(TransportSettings(url=url, options=options))
 
-    @classmethod
-    def from_settings(cls, settings: TransportSettings) -> Self:
-        """See `Transport.from_settings`."""
-        made = cls.__new__(cls)
-        made._open(settings)
-        return made
-
     def _open(self, settings: TransportSettings) -> None:
+        super()._open(settings)
         self.settings = RabbitMQSettings.of(settings)
         """What the connections are made from."""
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._io: IO | None = None
         self._publishing: Link | None = None
         self._consuming: Link | None = None
         self._publisher: Publisher | None = None
-        self._subscriptions: set[RabbitMQSubscription | RabbitMQStreamSubscription] = set()
-        self._closing: asyncio.Future[None] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -175,7 +164,7 @@ class RabbitMQTransport(Transport):
     def _usable_publisher(self) -> Publisher:
         publisher = self._publisher
         if publisher is None or self._closing is not None or asyncio._get_running_loop() is not self._loop:
-            io = self._check_usable()
+            io = self._usable_io()
             if self._publishing is None:
                 self._publishing = Link(io, self.settings, "publishing")
             publisher = self._publisher = Publisher(io, self._publishing, self.settings)
@@ -216,14 +205,7 @@ class RabbitMQTransport(Transport):
         if self.settings.queue_type == "stream":
             for topic in request.topics:
                 check_queue_name(position_queue(topic, request.group_id or ""))
-            stream = RabbitMQStreamSubscription(self, request)
-            self._subscriptions.add(stream)
-            try:
-                await stream.start()
-            except BaseException:
-                self._subscriptions.discard(stream)
-                raise
-            return stream
+            return await self._begin(RabbitMQStreamSubscription(self, request))
         group = request.group_id
         expires = None if group is not None else _TEMPORARY
         name = group if group is not None else f"temporary-{current_runtime().new_id()}"
@@ -300,7 +282,7 @@ class RabbitMQTransport(Transport):
         woken: Callable[[], object] | None = None,
         lost: Callable[[], object] | None = None,
     ) -> RabbitMQSubscription:
-        io = self._check_usable()
+        io = self._usable_io()
         if self._consuming is None:
             self._consuming = Link(io, self.settings, "consuming")
         subscription = RabbitMQSubscription(
@@ -316,17 +298,9 @@ class RabbitMQTransport(Transport):
             lost=lost,
         )
         if not inner:
-            self._subscriptions.add(subscription)
-        try:
-            await subscription.start()
-        except BaseException:
-            self._subscriptions.discard(subscription)
-            raise
+            return await self._begin(subscription)
+        await subscription.start()
         return subscription
-
-    def forget(self, subscription: RabbitMQSubscription | RabbitMQStreamSubscription) -> None:
-        """A subscription has ended."""
-        self._subscriptions.discard(subscription)
 
     async def delete_queues(self, queues: Sequence[str]) -> None:
         """Delete what a subscription without a group had; what cannot be deleted goes by itself later."""
@@ -379,14 +353,7 @@ class RabbitMQTransport(Transport):
         if self._publisher is not None:
             await self._publisher.flush()
 
-    async def close(self) -> None:
-        """See `Transport.close`."""
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close())
-        await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        await asyncio.gather(*(subscription.close() for subscription in list(self._subscriptions)))
+    async def _disconnect(self) -> None:
         if self._publisher is not None:
             await self._publisher.close()
         if self._io is not None:
@@ -395,14 +362,8 @@ class RabbitMQTransport(Transport):
                     await self._io.ask(link.close)
             await self._io.stop()
 
-    def _check_usable(self) -> IO:
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise WrongEventLoopError("This RabbitMQTransport belongs to another event loop, that of its first use.")
-        if self._closing is not None:
-            raise ClosedError("This RabbitMQ transport is closed; make a new one.")
+    def _usable_io(self) -> IO:
+        loop = self._check_usable()
         if self._io is None:
             self._io = IO(loop)
         return self._io

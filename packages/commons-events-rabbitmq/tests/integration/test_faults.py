@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -26,8 +25,9 @@ from commons_events.rabbitmq import (
     RabbitMQProducer,
     Topology,
 )
-from commons_events.testing import History
+from commons_events.testing import FaultRun
 from commons_events.testing.services import RunningRabbitMQ, ServiceError, start_rabbitmq
+from commons_events.transport import Delivery
 
 pytestmark = pytest.mark.asyncio
 
@@ -39,14 +39,13 @@ HEARTBEAT = 2
 Kind = Literal["classic", "quorum"]
 
 
-class Run:
+class Run(FaultRun):
     """A queue, and the history of what is sent to it and handled."""
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         self.url = url
         self.queue = "faults"
-        self.history = History()
-        self.stop = asyncio.Event()
         self.ids: dict[tuple[str, int], str | None] = {}
 
     async def declare(self, kind: Kind) -> None:
@@ -54,80 +53,33 @@ class Run:
         async with RabbitMQAdmin(self.url) as admin:
             await admin.declare(Topology(queues=[queue]))
 
-    async def produce(self, pause: float = 0.002) -> None:
-        """Send each key's numbers in order; one is counted as confirmed when it is."""
+    async def send(self) -> None:
         async with RabbitMQProducer(self.url, heartbeat=HEARTBEAT) as producer:
-            number = 0
-            while not self.stop.is_set():
-                keys = [f"key-{place}" for place in range(KEYS)]
-                sending = [producer.publish("", self.queue, b"%d" % number, key=key) for key in keys]
-                for key, sent in zip(keys, sending, strict=True):
-                    await sent
-                    self.history.confirmed.append((key, number))
-                number += 1
-                await asyncio.sleep(pause)
+            await self.produce(lambda key, value: producer.publish("", self.queue, value, key=key))
 
     async def consume(self, leave: asyncio.Event) -> None:
         """Handle messages until ``leave``."""
         async with RabbitMQConsumer(
             self.url, queue=self.queue, prefetch_count=100, heartbeat=HEARTBEAT, retry_delay=0.05
         ) as consumer:
-            leaving = asyncio.create_task(leave.wait())
-            while not leave.is_set():
-                receiving = asyncio.ensure_future(consumer.receive(50))
-                await asyncio.wait([receiving, leaving], return_when=asyncio.FIRST_COMPLETED)
-                if not receiving.done():
-                    receiving.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await receiving
-                    break
-                for message in receiving.result():
-                    assert isinstance(message, RabbitMQDelivery)
-                    what = (message.key or b"").decode(), int(message.value)
-                    self.history.handled.append(what)
-                    # What comes twice is marked, or was sent again: then it has the same id.
-                    id = message.properties.message_id
-                    assert message.redelivered or self.ids.setdefault(what, id) == id
-                    await message.ack()
-            leaving.cancel()
+            await self.handle(consumer, leave, check=self.check_marked)
 
-    async def worker(self) -> asyncio.subprocess.Process:
-        """A consumer process, which has begun."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__).with_name("worker.py")),
-            self.url,
-            self.queue,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"ready\n"
-        return process
+    def check_marked(self, message: Delivery) -> None:
+        """What comes twice is marked, or was sent again: then it has the same id."""
+        assert isinstance(message, RabbitMQDelivery)
+        what = (message.key or b"").decode(), int(message.value)
+        id = message.properties.message_id
+        assert message.redelivered or self.ids.setdefault(what, id) == id
 
-    async def watch(self, process: asyncio.subprocess.Process) -> None:
-        """Write down what a worker handles, until it ends."""
-        assert process.stdout is not None
-        while line := await process.stdout.readline():
-            if line.endswith(b"\n"):
-                key, _, number = line.decode().strip().partition(" ")
-                self.history.handled.append((key, int(number)))
-
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while not condition():  # noqa: ASYNC110  # it is about counters
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise AssertionError(
-                f"{what} took more than {PATIENCE:g} s; {len(self.history.missing())} missing, "
-                f"{len(self.history.confirmed)} confirmed"
-            ) from None
+    async def consumer_process(self) -> asyncio.subprocess.Process:
+        """A consumer in a process of its own, which has begun."""
+        return await self.worker(Path(__file__).with_name("worker.py"), self.url, self.queue)
 
     @asynccontextmanager
     async def under_load(self) -> AsyncIterator[None]:
         """Send and handle while the block does its harm; then handle all the rest, and check."""
         leave = asyncio.Event()
-        producing = asyncio.create_task(self.produce())
+        producing = asyncio.create_task(self.send())
         consuming = asyncio.create_task(self.consume(leave))
         try:
             await self.handled(100)
@@ -282,9 +234,9 @@ async def test_a_memory_alarm(rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost:
 async def test_a_consumer_that_is_killed_in_the_middle(rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str) -> None:
     run = Run(rabbitmq_vhost)
     await run.declare("quorum")
-    producing = asyncio.create_task(run.produce())
+    producing = asyncio.create_task(run.send())
     for _ in range(ROUNDS + 1):
-        process = await run.worker()
+        process = await run.consumer_process()
         watching = asyncio.create_task(run.watch(process))
         before = len(run.history.handled)
         await run.until(lambda: len(run.history.handled) > before + 100, "handling before the kill")  # noqa: B023

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,30 +14,16 @@ from commons_events.rabbitmq import RabbitMQTransport
 from commons_events.testing.services import (
     RabbitMQSecurity,
     RunningRabbitMQ,
-    ServiceUnavailableError,
-    start_rabbitmq,
 )
 from commons_events.transport import SubscribeRequest
 
 pytestmark = pytest.mark.asyncio
 
 
-@pytest.fixture(scope="module")
-def secured() -> Iterator[RunningRabbitMQ]:
-    try:
-        rabbitmq = start_rabbitmq(secured=True)
-    except ServiceUnavailableError as error:
-        pytest.skip(str(error))
-    with rabbitmq:
-        if reason := rabbitmq.why_not("security"):
-            pytest.skip(reason)
-        yield rabbitmq
-
-
 @pytest.fixture
-def security(secured: RunningRabbitMQ) -> RabbitMQSecurity:
-    assert secured.security is not None
-    return secured.security
+def security(rabbitmq_secured: RunningRabbitMQ) -> RabbitMQSecurity:
+    assert rabbitmq_secured.security is not None
+    return rabbitmq_secured.security
 
 
 async def round_trip(transport: RabbitMQTransport, topic: str) -> None:
@@ -53,17 +38,21 @@ async def round_trip(transport: RabbitMQTransport, topic: str) -> None:
         await transport.close()
 
 
-async def test_a_user_signs_in_by_password_over_tls(secured: RunningRabbitMQ, security: RabbitMQSecurity) -> None:
-    await round_trip(RabbitMQTransport(security.url, cacertfile=str(security.ca)), secured.unique("tls"))
+async def test_a_user_signs_in_by_password_over_tls(
+    rabbitmq_secured: RunningRabbitMQ, security: RabbitMQSecurity
+) -> None:
+    await round_trip(RabbitMQTransport(security.url, cacertfile=str(security.ca)), rabbitmq_secured.unique("tls"))
 
 
-async def test_a_client_signs_in_by_its_certificate(secured: RunningRabbitMQ, security: RabbitMQSecurity) -> None:
+async def test_a_client_signs_in_by_its_certificate(
+    rabbitmq_secured: RunningRabbitMQ, security: RabbitMQSecurity
+) -> None:
     address = urlsplit(security.url)
     url = address._replace(netloc=f"nobody:wrong@{address.hostname}:{address.port}").geturl()
     options = {"cacertfile": security.ca, "certfile": security.certificate, "keyfile": security.key}
     given = {name: str(path) for name, path in options.items()}
     transport = RabbitMQTransport(url, auth_mechanism="external", **given)
-    await round_trip(transport, secured.unique("mtls"))
+    await round_trip(transport, rabbitmq_secured.unique("mtls"))
 
 
 async def test_what_is_wrong_with_tls_is_said(security: RabbitMQSecurity, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,6 +100,7 @@ def test_a_killed_rabbitmq_keeps_what_it_confirmed() -> None:
             opened.confirm_delivery()
             opened.queue_declare("kept", durable=True)
             opened.basic_publish("", "kept", b"body", pika.BasicProperties(delivery_mode=2))
+        time.sleep(3)  # RabbitMQ confirms the message, and writes the news of the queue itself a little later
         rabbitmq.kill()
         rabbitmq.start()
         with channel(rabbitmq.url) as opened:

@@ -48,6 +48,13 @@ class _Generator(GenerateJsonSchema):
         _mend_names(made, made.get("$defs", {}))
         return made
 
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        """Without the pattern of pydantic before 2.14, which knows no exponents: a decimal may be written with one."""
+        made = super().decimal_schema(schema)
+        for part in (made, *made.get("anyOf", ())):
+            part.pop("pattern", None)
+        return made
+
     def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
         """Flags may be combined, so that their members are not all the values that there are."""
         made = super().enum_schema(schema)

@@ -72,7 +72,6 @@ def test_the_position_is_the_first_unfinished_offset(steps: list[tuple[str, int,
             now += 1
             again = partition.pop_due(now)
             if again is not None:
-                partition.again.left += 1
                 out.append(again)
         elif out:
             delivery = out.pop(number % len(out))

@@ -65,7 +65,7 @@ def writer(event_class: type[E]) -> Callable[[E], bytes]:
 
     def write(event: E) -> bytes:
         try:
-            data = checked(event) if _NOTICE in namespace else to_json(event)
+            data = b"" if _NOTICE in namespace else to_json(event)
             if _NOTICE in namespace:
                 data = checked(event)  # a list may have been changed since, or model_construct given anything
             check_contents(event.__dict__)

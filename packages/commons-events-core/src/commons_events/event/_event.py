@@ -51,7 +51,7 @@ def _now() -> datetime:
 _TRUSTED_SCALARS = frozenset((_new_id, _now))
 _TRUSTED_FACTORIES = frozenset((_new_id, _now, dict, list))
 _BEING_MADE, _MADE, _MADE_OF_SCALARS = "being made", "made", "made of scalars"
-"""The last one: of validated values that cannot change, so that writing it needs no check; see `_json.writer`."""
+"""The last one: of validated values that cannot change; see `Event.is_as_validated`."""
 
 
 def _finish(event: E) -> E:
@@ -524,7 +524,7 @@ _get_life: Callable[[Event], str] = Event._life.__get__  # type: ignore[attr-def
 _set_life: Callable[[Event, str], None] = Event._life.__set__  # type: ignore[attr-defined]
 _get_unread: Callable[[Event], tuple[str, bytes]] = Event._unread.__get__  # type: ignore[attr-defined]
 _set_unread: Callable[[Event, tuple[str, bytes]], None] = Event._unread.__set__  # type: ignore[attr-defined]
-_life = _json.Life(_BEING_MADE, _MADE_OF_SCALARS, _get_life, _set_life)
+_life = _json.Life(_BEING_MADE, _set_life)
 type.__setattr__(Event, "metadata", MetadataField())
 _class_var: object = ClassVar
 for _name in [name for name, annotation in get_annotations(Event).items() if get_origin(annotation) is _class_var]:

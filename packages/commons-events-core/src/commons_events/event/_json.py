@@ -46,9 +46,6 @@ class Life(NamedTuple):
     """What is said of an event beside its values; `Event` keeps it."""
 
     being_made: str
-    of_scalars: str
-    """Made of validated values that cannot change."""
-    get: Callable[[Any], str]
     set: Callable[[Any, str], None]
 
 

@@ -27,18 +27,23 @@ ENVELOPE: dict[str, tuple[type, bool]] = {
     "metadata": (dict, False),
 }
 """Each envelope field's type, and whether it may be None."""
+_fitting: dict[str, Any] = {}
+"""By the fields' names: annotations that fit, as nearly all classes have them from `Event`."""
 
 
 def check_envelope(event_class: type[Event]) -> None:
     """Raise `EventDefinitionError` where a class redeclares an envelope field with a type that does not fit."""
     for name, (type_, optional) in ENVELOPE.items():
         annotation = event_class.__pydantic_fields__[name].annotation
+        if _fitting.get(name) is annotation:
+            continue
         if not all(_fits(member, type_) for member in _members(annotation, optional)):
             wanted = f"{type_.__name__} | None" if optional else type_.__name__
             raise EventDefinitionError(
                 f"{event_class.__qualname__}.{name}: the envelope has this name, with the type {wanted}; it cannot be "
                 f"redeclared as {annotation!r}. Choose another name for the field."
             )
+        _fitting.setdefault(name, annotation)
     if (config := event_class.model_config).get("frozen") or config.get("ser_json_inf_nan") != "constants":
         raise EventDefinitionError(
             f"{event_class.__qualname__}.model_config: an event freezes after __post_init__ and refuses NaN by itself; "

@@ -4,13 +4,14 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from inspect import get_annotations
+from inspect import get_annotations, signature
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, get_origin
 from weakref import WeakSet
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
 
 from commons_events.errors import (
@@ -24,6 +25,7 @@ from commons_events.errors import (
 from commons_events.event import _json
 from commons_events.event._envelope import accepted_names, check_envelope, check_names
 from commons_events.event._exact import exact_schema, unsealed
+from commons_events.event._inheriting import Inheriting
 from commons_events.event._metadata import MetadataField
 from commons_events.event._registry import registry
 from commons_events.event._scalars import aware_times, holds_scalars, is_plain, is_repeatable
@@ -48,6 +50,8 @@ def _now() -> datetime:
     return current_runtime().now()
 
 
+for _factory in (_new_id, _now):  # pydantic asks each for its signature, for every class
+    setattr(_factory, "__signature__", signature(_factory))  # noqa: B010  # no type has it
 _TRUSTED_SCALARS = frozenset((_new_id, _now))
 _TRUSTED_FACTORIES = frozenset((_new_id, _now, dict, list))
 _BEING_MADE, _MADE, _MADE_OF_SCALARS = "being made", "made", "made of scalars"
@@ -405,6 +409,7 @@ class Event(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        _inheriting.complete(cls)
         if not cls.__pydantic_generic_metadata__["origin"]:
             registry.register(cls, provisional=decorator_is_pending())
         elif not cls.__pydantic_generic_metadata__["parameters"]:
@@ -430,6 +435,33 @@ class Event(BaseModel):
             cls._set_late()  # the decorator will say what the class is
         else:
             cls._define()
+
+    @classmethod
+    def model_rebuild(
+        cls,
+        *,
+        force: bool = False,
+        raise_errors: bool = True,
+        _parent_namespace_depth: int = 2,
+        _types_namespace: Mapping[str, Any] | None = None,
+    ) -> bool | None:
+        """Complete a class some of whose names were not known yet; with ``force``, make it anew from its fields.
+
+        Returns:
+            None where there was nothing to do, else whether the class is complete.
+        """
+        was_complete = cls.__pydantic_complete__
+        done = super().model_rebuild(
+            force=force,
+            raise_errors=raise_errors,
+            _parent_namespace_depth=_parent_namespace_depth + 1,
+            _types_namespace=_types_namespace,
+        )
+        if done and was_complete:  # pydantic tells nobody of what is complete a second time
+            if "_schema_info" in cls.__dict__:
+                cls._schema_info = replace(cls._schema_info)  # what was made for the class before holds no more
+            cls.__pydantic_on_complete__()
+        return done
 
     @classmethod
     def _define(cls) -> None:
@@ -531,6 +563,16 @@ for _name in [name for name, annotation in get_annotations(Event).items() if get
     del Event.__annotations__[_name]  # pydantic, which knows them now, would evaluate them anew for every subclass
 _METHODS = frozenset(name for name, value in vars(Event).items() if isinstance(value, FunctionType) and name[0] != "_")
 Event.filler = _LateFiller()  # type: ignore[assignment]
+
+
+_inheriting = Inheriting(Event)
+
+
+def _core_schema(cls: type[Event], source: Any, handler: GetCoreSchemaHandler, /) -> core_schema.CoreSchema:
+    return _inheriting.core_schema(cls, handler)
+
+
+Event.__get_pydantic_core_schema__ = classmethod(_core_schema)  # type: ignore[method-assign, assignment]
 
 
 def _read_late(cls: type[Event], data: bytes | bytearray | str) -> Event:

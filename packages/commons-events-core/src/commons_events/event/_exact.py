@@ -118,6 +118,8 @@ class _Rewriter:
         """How many validators around this node may make what JSON has into something else."""
 
     def rewrite(self, node: Schema, path: str) -> Schema:
+        if node["type"] in _FIELDS:
+            return self.field(node, path)
         if node["type"] in _EXACT_ALREADY and node.keys() <= _PLAIN_KEYS:
             return node
         mark = (node.get("metadata") or {}).get(_MARK)
@@ -229,11 +231,11 @@ class _Rewriter:
         return exact
 
     def datetime(self, node: Schema, path: str) -> Schema:
-        return _after(aware, node)
+        return _AWARE if node == _DATETIME else _after(aware, node)
 
     def float(self, node: Schema, path: str) -> Schema:
         """A program may hold NaN; JSON has none, not even by a number beyond the range."""
-        return _either({**node, "allow_inf_nan": False}, node)
+        return _FINITE if node == _FLOAT else _finite(node)
 
     def time(self, node: Schema, path: str) -> Schema:
         return _after(whole_minutes, node)
@@ -276,10 +278,13 @@ class _Rewriter:
                 "is excluded from the bytes, so that an event would not equal its own round trip",
                 "Make it a private attribute (pydantic's PrivateAttr), or leave exclude out",
             )
-        if path not in _ENVELOPE_NAMES or self._converted or node["schema"].get("default") is not None:
+        inner = node["schema"]
+        if inner["type"] in _EXACT_ALREADY and inner.keys() <= _PLAIN_KEYS:
+            return node
+        if path not in _ENVELOPE_NAMES or self._converted or inner.get("default") is not None:
             return self.children(node, path)
         known = _ENVELOPE_FIELDS.get(path)
-        if known is None or known[0] != node:
+        if known is None or (known[0] is not node and known[0] != node):
             known = node, self.children(node, path)
             _ENVELOPE_FIELDS.setdefault(path, known)
         return known[1]
@@ -354,13 +359,12 @@ _REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
     "dataclass": _Rewriter.dataclass,
     "default": _Rewriter.default,
     "union": _Rewriter.union,
-    "model-field": _Rewriter.field,
-    "dataclass-field": _Rewriter.field,
     "function-before": _Rewriter.converter,
     "function-wrap": _Rewriter.converter,
     "chain": _Rewriter.converter,
     "is-instance": _Rewriter.instance,
 }
+_FIELDS = frozenset({"model-field", "dataclass-field"})
 _ENVELOPE_NAMES = frozenset({"event_id", "source", "timestamp", "correlation_id", "causation_id", "metadata"})
 _ENVELOPE_FIELDS: dict[str, tuple[Schema, Schema]] = {}
 """By their names: fields that nearly all events have alike, as pydantic made them, and made exact."""
@@ -463,3 +467,12 @@ def _either(json: Schema, python: Schema) -> Schema:
             metadata={_MARK: True, **(json.get("metadata") or {})},
         ),
     )
+
+
+def _finite(node: Schema) -> Schema:
+    return _either({**node, "allow_inf_nan": False}, node)
+
+
+_DATETIME, _FLOAT = cast(Schema, core_schema.datetime_schema()), cast(Schema, core_schema.float_schema())
+_AWARE, _FINITE = _after(aware, _DATETIME), _finite(_FLOAT)
+"""Once for all fields without constraints."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import cached_property
 from struct import error as StructError  # noqa: N812
 from threading import Lock
@@ -43,7 +42,8 @@ class Codec:
         self.node = derive(event_class)
         self._encoder: Encoder | None = None
         self._decoder: Decoder | None = None
-        self._others: OrderedDict[bytes, Decoder] = OrderedDict()
+        self._others: dict[bytes, Decoder] = {}
+        """The one that was used last comes last."""
         self._lock = Lock()
 
     @cached_property
@@ -110,9 +110,9 @@ class Codec:
                 title = f"{self.event_class.__qualname__} from {fingerprint.hex()}"
                 decoder = self._others[fingerprint] = Decoder(writer, self.node, title, constants=True)
                 if len(self._others) > _MOST_WRITERS:
-                    self._others.popitem(last=False)
+                    del self._others[next(iter(self._others))]
             else:
-                self._others.move_to_end(fingerprint)
+                self._others[fingerprint] = self._others.pop(fingerprint)
         return decoder
 
 

@@ -80,6 +80,8 @@ _PLAIN: dict[str, Callable[[], SchemaNode]] = {
 }
 
 
+_OF_PYDANTIC = {"microseconds_precision": "truncate"}
+"""What pydantic states of datetimes of its own accord."""
 _SHARED: dict[str, SchemaNode] = {}
 """By their kinds: types without parts or limits, which are the same in every schema."""
 _FIELDS: dict[str, tuple[Field, SchemaField]] = {}
@@ -204,7 +206,7 @@ class _Deriver:
             return known
         node = _PLAIN[shape.kind]()
         node.shape = shape
-        if not limits:
+        if not limits or limits == _OF_PYDANTIC:
             _SHARED[shape.kind] = node
         return node
 

@@ -13,11 +13,16 @@ _PLAIN = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes"
 
 def schema_text(node: SchemaNode) -> str:
     """The schema's JSON text, with docs, defaults, aliases and logical types."""
-    return json.dumps(document(node, set(), ""), ensure_ascii=False)
+    return _to_text(document(node, set(), ""))
+
+
+_to_text = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def document(node: SchemaNode, seen: set[str], namespace: str) -> Any:
     """What `json.dumps` makes the schema's text of."""
+    if node.kind in _PLAIN and not node.logical and not node.properties:
+        return node.kind
     if node.name in seen:
         return node.name
     if node.kind == "union":

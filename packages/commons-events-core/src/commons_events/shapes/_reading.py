@@ -65,6 +65,9 @@ _KINDS: dict[str, Kind] = {
 }
 _BARE = {type_: Scalar(kind) for type_, kind in _KINDS.items()}
 """Without limits, a scalar is the same everywhere: classes are many, and made in a row."""
+_MOMENT = Scalar("datetime", {"microseconds_precision": "truncate"})
+_MOMENT_NODE = cast("dict[str, Any]", core_schema.datetime_schema())
+"""As pydantic states it of its own accord."""
 _CLASSES = frozenset({"model", "dataclass", "typed-dict"})
 _NO_SCHEMA = frozenset({"metadata", "config", "default", "serialization", "cls", "expected", "members"})
 _ARRAYS: dict[str, type[Any]] = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple}
@@ -105,6 +108,8 @@ class _Reader:
         type_ = node["type"]
         if len(node) == 1 and type_ in _BARE:
             return _BARE[type_]
+        if type_ == "datetime" and node == _MOMENT_NODE:
+            return _MOMENT
         if type_ == "definition-ref":
             return self._referred(node["schema_ref"])
         if node.get("serialization", {}).get("is_field_serializer"):
@@ -295,12 +300,15 @@ class _Reader:
         if info.description or info.metadata or info.alias or info.validation_alias:
             return self._field(name, node, info)
         known = _ENVELOPE_FIELDS.get(name)
-        if known is None or known[0] != node:
+        if known is None or (known[0] is not node and known[0] != node):
             known = node, self._field(name, node, info)
             _ENVELOPE_FIELDS.setdefault(name, known)
         return known[1]
 
     def _field(self, name: str, node: _Node, info: FieldInfo | None) -> Field:
+        plain = info is not None and not (info.metadata or info.alias or info.validation_alias)
+        if plain and len(node) == 1 and node["type"] in _BARE:
+            return Field(name, _BARE[node["type"]], doc=info.description if info else None)
         self._checks.append(False)
         shape = self._shape(node)
         checked = self._checks.pop()

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from inspect import get_annotations, signature
+from sys import _getframe, modules
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, get_origin
 from weakref import WeakSet
@@ -28,7 +29,7 @@ from commons_events.event._exact import exact_schema, unsealed
 from commons_events.event._inheriting import Inheriting
 from commons_events.event._metadata import MetadataField
 from commons_events.event._registry import registry
-from commons_events.event._scalars import aware_times, holds_scalars, is_plain, is_repeatable
+from commons_events.event._scalars import aware_times, is_plain, is_repeatable
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
 from commons_events.event._secrets import holds_secret
 from commons_events.plugins import serializer, serializer_of, when_changed
@@ -52,10 +53,8 @@ def _now() -> datetime:
 
 for _factory in (_new_id, _now):  # pydantic asks each for its signature, for every class
     setattr(_factory, "__signature__", signature(_factory))  # noqa: B010  # no type has it
-_TRUSTED_SCALARS = frozenset((_new_id, _now))
 _TRUSTED_FACTORIES = frozenset((_new_id, _now, dict, list))
-_BEING_MADE, _MADE, _MADE_OF_SCALARS = "being made", "made", "made of scalars"
-"""The last one: of validated values that cannot change; see `Event.is_as_validated`."""
+_BEING_MADE, _MADE = "being made", "made"
 
 
 def _finish(event: E) -> E:
@@ -94,6 +93,13 @@ def _format_of_another_version(data: bytes, event_class: "type[Event]") -> "Seri
         return None
     written = serializer(writer.schema_info().schema_type)
     return written if written.content_type == codec.content_type else None
+
+
+def _let_pickle_find(made: type[BaseModel]) -> None:
+    """Have a generic class with its types be an attribute of its module."""
+    name, attributes = made.__name__, vars(modules[made.__module__])
+    while attributes.setdefault(name, made) is not made:
+        name += "_"
 
 
 class _LateFiller:
@@ -188,8 +194,6 @@ class Event(BaseModel):
     """Whether any event of the class has something to carry on: asking each would cost as much as copying it."""
     _holds_secret: ClassVar[bool] = False
     """Whether some value is masked wherever it is written but in bytes."""
-    _made: ClassVar[str] = _MADE
-    """The life of an event whose values were validated."""
 
     def __init__(self, /, **data: Any) -> None:
         _set_life(self, _BEING_MADE)
@@ -199,7 +203,7 @@ class Event(BaseModel):
             filler.validate_python(data, self_instance=self, extra="forbid")
         filler.validate_python(data, self_instance=self)
         self.__post_init__()
-        _set_life(self, self._made)
+        _set_life(self, _MADE)
 
     # pydantic calls a custom __init__ when decoding, too; ours is for programs alone
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -220,10 +224,6 @@ class Event(BaseModel):
             SerializationError: a value that JSON cannot hold, such as NaN; the message says where.
         """
         return self._write_json()
-
-    def is_as_validated(self) -> bool:
-        """Whether no value can have become another one since it was validated; serializers then need no check."""
-        return _get_life(self) is _MADE_OF_SCALARS
 
     @classmethod
     def from_json(cls, data: bytes | bytearray | str) -> Self:
@@ -286,7 +286,7 @@ class Event(BaseModel):
             self.__post_init__()
         except Exception as error:  # a user's code, and whatever it raises refuses these bytes
             raise _json.refused(self, error) from error
-        _set_life(self, self._made)
+        _set_life(self, _MADE)
         return self
 
     def keep_unread(self, format: str, data: bytes) -> None:
@@ -415,6 +415,18 @@ class Event(BaseModel):
         elif not cls.__pydantic_generic_metadata__["parameters"]:
             registry.register_made(cls)
 
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, arguments: Any) -> Any:
+            made = super().__class_getitem__(arguments)
+            if isinstance(made, type) and made is not cls:
+                caller = _getframe(1)
+                if caller.f_locals is caller.f_globals:  # pydantic looks so itself, and would see this function
+                    _let_pickle_find(made)
+                if not made.__pydantic_generic_metadata__["parameters"]:
+                    registry.recall_made(made)
+            return made
+
     @classmethod
     def __pydantic_on_complete__(cls) -> None:
         if "event_type" not in cls.__dict__:
@@ -493,10 +505,7 @@ class Event(BaseModel):
         if cls.__pydantic_core_schema__ is cls._pydantic_schema:
             cls._define()
         schema = cls.__pydantic_core_schema__
-        # a __post_init__ of its own may go past the validation that assigning does
         checks = cls.__post_init__ is not Event.__post_init__
-        scalars = not checks and holds_scalars(schema, _TRUSTED_SCALARS)
-        cls._made = _MADE_OF_SCALARS if scalars else _MADE
         cls._holds_secret = holds_secret(cls._pydantic_schema)
         config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
         cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
@@ -556,7 +565,7 @@ _get_life: Callable[[Event], str] = Event._life.__get__  # type: ignore[attr-def
 _set_life: Callable[[Event, str], None] = Event._life.__set__  # type: ignore[attr-defined]
 _get_unread: Callable[[Event], tuple[str, bytes]] = Event._unread.__get__  # type: ignore[attr-defined]
 _set_unread: Callable[[Event, tuple[str, bytes]], None] = Event._unread.__set__  # type: ignore[attr-defined]
-_life = _json.Life(_BEING_MADE, _set_life)
+_life = _json.Life(_BEING_MADE, _MADE, _set_life)
 type.__setattr__(Event, "metadata", MetadataField())
 _class_var: object = ClassVar
 for _name in [name for name, annotation in get_annotations(Event).items() if get_origin(annotation) is _class_var]:

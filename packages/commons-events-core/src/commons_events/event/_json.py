@@ -46,6 +46,7 @@ class Life(NamedTuple):
     """What is said of an event beside its values; `Event` keeps it."""
 
     being_made: str
+    made: str
     set: Callable[[Any, str], None]
 
 
@@ -184,7 +185,7 @@ def reader(
         life: of the event.
     """
     first, second = (make, None) if quick is None else (quick, make)
-    made, being_made, set_life = event_class._made, life.being_made, life.set
+    being_made, made, set_life = life
 
     def read(data: bytes | bytearray | str) -> E:
         if type(data) is not bytes:

@@ -70,6 +70,19 @@ class EventRegistry:
             else:
                 self._alike[key] = event_class
 
+    def recall_made(self, event_class: type[Event]) -> None:
+        """As `register_made`, where the class is not known any more: pydantic makes each once, and then recalls it.
+
+        A block that was `isolated` may have ended since.
+        """
+        key = (event_class.event_type, event_class.schema_info().version)
+        with self._lock:
+            present = self._classes.get(key)
+            if self._alike.get(key) is not event_class and (
+                present is None or _arguments(present) != _arguments(event_class)
+            ):
+                self.register_made(event_class)
+
     def refuse_contested(self) -> None:
         """Raise `DuplicateEventTypeError` where a provisional clash has turned out to be one."""
         with self._lock:
@@ -161,13 +174,15 @@ class EventRegistry:
     @contextmanager
     def isolated(self) -> Generator[None]:
         """Forget, at the end of the block, the classes and migrations that came inside it: for tests."""
-        before, take_back_migrations = self.classes(), self.migrations.snapshot()
+        with self._lock:
+            before = dict(self._classes), dict(self._contested), dict(self._alike)
+        take_back_migrations = self.migrations.snapshot()
         try:
             yield
         finally:
             with self._lock:
                 self.changed()
-                self._classes, self._contested, self._alike = before, {}, {}
+                self._classes, self._contested, self._alike = before
                 take_back_migrations()
 
 

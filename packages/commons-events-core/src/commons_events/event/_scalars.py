@@ -1,34 +1,14 @@
-"""Which event classes need less work: by what runs while their events are made, and by what these hold."""
+"""Which event classes need less work, by what runs while their events are made."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
-from pydantic_core import PydanticSerializationError, SchemaSerializer, core_schema
+from pydantic_core import core_schema
 
-from commons_events.event._values import aware, exact_values, whole_minutes
+from commons_events.event._values import aware
 
-__all__ = ["aware_times", "begins_with_envelope", "holds_scalars", "is_plain", "is_repeatable"]
-
-_SCALARS = frozenset(
-    {
-        "str",
-        "int",
-        "float",
-        "bool",
-        "none",
-        "uuid",
-        "datetime",
-        "date",
-        "time",
-        "timedelta",
-        "decimal",
-        "literal",
-        "enum",
-    }
-)
-_OURS = (aware, whole_minutes)
-"""Validators that return what their schema says, as a user's need not."""
+__all__ = ["aware_times", "begins_with_envelope", "is_plain", "is_repeatable"]
 
 
 def is_plain(schema: core_schema.CoreSchema) -> bool:
@@ -69,30 +49,6 @@ def _is_repeatable(node: Any, trusted: frozenset[object]) -> bool:
 
 
 _NOT_VALIDATION = frozenset({"config", "metadata", "serialization", "function", "default"})
-
-
-def holds_scalars(schema: core_schema.CoreSchema, trusted_factories: frozenset[object]) -> bool:
-    """Whether every field of an event class, by its exact schema, is validated and cannot be changed afterwards.
-
-    The envelope's ``metadata`` may hold lists, which can change; but they are inside ``Any``, of which serialization
-    checks each value by itself.
-
-    Args:
-        schema: as `exact_schema` returns it.
-        trusted_factories: default factories whose values need no validation, and are scalars.
-    """
-    if not is_plain(schema):
-        return False
-    event = cast(dict[str, Any], schema)
-    fields = event["schema"]["schema"]
-    if "serialization" in event["schema"] or fields.get("computed_fields"):
-        return False
-    if event["schema"]["config"].get("extra_fields_behavior") == "allow":
-        return False
-    return all(
-        _is_scalar(field["schema"], trusted_factories) or (name == "metadata" and _is_metadata(field["schema"]))
-        for name, field in fields["fields"].items()
-    )
 
 
 def begins_with_envelope(schema: core_schema.CoreSchema) -> bool:
@@ -139,37 +95,3 @@ def _aware_times(node: Any) -> Any:
         inner = node["schema"]
         return node if "tz_constraint" in inner else {**inner, "tz_constraint": "aware"}
     return {key: value if key in ("config", "metadata") else _aware_times(value) for key, value in node.items()}
-
-
-def _is_scalar(node: dict[str, Any], trusted: frozenset[object]) -> bool:
-    kind = node["type"]
-    if "serialization" in node:
-        return False
-    if kind in _SCALARS:
-        return True
-    if kind == "json-or-python":
-        return _is_scalar(node["json_schema"], trusted) and _is_scalar(node["python_schema"], trusted)
-    if kind == "function-after":
-        return node["function"]["function"] in _OURS and _is_scalar(node["schema"], trusted)
-    if kind == "default":
-        return _is_scalar(node["schema"], trusted) and _has_sound_default(node, trusted)
-    return kind == "nullable" and _is_scalar(node["schema"], trusted)
-
-
-def _has_sound_default(node: dict[str, Any], trusted: frozenset[object]) -> bool:
-    """Whether what stands in for a missing value is as if it had been validated."""
-    if node.get("validate_default") or node.get("default_factory") in trusted:
-        return True
-    if "default" not in node:
-        return False
-    try:
-        SchemaSerializer(node["schema"]).to_json(node["default"], warnings="error")
-    except PydanticSerializationError:
-        return False
-    return True
-
-
-def _is_metadata(node: dict[str, Any]) -> bool:
-    """Whether this is the field as `Event` declares it, which shows its dict to nobody."""
-    values = node.get("schema", {}).get("python_schema", {})
-    return values.get("type") == "function-after" and values["function"]["function"] is exact_values

@@ -59,3 +59,29 @@ def test_types_that_are_called_alike_are_not_guessed() -> None:
             Event.deserialize(event.serialize())
         assert one.deserialize(event.serialize()) == event
         assert one.event_type == other.event_type
+
+
+def test_it_is_found_again_after_a_block_that_was_isolated() -> None:
+    def there_and_back() -> None:
+        event = Changed[bytes, Point](before=b"1", after=Point(x=2))
+        assert registry.find("thing.changed[bytes, Point]") is type(event)
+        assert Event.deserialize(event.serialize()) == event
+
+    for _ in range(2):
+        with registry.isolated():
+            there_and_back()
+        assert registry.get("thing.changed[bytes, Point]") is None
+    there_and_back()
+
+
+def test_what_was_called_alike_before_an_isolated_block_is_so_after_it() -> None:
+    here, there = (create_model("Spot", __module__=module, x=(int, ...)) for module in ("here", "there"))
+    with registry.isolated():
+        one, _ = Changed[int, here], Changed[int, there]  # type: ignore[valid-type]
+        event = one(before=1, after=here(x=2))
+        for _ in range(2):
+            with pytest.raises(UnknownEventTypeError, match="Make a subclass"):
+                Event.deserialize(event.serialize())
+            with registry.isolated():
+                pass
+            assert Changed[int, here] is one  # type: ignore[valid-type]

@@ -278,8 +278,12 @@ def _classes(count: int, format: str) -> Callable[[Effort], float]:
     return run
 
 
-classes.contender("JSON, 100 classes")(_classes(100, "json"))
+classes.contender("JSON Schema, 100 classes")(_classes(100, "json"))
+classes.contender("JSON Schema, 1,000 classes", at_most(2))(_classes(1000, "json"))
 classes.contender("Avro, 100 classes")(_classes(100, "avro"))
 classes.contender("Avro, 1,000 classes", at_most(2))(_classes(1000, "avro"))
+classes.contender("Avro, 5,000 classes")(_classes(5000, "avro"))
+classes.contender("Protobuf, 100 classes")(_classes(100, "protobuf"))
+classes.contender("Protobuf, 1,000 classes", at_most(2))(_classes(1000, "protobuf"))
 
 TABLES = (*codec_tables(), classes)

@@ -99,6 +99,18 @@ def unsealed(schema: core_schema.CoreSchema) -> core_schema.CoreSchema:
     return cast(core_schema.CoreSchema, {**node, "schema": root["schema"]})
 
 
+def shared_fields(schema: core_schema.CoreSchema) -> list[Schema]:
+    """Of an exact schema, the fields of the envelope that it shares with other classes: the same objects."""
+    node = cast(Schema, schema)
+    model = _model(node)
+    if model is None:
+        return []
+    fields = _fields(model)
+    known = (_ENVELOPE_FIELDS.get(name) for name in _ENVELOPE_NAMES)
+    shared = {id(exact): exact for _, exact in filter(None, known)}
+    return [field for field in fields.values() if id(field) in shared]
+
+
 class _Rewriter:
     def __init__(
         self,

@@ -30,6 +30,10 @@ _ENVELOPE_DOCS = {
 _BLANK_DOC = "The numbers of fields that are absent because they are None or empty, and not because of their default."
 _VALUE_DOC = "Any value: exact, where google.protobuf.Value has doubles."
 _BIG_INT_DOC = "Decimal digits, for what 64 bits do not hold."
+_WORDS = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}
+_FIXED = frozenset({"Value", "ValueList", "ValueMap"})
+_texts: dict[str, tuple[str, ...]] = {}
+"""The lines of those messages, which are the same in every file."""
 
 
 def render(file: File) -> str:
@@ -59,7 +63,13 @@ class _Renderer:
                 yield f'import "{imported}";'
         for message in self._proto.message_type:
             yield ""
-            yield from self._message(message, message.name, "")
+            if message.name in _FIXED and message.name not in self._messages and not self._ambiguous:
+                lines = _texts.get(message.name)
+                if lines is None:
+                    lines = _texts[message.name] = tuple(self._message(message, message.name, ""))
+                yield from lines
+            else:
+                yield from self._message(message, message.name, "")
         for enum in self._proto.enum_type:
             yield ""
             yield from self._enum(enum)
@@ -77,14 +87,16 @@ class _Renderer:
         for nested in proto.nested_type:
             if nested.name not in entries:
                 content += [*self._message(nested, f"{path}.{nested.name}", inner), ""]
-        in_oneof = [field for field in proto.field if field.HasField("oneof_index") and not field.proto3_optional]
-        if in_oneof:
+        fields = list(proto.field)
+        is_in_oneof = [field.HasField("oneof_index") and not field.proto3_optional for field in fields]
+        if any(is_in_oneof):
             content.append(f"{inner}oneof kind {{")
-            for field in in_oneof:
-                content += self._field(field, path, f"{inner}  ", entries, message)
+            for field, inside in zip(fields, is_in_oneof, strict=True):
+                if inside:
+                    content += self._field(field, path, f"{inner}  ", entries, message)
             content.append(f"{inner}}}")
-        for field in proto.field:
-            if field not in in_oneof:
+        for field, inside in zip(fields, is_in_oneof, strict=True):
+            if not inside:
                 content += self._field(field, path, inner, entries, message)
         while content and not content[-1]:
             content.pop()
@@ -114,7 +126,7 @@ class _Renderer:
 
     def _type(self, field: FieldDescriptorProto, path: str) -> str:
         if not field.type_name:
-            return FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+            return _WORDS[field.type]
         if field.type_name in (".google.protobuf.Duration", ".google.protobuf.Timestamp"):
             return self._google + field.type_name.removeprefix(".google")
         name = field.type_name.removeprefix(f".{self._proto.package}.")
@@ -146,18 +158,21 @@ class _Renderer:
 
     @staticmethod
     def _field_doc(field: FieldDescriptorProto, message: Message | None) -> str | None:
-        if field.number == BLANK and field.name == "blank_fields":
+        number = field.number
+        if number == BLANK and field.name == "blank_fields":
             return _BLANK_DOC
         if message is None:
             return _BIG_INT_DOC if field.name == "big_int_value" else None
-        slot = next((slot for slot in message.slots if slot.number == field.number), None)
+        slot = next((slot for slot in message.slots if slot.number == number), None)
         if slot is None or slot.field is None:
             return None
-        envelope = _ENVELOPE_DOCS if ENVELOPE_NUMBERS.get(slot.field.name) == field.number else {}
+        envelope = _ENVELOPE_DOCS if ENVELOPE_NUMBERS.get(slot.field.name) == number else {}
         return slot.field.doc or envelope.get(slot.field.name)
 
 
 def _comment(text: str | None, indent: str) -> Iterator[str]:
-    for line in (text or "").strip().splitlines():
-        printable = "".join(c if c.isprintable() else " " for c in line)
+    if not text:
+        return
+    for line in text.strip().splitlines():
+        printable = line if line.isprintable() else "".join(c if c.isprintable() else " " for c in line)
         yield f"{indent}// {printable}".rstrip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -11,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import CoreSchema, core_schema, to_json
 
 from commons_events.errors import EventDefinitionError
+from commons_events.event._exact import shared_fields
 
 if TYPE_CHECKING:
     from commons_events.event import Event
@@ -26,6 +28,7 @@ def published_schema(event_class: type[Event]) -> dict[str, Any]:
     Raises:
         EventDefinitionError: a field is of a type whose JSON is not known.
     """
+    _share_envelope(event_class)
     try:
         schema = event_class.model_json_schema(mode="serialization", schema_generator=_Generator)
     except PydanticInvalidForJsonSchema as error:
@@ -41,7 +44,20 @@ def published_schema(event_class: type[Event]) -> dict[str, Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's, where that says something else than what is written."""
+    """Pydantic's, where that says something else than what is written, or takes long for what is usual."""
+
+    def generate_inner(self, schema: Any) -> JsonSchemaValue:
+        if len(schema) == 1 and schema["type"] in _PLAIN:
+            return {"type": _PLAIN[schema["type"]]}
+        shared = _shared.get(id(schema))
+        if shared is not None:
+            if not shared[1]:
+                shared[1].update(super().generate_inner(schema))
+            return deepcopy(shared[1])
+        return super().generate_inner(schema)
+
+    def encode_default(self, dft: Any) -> Any:
+        return dft if type(dft) in _TYPES else super().encode_default(dft)
 
     def generate(self, schema: CoreSchema, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:
         made = super().generate(schema, mode)
@@ -93,6 +109,19 @@ class _Generator(GenerateJsonSchema):
             return super().dataclass_schema(schema)
         finally:
             self.by_alias = outer
+
+
+_PLAIN = {"bool": "boolean", "int": "integer", "none": "null", "str": "string"}
+"""By their core schemas: types that JSON Schema has a word for."""
+_TYPES = frozenset({bool, int, str, type(None)})
+_shared: dict[int, tuple[Any, dict[str, Any]]] = {}
+"""By the identities of their core schemas, which stand beside: the envelope's fields, that most classes share."""
+
+
+def _share_envelope(event_class: type[Event]) -> None:
+    """Let what is made of the envelope's fields be kept, where they are those that `Event` itself declares."""
+    for node in shared_fields(event_class.__pydantic_core_schema__):
+        _shared.setdefault(id(node), (node, {}))
 
 
 def _writes_aliases(schema: core_schema.ModelSchema | core_schema.DataclassSchema) -> bool:

@@ -187,4 +187,3 @@ def _check_packed(data: bytes, name: str) -> None:
         raise WireError("the packed values end inside a varint", name) from None
     except WireError as problem:
         raise problem.below(name) from problem
-

@@ -8,17 +8,23 @@ from typing import Any
 __all__ = ["Names", "avro_name"]
 
 _OTHER = re.compile(r"[^A-Za-z0-9_]")
+_PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+"""What no type may be called in any namespace, by the specification ("Names"); libraries take it for the primitive."""
 
 
 def avro_name(event_type: str) -> str:
     """An event type as a full name: ``order.placed`` as it is, ``OrderPlaced`` in the namespace ``events``.
 
-    What no name may have becomes ``_``.
+    What no name may have becomes ``_``, and a name that a primitive type has gets one: ``file.bytes_``.
 
     Versions of one event share it, so that Avro's rules let the class of one read the bytes of another.
     """
-    parts = [_part(part) for part in event_type.split(".")]
-    return ".".join(parts if len(parts) > 1 else ("events", *parts))
+    *space, last = (_part(part) for part in event_type.split("."))
+    return ".".join((*(space or ("events",)), _type_name(last)))
+
+
+def _type_name(part: str) -> str:
+    return f"{part}_" if part in _PRIMITIVES else part
 
 
 def _part(text: str) -> str:
@@ -38,7 +44,8 @@ class Names:
     def of(self, cls: type[Any]) -> str:
         """The name of a model or enum: the class's, or a longer one where another class has that."""
         module = _part(cls.__module__)
-        short, qualified = _part(cls.__name__), _part(cls.__qualname__.replace("<locals>.", ""))
+        short = _type_name(_part(cls.__name__))
+        qualified = _type_name(_part(cls.__qualname__.replace("<locals>.", "")))
         candidates = [short, qualified, f"{module}_{qualified}"]
         candidates += [f"{module}_{qualified}_{number}" for number in range(2, len(self._classes) + 3)]
         name = next(name for name in candidates if name not in self._made and self._classes.get(name, cls) is cls)

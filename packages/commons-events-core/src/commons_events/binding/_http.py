@@ -26,6 +26,8 @@ _BINARY, _STRUCTURED = BinaryBinding(_PREFIX, outside=True), StructuredBinding(_
 _TOPIC = "http"
 _ENCODED = re.compile(rb'[^\x21-\x7e]|["%]')
 """What a header's value has to spell as %XX: section 3.1.3.2."""
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(r"\\(.)")
 
 
 class HttpRequest(NamedTuple):
@@ -72,7 +74,8 @@ def from_http(headers: Mapping[str, str], body: bytes, event_class: type[E] = Ev
     if not body and f"{_PREFIX}type" in lower:
         body = b"{}"  # an event without data, which CloudEvents allows
     encoded = tuple(
-        (name, unquote_to_bytes(value) if name.startswith(_PREFIX) else value.encode()) for name, value in lower.items()
+        (name, _decoded(value) if name.startswith(_PREFIX) else value.encode("utf-8", "surrogateescape"))
+        for name, value in lower.items()
     )
     return to_event(Message(_TOPIC, body, headers=encoded), event_class, prefix=_PREFIX)
 
@@ -110,6 +113,16 @@ def batch_from_http(headers: Mapping[str, str], body: bytes, event_class: type[E
         except DeserializationError as error:
             raise type(error)(f"Event {index} of the batch: {error}") from error
     return events
+
+
+def _decoded(value: str) -> bytes:
+    """An attribute's value as section 3.1.3.2 has it: out of quotation marks, as older senders put it, then of %XX.
+
+    Servers hand over a byte that is no text as a lone surrogate; it becomes that byte again, and is refused as one.
+    """
+    if '"' in value:
+        value = _QUOTED.sub(lambda quoted: _ESCAPE.sub(r"\1", quoted[1]), value)
+    return unquote_to_bytes(value.encode("utf-8", "surrogateescape"))
 
 
 def _percent(match: re.Match[bytes]) -> bytes:

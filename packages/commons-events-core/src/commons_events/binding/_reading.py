@@ -49,7 +49,8 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
         route = _routes.get((event_class, prefix, first))
         if route is None or route.changes != registry.changes:
             route = _route(message, event_class, prefix)
-        _set_latest(event_class, prefix, first, route)
+        if (event_class, prefix, first) in _routes:  # else headers further behind decide, too
+            _set_latest(event_class, prefix, first, route)
     whole = value.startswith(route.head)
     if whole and route.decode is not None:
         read: E = route.decode(value)
@@ -64,6 +65,11 @@ def to_event(message: Message, event_class: type[E], *, prefix: str = "ce_") -> 
             return event
     headers = _headers(message, prefix)
     attributes = {name: _header(message, headers, f"{prefix}{name}") for name in ATTRIBUTES.values()}
+    if f"{prefix}specversion" in headers and (missing := [name for name in _REQUIRED if not attributes[name]]):
+        raise DeserializationError(
+            f"{_place(message)}: a CloudEvent in binary mode, without {', '.join(prefix + name for name in missing)}; "
+            "CloudEvents requires each (section 3, Required Attributes)."
+        )
     return codec.decode(_filled(value, attributes, route.content_type), found)
 
 
@@ -83,6 +89,9 @@ class _Route(NamedTuple):
     """The registry's, when it was asked for the class."""
 
 
+_REQUIRED = ("id", "source", "type")
+_SPEC_VERSION_BEFORE = "0.3"
+"""In headers it has all that is read here by the same names."""
 ROUTING = 4
 """Headers that decide the route, where they are the ones that `BinaryBinding` puts first: those behind them do not
 count then. They are the same for all messages of a class, so that the route is found by them at once."""
@@ -143,6 +152,11 @@ def _route(message: Message, event_class: type[Event], prefix: str) -> _Route:
     content_type = _header(message, headers, "content-type")
     structured = content_type is not None and content_type.lower().startswith(STRUCTURED)
     event_type = None if structured else _header(message, headers, f"{prefix}type")
+    spec_version = None if structured else _header(message, headers, f"{prefix}specversion")
+    if spec_version not in (None, SPEC_VERSION, _SPEC_VERSION_BEFORE):
+        raise DeserializationError(
+            f"{_place(message)}: the header {prefix}specversion is {spec_version!r}; CloudEvents 1.0 is read here."
+        )
     found = event_class
     if event_type is not None and not _is_concrete(event_class):
         found = _found(event_class, event_type, _header(message, headers, f"{prefix}eventversion"))
@@ -177,8 +191,9 @@ def _from_structured(message: Message, value: bytes, event_class: type[E]) -> E:
         raise DeserializationError(
             f"{_place(message)}: a CloudEvents document is a JSON object, not {type(document).__name__}."
         )
-    required = ("specversion", "id", "source", "type")
-    missing = [name for name in required if not isinstance(document.get(name), str) or not document[name]]
+    missing = [
+        name for name in ("specversion", *_REQUIRED) if not isinstance(document.get(name), str) or not document[name]
+    ]
     if missing or document["specversion"] != SPEC_VERSION:
         problem = f"lacks {', '.join(missing)}" if missing else f"has specversion {document['specversion']!r}"
         raise DeserializationError(f"{_place(message)}: the CloudEvents document {problem}; 1.0 is read here.")
@@ -186,6 +201,7 @@ def _from_structured(message: Message, value: bytes, event_class: type[E]) -> E:
     found = event_class
     if not _is_concrete(event_class):
         found = _found(event_class, document["type"], version if isinstance(version, str) else None)
+    given = document.get("data", {})
     if "data_base64" in document:
         if "data" in document:
             raise DeserializationError(f"{_place(message)}: the document has both data and data_base64.")
@@ -194,8 +210,9 @@ def _from_structured(message: Message, value: bytes, event_class: type[E]) -> E:
         except (ValueError, TypeError) as error:
             raise DeserializationError(f"{_place(message)}: data_base64 is not base64: {error}.") from error
     else:
-        data = to_json(document.get("data", {}))
-    content_type = document.get("datacontenttype")
+        data = to_json(given)
+    # an object in the document is JSON, whatever the type says
+    content_type = None if "data" in document and isinstance(given, dict) else document.get("datacontenttype")
     data = _filled(data, document, content_type)
     return _codec(found, content_type, data).decode(data, found)
 

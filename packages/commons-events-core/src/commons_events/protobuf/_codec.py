@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -22,7 +22,6 @@ from commons_events.protobuf._wire import (
     check,
     spans,
     tag,
-    unknown,
     varint,
 )
 
@@ -129,20 +128,18 @@ class ClassCodec:
     def _unread(self, message: Message, data: bytes) -> bytes:
         known = {slot.number: slot for slot in message.slots}
         numbers = {*known, BLANK} if message.blanks else known.keys()
-        parts = [unknown(data, numbers)]
-        for number, body in _bodies(data):
-            slot = known.get(number)
-            if slot is not None and slot.many == "one" and isinstance(slot.form, Message):
-                inner = self._unread(slot.form, body)
-                if inner:
-                    parts += (tag(number, LENGTH), varint(len(inner)), inner)
-        return b"".join(parts)
-
-
-def _bodies(data: bytes) -> Iterator[tuple[int, bytes]]:
-    for span in spans(data):
-        if span.wire == LENGTH:
-            yield span.number, data[span.value : span.end]
+        parts: list[bytes] = []
+        inside: list[bytes] = []
+        for span in spans(data):
+            if span.number not in numbers:
+                parts.append(data[span.start : span.end])
+            elif span.wire == LENGTH:
+                slot = known.get(span.number)
+                if slot is not None and slot.many == "one" and isinstance(slot.form, Message):
+                    inner = self._unread(slot.form, data[span.value : span.end])
+                    if inner:
+                        inside += (tag(span.number, LENGTH), varint(len(inner)), inner)
+        return b"".join((*parts, *inside))
 
 
 def _wires(slot: Slot) -> tuple[int, ...]:

@@ -26,6 +26,8 @@ def identify(data: bytes) -> tuple[str, str | None] | None:
 
 
 def _search(data: bytes) -> tuple[str, str | None] | None:
+    if _TYPE not in data:  # most bytes of other formats end here, and not field by field
+        return None
     found: dict[int, str] = {}
     try:
         for span in spans(data):

@@ -43,7 +43,7 @@ def field_names(fields: Sequence[Field]) -> dict[str, str]:
 
 @lru_cache(maxsize=1024)
 def _json_name(name: str) -> str:
-    return re.sub(r"_(.?)", lambda match: match[1].upper(), name)
+    return re.sub(r"_+(.?)", lambda match: match[1].upper(), name)
 
 
 def entry_name(name: str) -> str:

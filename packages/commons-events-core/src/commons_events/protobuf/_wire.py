@@ -21,7 +21,6 @@ __all__ = [
     "long_varint",
     "spans",
     "tag",
-    "unknown",
     "varint",
 ]
 
@@ -115,13 +114,23 @@ def spans(data: bytes, position: int = 0, end: int | None = None) -> Iterator[Sp
         start = position
         value = 0
         try:
-            key, position = long_varint(data, position)
+            # most varints have one byte, and there may be as many as half of the bytes that anybody sends
+            key = data[position]
+            position += 1
+            if key > 127:
+                key, position = long_varint(data, start)
             number, wire = key >> 3, key & 7
             body = position
             if wire == VARINT:
-                value, position = long_varint(data, position)
+                value = data[position]
+                position += 1
+                if value > 127:
+                    value, position = long_varint(data, body)
             elif wire == LENGTH:
-                length, body = long_varint(data, position)
+                length = data[position]
+                body = position + 1
+                if length > 127:
+                    length, body = long_varint(data, position)
                 if length > end - body:
                     raise WireError(
                         f"the field {number} at byte {start:,} claims {length:,} bytes, and {end - body:,} are left"
@@ -178,8 +187,3 @@ def _check_packed(data: bytes, name: str) -> None:
         raise WireError("the packed values end inside a varint", name) from None
     except WireError as problem:
         raise problem.below(name) from problem
-
-
-def unknown(data: bytes, known: Collection[int]) -> bytes:
-    """The fields whose number is not among the ``known``, as they stand there."""
-    return b"".join(data[span.start : span.end] for span in spans(data) if span.number not in known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from enum import Enum
 from types import ModuleType
 from typing import Any
 
+import avro.io
+import avro.schema
 import pytest
 from pydantic import AliasChoices, BaseModel, Field
 
@@ -53,6 +56,27 @@ def test_the_record_is_named_after_the_event_type_and_says_what_it_is() -> None:
     ]
     assert (schema(Plain)["namespace"], schema(Plain)["name"]) == ("events", "Plain")
     assert schema(Plain)["doc"] == "Somebody did something."
+
+
+def test_no_type_is_called_as_a_primitive_one() -> None:
+    """The specification's "Names"; the reference library would read the record as the primitive."""
+    string = type("string", (BaseModel,), {"__module__": __name__, "__annotations__": {"text": str}})
+
+    @EventSchema(name="file.bytes", version="1.0.0", schema_type="avro")
+    class Bytes(Event):
+        data: bytes
+        note: string  # type: ignore[valid-type]
+
+    made = schema(Bytes)
+    assert (made["namespace"], made["name"]) == ("file", "bytes_")
+    assert field(Bytes, "note")["type"]["name"] == "string_"
+    event = Bytes(data=b"\xff", note=string(text="x"))
+    data = event.serialize()
+    assert Bytes.deserialize(data) == event
+    reader = avro.io.DatumReader(avro.schema.parse(Bytes.schema))
+    value = reader.read(avro.io.BinaryDecoder(io.BytesIO(data[10:])))
+    assert isinstance(value, dict)
+    assert (value["data"], value["note"]) == (b"\xff", {"text": "x"})
 
 
 def test_docs_aliases_and_defaults_are_carried_over() -> None:

@@ -437,6 +437,47 @@ def test_messages_that_begin_alike_are_told_apart_by_all_that_counts() -> None:
     assert to_event(message._replace(headers=other_prefix), Event, prefix="ce-") == placed()
 
 
+def test_a_type_that_stands_behind_the_first_headers_is_looked_at_every_time() -> None:
+    """As other systems order them: these messages begin alike, and are of two classes."""
+
+    class One(Event):
+        event_type = "one"
+
+    class Two(Event):
+        event_type = "two"
+
+    first = {
+        "content-type": "application/json",
+        "ce_specversion": "1.0",
+        "ce_source": "/s",
+        "ce_time": MOMENT.isoformat(),
+    }
+    for cls in (One, Two, One, One, Two):
+        message = message_of({**first, "ce_id": "1", "ce_type": cls.event_type}, b"{}")
+        assert type(to_event(message, Event)) is cls
+
+
+@pytest.mark.parametrize("prefix", ["ce_", "ce-", "cloudEvents_"])
+@pytest.mark.parametrize("version", ["2.0", "1", "", "1.0 "])
+def test_another_specversion_is_refused(prefix: str, version: str) -> None:
+    headers = {"content-type": "application/json", f"{prefix}specversion": version}
+    headers |= {f"{prefix}type": "com.example.order.placed", f"{prefix}id": "1", f"{prefix}source": "s"}
+    for cls in (Event, Placed):
+        with pytest.raises(DeserializationError, match="specversion"):
+            to_event(message_of(dict(headers), b"{}"), cls, prefix=prefix)
+
+
+@pytest.mark.parametrize("missing", ["id", "source", "type"])
+def test_what_says_to_be_a_cloudevent_has_what_one_must_have(missing: str) -> None:
+    """A made-up id would be another one at each delivery."""
+    headers = {"ce_specversion": "1.0", "ce_type": "com.example.order.placed", "ce_id": "1", "ce_source": "s"}
+    assert to_event(message_of(dict(headers), b"{}"), PlacedTwo).event_id == "1"
+    for problem in ({f"ce_{missing}": ""}, {}):
+        incomplete = {name: text for name, text in headers.items() if name != f"ce_{missing}"} | problem
+        with pytest.raises(DeserializationError, match=f"ce_{missing}"):
+            to_event(message_of(dict(incomplete), b"{}"), PlacedTwo)
+
+
 def test_what_foreign_headers_name_is_remembered_within_bounds() -> None:
     from commons_events.binding import _reading
 

@@ -39,6 +39,32 @@ def test_binary_mode_has_the_attributes_in_headers() -> None:
     assert from_http({name.upper(): value for name, value in headers.items()}, body) == event
 
 
+FOREIGN = {"content-type": "application/json", "ce-specversion": "1.0", "ce-type": "parcel.sent", "ce-id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ('"the \\"old\\" way"', 'the "old" way'),
+        ('"quoted%20and%20encoded"', "quoted and encoded"),
+        ('a"b c"d', "ab cd"),
+        ('one"mark', 'one"mark'),
+        ("%2541", "%41"),
+        ("%ZZ%", "%ZZ%"),
+    ],
+)
+def test_a_header_of_an_older_sender_may_be_quoted(sent: str, meant: str) -> None:
+    """Section 3.1.3.2: quotation marks first, then one round of percent-decoding."""
+    assert from_http({**FOREIGN, "ce-source": sent}, b"{}").source == meant
+
+
+@pytest.mark.parametrize("value", ["%FF", "a\udcff"])
+def test_a_header_that_is_no_text_is_refused(value: str) -> None:
+    with pytest.raises(DeserializationError, match="ce-source"):
+        from_http({**FOREIGN, "ce-source": value}, b"{}")
+    assert from_http({**FOREIGN, "ce-source": "urn:post", "x-other": value}, b"{}").source == "urn:post"
+
+
 def test_structured_mode_has_all_in_the_body() -> None:
     event = parcel()
     headers, body = to_http(event, "structured")

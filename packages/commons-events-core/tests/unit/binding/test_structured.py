@@ -119,6 +119,11 @@ def test_json_data_is_a_json_value(datacontenttype: Any) -> None:
     assert to_event(message_of(document(datacontenttype=datacontenttype)), Paid).amount == 3
 
 
+def test_an_object_as_data_is_json_whatever_the_type_says() -> None:
+    event = to_event(message_of(document(datacontenttype="text/xml")), Paid)
+    assert (event.amount, event.event_id) == (3, "7")
+
+
 def test_a_text_as_json_data_is_not_parsed_again() -> None:
     with pytest.raises(DeserializationError):
         to_event(message_of(document(data='{"amount": 3}', datacontenttype="application/json")), Paid)

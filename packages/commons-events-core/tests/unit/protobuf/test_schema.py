@@ -57,6 +57,7 @@ def test_names_that_protobuf_cannot_have_or_has_already(tmp_path: Path) -> None:
     class Odd(Event):
         user_id: str = ""
         userId: int = 0  # noqa: N815
+        user__id: str = "another"
         größe: float = 0.0
         message: message
         option: Value

@@ -19,7 +19,7 @@ from commons_events.sourcing._group_commit import Outcome, all_stored
 from commons_events.sourcing._memory import refuse_nested
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import deleted
-from commons_events.sourcing._sqlite_kinds import Kinds
+from commons_events.sourcing._sqlite_names import Names
 from commons_events.sourcing._sqlite_log import lengthen_log
 from commons_events.sourcing._sqlite_read import fetch_from_snapshot, fetch_log, fetch_snapshot, fetch_stream, find_head
 from commons_events.sourcing._sqlite_write import STATE, write
@@ -56,7 +56,7 @@ class _Transaction(BackendTransaction):
     def _append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
         self._raw.execute("SAVEPOINT commons_events_append")
         try:
-            results = all_stored(write(self._raw, appends, Kinds()))  # its caller may roll back
+            results = all_stored(write(self._raw, appends, Names()))  # its caller may roll back
         except BaseException:
             self._raw.execute("ROLLBACK TO commons_events_append")
             self._raw.execute("RELEASE commons_events_append")
@@ -67,7 +67,7 @@ class _Transaction(BackendTransaction):
     async def fetch_stream(
         self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
     ) -> list[StoredEvent]:
-        return await self._call(fetch_stream, self._raw, Kinds(), stream, first, last, limit, backwards)
+        return await self._call(fetch_stream, self._raw, Names(), stream, first, last, limit, backwards)
 
     async def checkpoint(self, name: str) -> int:
         return await self._call(_sql.checkpoint, self._connection, name)
@@ -132,8 +132,8 @@ class SqliteBackend(Backend):
         self._engine: Any = None
         self._short = _WARM if self._path and self._synchronous in ("FULL", "EXTRA") else 0
         """Commits until the log is given its length."""
-        self._kinds = Kinds()
-        self._kinds_read = Kinds()
+        self._names = Names()
+        self._names_read = Names()
         self._news = News()
         self._writes = ThreadCommit(self._writer, self._commit, self._news.tell)
         self._holder: asyncio.Task[Any] | None = None
@@ -241,12 +241,12 @@ class SqliteBackend(Backend):
         try:
             raw.execute("BEGIN IMMEDIATE")
             try:
-                outcomes = write(raw, appends, self._kinds)
+                outcomes = write(raw, appends, self._names)
                 if together:
                     all_stored(outcomes)
                 raw.execute("COMMIT")
             except BaseException:
-                self._kinds = Kinds()
+                self._names = Names()
                 if raw.in_transaction:
                     raw.execute("ROLLBACK")
                 raise
@@ -304,7 +304,7 @@ class SqliteBackend(Backend):
 
     async def _read_events(self, function: Callable[..., T], *arguments: Any) -> T:
         own = not self._path and self._holder is asyncio.current_task()  # in a transaction that may be rolled back
-        return await self._read(function, Kinds() if own else self._kinds_read, *arguments)
+        return await self._read(function, Names() if own else self._names_read, *arguments)
 
     async def fetch_stream(
         self, stream: StreamId, first: int, last: int, limit: int, backwards: bool

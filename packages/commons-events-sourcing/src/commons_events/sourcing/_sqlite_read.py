@@ -9,7 +9,7 @@ from datetime import datetime
 
 from commons_events.sourcing._backend import LogPage, LogQuery
 from commons_events.sourcing._sql import as_utc
-from commons_events.sourcing._sqlite_kinds import Kinds, kinds_of
+from commons_events.sourcing._sqlite_names import Names, kinds_of
 from commons_events.sourcing._types import StoredEvent, StoredSnapshot, StreamId
 
 __all__ = ["fetch_from_snapshot", "fetch_log", "fetch_snapshot", "fetch_stream", "find_head"]
@@ -22,12 +22,12 @@ _MERGED = 256
 """Kinds that are looked up one by one; where more are wanted, reading all events finds some soon."""
 
 
-def _tags(text: str | None) -> tuple[str, ...]:
-    return tuple(json.loads(text)) if text else ()
+def _tags(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
 
 
 def fetch_stream(
-    raw: sqlite3.Connection, kinds: Kinds, stream: StreamId, first: int, last: int, limit: int, backwards: bool
+    raw: sqlite3.Connection, names: Names, stream: StreamId, first: int, last: int, limit: int, backwards: bool
 ) -> list[StoredEvent]:
     rows = raw.execute(
         f"SELECT {_VALUES} FROM commons_events_events e "
@@ -35,9 +35,12 @@ def fetch_stream(
         f"AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} LIMIT ?",
         (*stream, first, last, limit),
     ).fetchall()
-    words = kinds.words(raw, {row[3] for row in rows})
-    make, time = StoredEvent._make, datetime.fromisoformat
-    return [make((a, stream, b, c, *words[k], d, _tags(e), time(f), time(g))) for a, b, c, k, d, e, f, g in rows]
+    kinds = names.kinds(raw, {row[3] for row in rows})
+    new, time = tuple.__new__, datetime.fromisoformat
+    return [
+        new(StoredEvent, (a, stream, b, c, (k := kinds[d])[0], k[1], k[2], e, _tags(f) if f else (), time(g), time(h)))
+        for a, b, c, d, e, f, g, h in rows
+    ]
 
 
 def fetch_snapshot(raw: sqlite3.Connection, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
@@ -54,11 +57,11 @@ def fetch_snapshot(raw: sqlite3.Connection, stream: StreamId, kind: str, at_most
 
 
 def fetch_from_snapshot(
-    raw: sqlite3.Connection, kinds: Kinds, stream: StreamId, kind: str, last: int, limit: int
+    raw: sqlite3.Connection, names: Names, stream: StreamId, kind: str, last: int, limit: int
 ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
     """See `Backend.fetch_from_snapshot`."""
     found = fetch_snapshot(raw, stream, kind, last)
-    return found, fetch_stream(raw, kinds, stream, found.version if found else 0, last, limit, False)
+    return found, fetch_stream(raw, names, stream, found.version if found else 0, last, limit, False)
 
 
 def find_head(raw: sqlite3.Connection) -> int:
@@ -67,7 +70,7 @@ def find_head(raw: sqlite3.Connection) -> int:
 
 
 def fetch_log(
-    raw: sqlite3.Connection, kinds: Kinds, query: LogQuery, first: int, last: int, limit: int, backwards: bool
+    raw: sqlite3.Connection, names: Names, query: LogQuery, first: int, last: int, limit: int, backwards: bool
 ) -> LogPage:
     # There is one writer at a time, and positions rise with every commit: all up to the head that is there is there.
     head = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'commons_events_events'").fetchone()
@@ -94,16 +97,19 @@ def fetch_log(
         parameters.append(tag)
     order = "DESC" if backwards else ""
     rows = raw.execute(
-        f"SELECT {_VALUES}, s.id, s.category FROM (SELECT * FROM commons_events_events "
-        f"WHERE {' AND '.join(conditions)} ORDER BY position {order} LIMIT ?) e "
-        f"JOIN commons_events_streams s USING (stream_id) ORDER BY e.position {order}",
+        f"SELECT {_VALUES}, e.stream_id FROM commons_events_events e "
+        f"WHERE {' AND '.join(conditions)} ORDER BY position {order} LIMIT ?",
         (*parameters, limit),
     ).fetchall()
-    words = kinds.words(raw, {row[3] for row in rows})
-    make, name, time = StoredEvent._make, StreamId._make, datetime.fromisoformat
+    kinds = names.kinds(raw, {row[3] for row in rows})
+    streams = names.streams(raw, {row[8] for row in rows})
+    new, time = tuple.__new__, datetime.fromisoformat
     events = [
-        make((a, name((h, i)), b, c, *words[k], d, _tags(e), time(f), time(g)))
-        for a, b, c, k, d, e, f, g, h, i in rows
+        new(
+            StoredEvent,
+            (a, streams[i], b, c, (k := kinds[d])[0], k[1], k[2], e, _tags(f) if f else (), time(g), time(h)),
+        )
+        for a, b, c, d, e, f, g, h, i in rows
     ]
     return LogPage(events, events[-1].position if len(events) == limit and not backwards else known)
 

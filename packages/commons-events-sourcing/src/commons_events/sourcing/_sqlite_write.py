@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._group_commit import Outcome
-from commons_events.sourcing._sqlite_kinds import Kind, Kinds
+from commons_events.sourcing._sqlite_names import Kind, Names
 from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat, fits, lookup
 from commons_events.sourcing._types import AppendResult, ExpectedState, PreparedAppend
 
@@ -27,14 +27,14 @@ _INSERTS = {
 _NO_TIME = timedelta(0)
 
 
-def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend], kinds: Kinds) -> list[Outcome]:
+def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend], names: Names) -> list[Outcome]:
     """Store each, or say why not; one that fails has written nothing of its events."""
     cursor = raw.cursor()
     now = current_runtime().now().isoformat(" ")
     outcomes: list[Outcome] = []
     for append in appends:
         try:
-            outcomes.append(_write_one(cursor, append, now, kinds))
+            outcomes.append(_write_one(cursor, append, now, names))
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001  # one append's failure is its own
@@ -42,7 +42,7 @@ def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend], kinds: Kin
     return outcomes
 
 
-def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, kinds: Kinds) -> AppendResult:
+def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, names: Names) -> AppendResult:
     stream, events, expected = append
     row = cursor.execute(STATE, stream).fetchone()
     stream_id, version, gone = row if row is not None else (None, 0, 0)
@@ -75,7 +75,7 @@ def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, kinds: 
     for at, (event_id, event_type, schema_version, format, data, tags, timestamp) in enumerate(events, version + 1):
         if kind is None or kind[1] != event_type or kind[2] != schema_version or kind[3] != format:
             kind = (category, event_type, schema_version, format)
-            kind_id = kinds.id(cursor, kind)
+            kind_id = names.kind_id(cursor, kind)
         json_text, raw_bytes = (data.decode(), None) if format == "json" else (None, data)
         tags_text = json.dumps(tags, ensure_ascii=False) if tags else None
         values += stream_id, at, kind_id, event_id, json_text, raw_bytes, tags_text, _text(timestamp), now

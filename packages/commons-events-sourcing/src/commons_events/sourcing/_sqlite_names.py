@@ -1,13 +1,15 @@
-"""`Kinds`: what many events have in common, as SQLite's `commons_events_kinds` has it, looked up once."""
+"""`Names`: what the numbers in the rows of SQLite's events stand for, looked up once: their streams and kinds."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 
 from commons_events.sourcing._backend import LogQuery
+from commons_events.sourcing._types import StreamId
 
-__all__ = ["Kind", "Kinds", "kinds_of"]
+__all__ = ["Kind", "Names", "kinds_of"]
 
 Kind = tuple[str, str, str, str]
 """Category, event type, schema version and format."""
@@ -18,20 +20,27 @@ _ID = (
     "WHERE category = ? AND event_type = ? AND schema_version = ? AND format = ?"
 )
 _INSERT = "INSERT INTO commons_events_kinds (category, event_type, schema_version, format) VALUES (?, ?, ?, ?)"
-_ALL = "SELECT kind_id, event_type, schema_version, format FROM commons_events_kinds"
+_KINDS = (
+    "SELECT kind_id, event_type, schema_version, format FROM commons_events_kinds "
+    "WHERE kind_id IN (SELECT value FROM json_each(?))"
+)
+_STREAMS = (
+    "SELECT stream_id, id, category FROM commons_events_streams WHERE stream_id IN (SELECT value FROM json_each(?))"
+)
 
 
-class Kinds:
-    """The kinds that one connection has met. Rows are only added, so what was committed stays true.
+class Names:
+    """The streams and kinds that one connection has met. Their rows are only added, so what was committed stays true.
 
     Where a transaction may yet be rolled back by somebody else, take a new one: what it has learnt goes with it.
     """
 
     def __init__(self) -> None:
         self._ids: dict[Kind, int] = {}
-        self._words: dict[int, tuple[str, str, str]] = {}
+        self._kinds: dict[int, tuple[str, str, str]] = {}
+        self._streams: dict[int, StreamId] = {}
 
-    def id(self, cursor: sqlite3.Cursor, kind: Kind) -> int:
+    def kind_id(self, cursor: sqlite3.Cursor, kind: Kind) -> int:
         """What stands for this kind, which is added where it is new; in a transaction that writes."""
         found = self._ids.get(kind)
         if found is not None:
@@ -46,15 +55,23 @@ class Kinds:
         self._ids[kind] = kind_id
         return kind_id
 
-    def words(self, raw: sqlite3.Connection, ids: set[int]) -> dict[int, tuple[str, str, str]]:
+    def kinds(self, raw: sqlite3.Connection, ids: set[int]) -> dict[int, tuple[str, str, str]]:
         """Type, schema version and format by what stands for them, of these ids and maybe more."""
-        if not ids <= self._words.keys():
-            if len(self._words) >= _MOST:
-                self._words = {}
-            missing = ids - self._words.keys()
-            some = f" WHERE kind_id IN ({', '.join(map(str, missing))})" if len(missing) < 500 else ""
-            self._words.update((row[0], row[1:]) for row in raw.execute(_ALL + some))
-        return self._words
+        if not ids <= self._kinds.keys():
+            if len(self._kinds) >= _MOST:
+                self._kinds = {}
+            rows = raw.execute(_KINDS, (json.dumps([*ids - self._kinds.keys()]),))
+            self._kinds.update((row[0], row[1:]) for row in rows)
+        return self._kinds
+
+    def streams(self, raw: sqlite3.Connection, ids: set[int]) -> dict[int, StreamId]:
+        """Streams' names by what stands for them, of these ids and maybe more."""
+        if not ids <= self._streams.keys():
+            if len(self._streams) >= _MOST:
+                self._streams = {}
+            rows = raw.execute(_STREAMS, (json.dumps([*ids - self._streams.keys()]),))
+            self._streams.update((row[0], StreamId(row[1], row[2])) for row in rows)
+        return self._streams
 
 
 def kinds_of(raw: sqlite3.Connection, query: LogQuery) -> Sequence[int]:

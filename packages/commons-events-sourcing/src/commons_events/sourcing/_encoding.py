@@ -15,6 +15,7 @@ from commons_events.sourcing._types import (
     NewEvent,
     PreparedAppend,
     PreparedEvent,
+    StreamId,
     Tagged,
     check_name,
     check_position,

@@ -366,9 +366,7 @@ def _json(events: Sequence[PreparedEvent], binary: bool) -> str:
     return b"\x1f".join([event[4] for event in events]).decode()
 
 
-async def _copy(
-    connection: Connection, append: PreparedAppend, expected: int
-) -> list[int] | None:
+async def _copy(connection: Connection, append: PreparedAppend, expected: int) -> list[int] | None:
     """Many events of one stream, by COPY; None where the stream is not at this version."""
     async with block(connection), AsyncRawCursor(connection) as cursor:
         # as an insert would hold it from before it takes a position: see the reader's rule

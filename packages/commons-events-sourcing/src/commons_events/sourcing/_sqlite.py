@@ -19,8 +19,8 @@ from commons_events.sourcing._group_commit import Outcome, all_stored
 from commons_events.sourcing._memory import refuse_nested
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import deleted
-from commons_events.sourcing._sqlite_names import Names
 from commons_events.sourcing._sqlite_log import lengthen_log
+from commons_events.sourcing._sqlite_names import Names
 from commons_events.sourcing._sqlite_read import fetch_from_snapshot, fetch_log, fetch_snapshot, fetch_stream, find_head
 from commons_events.sourcing._sqlite_write import STATE, write
 from commons_events.sourcing._thread import DatabaseThread

@@ -19,8 +19,8 @@ def lengthen_log(raw: sqlite3.Connection, path: str) -> None:
     """Let the log file have at once the length that it comes to anyhow.
 
     While a file grows, each commit has to wait until the file system has noted its new length, which takes several
-    times as long as writing over what is there. A transaction that is larger than the cache goes to the log early; it is
-    rolled back, and leaves nothing but the room. In the writer's thread, outside a transaction.
+    times as long as writing over what is there. A transaction that is larger than the cache goes to the log early; it
+    is rolled back, and leaves nothing but the room. In the writer's thread, outside a transaction.
     """
     size: int = raw.execute("PRAGMA page_size").fetchone()[0]
     log = Path(f"{path}-wal")

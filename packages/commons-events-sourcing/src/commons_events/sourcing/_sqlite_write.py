@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._group_commit import Outcome
-from commons_events.sourcing._sqlite_names import Kind, Names
 from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat, fits, lookup
+from commons_events.sourcing._sqlite_names import Kind, Names
 from commons_events.sourcing._types import AppendResult, ExpectedState, PreparedAppend
 
 __all__ = ["STATE", "write"]

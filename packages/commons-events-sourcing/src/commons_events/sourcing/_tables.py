@@ -1,7 +1,7 @@
 """The store's tables, as SQLAlchemy knows them: the same on PostgreSQL and SQLite but for a few types and the events.
 
-SQLite writes whole pages to its log, so each index costs an append a page; there, what many events have in common stands
-in ``commons_events_kinds``, and one short index on it serves where PostgreSQL has two.
+SQLite writes whole pages to its log, so each index costs an append a page; there, what many events have in common
+stands in ``commons_events_kinds``, and one short index on it serves where PostgreSQL has two.
 
 Events are partition-ready: no foreign key points at them or from them, and one writer at a time moves a stream's row
 on, which is what keeps versions unique; the unique index only says so once more.

@@ -1,4 +1,4 @@
-"""On SQLite: what many events have in common in a table of its own, and one short index on it instead of two long ones."""
+"""On SQLite: what many events have in common in a table of its own, and one short index on it instead of two."""
 
 from alembic import op
 
@@ -10,15 +10,17 @@ _KINDS = """CREATE TABLE commons_events_kinds (
   format TEXT NOT NULL,
   CONSTRAINT commons_events_kinds_words UNIQUE (category, event_type, schema_version, format))"""
 _FILL_KINDS = """INSERT INTO commons_events_kinds (category, event_type, schema_version, format)
-SELECT category, event_type, schema_version, format FROM commons_events_events GROUP BY 1, 2, 3, 4 ORDER BY min(position)"""
+SELECT category, event_type, schema_version, format FROM commons_events_events
+GROUP BY 1, 2, 3, 4 ORDER BY min(position)"""
 _EVENTS = """CREATE TABLE commons_events_events_0003 (
   position INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, stream_id INTEGER NOT NULL, version INTEGER NOT NULL,
   kind_id INTEGER NOT NULL, event_id TEXT NOT NULL, data TEXT, data_bytes BLOB, tags TEXT, timestamp DATETIME NOT NULL,
   recorded_at DATETIME DEFAULT CURRENT_TIMESTAMP NOT NULL,
   CONSTRAINT commons_events_events_stream UNIQUE (stream_id, version))"""
-_FILL_EVENTS = """INSERT INTO commons_events_events_0003 (position, stream_id, version, kind_id, event_id, data, data_bytes,
-  tags, timestamp, recorded_at)
-SELECT e.position, e.stream_id, e.version, k.kind_id, e.event_id, e.data, e.data_bytes, e.tags, e.timestamp, e.recorded_at
+_FILL_EVENTS = """INSERT INTO commons_events_events_0003 (position, stream_id, version, kind_id, event_id, data,
+  data_bytes, tags, timestamp, recorded_at)
+SELECT e.position, e.stream_id, e.version, k.kind_id, e.event_id, e.data, e.data_bytes, e.tags, e.timestamp,
+  e.recorded_at
 FROM commons_events_events e CROSS JOIN commons_events_kinds k
   ON (k.category, k.event_type, k.schema_version, k.format) = (e.category, e.event_type, e.schema_version, e.format)
 ORDER BY e.position"""

@@ -17,6 +17,7 @@ COLUMNS = (
     ("streams", "snapshots", "version"),
     ("events", "leases", "workers"),
     ("checkpoints", "projections", "parked"),
+    ("events on SQLite", "kinds"),
 )
 """Which tables stand below each other; their names without what all begin with."""
 LINKS = (
@@ -26,6 +27,7 @@ LINKS = (
     ("parked", "projection", "projections", "name"),
     ("projections", "name", "checkpoints", "name"),
     ("leases", "group_name", "workers", "group_name"),
+    ("events on SQLite", "kind_id", "kinds", "kind_id"),
 )
 """Columns that hold the same values. None is a foreign key."""
 PREFIX = "commons_events_"
@@ -53,11 +55,14 @@ class Box(NamedTuple):
 
 
 def rows_of(table: Any) -> list[tuple[str, str, str]]:
-    """Each column's name, type on PostgreSQL, and what it is found by."""
+    """Each column's name, type on PostgreSQL (of SQLite's own tables on SQLite), and what it is found by."""
     from sqlalchemy import UniqueConstraint
-    from sqlalchemy.dialects import postgresql
+    from sqlalchemy.dialects import postgresql, sqlite
 
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    from commons_events.sourcing._tables import sqlite_metadata
+
+    on_sqlite = table.metadata is sqlite_metadata
+    dialect: Any = sqlite.dialect() if on_sqlite else postgresql.dialect()  # type: ignore[no-untyped-call]
     unique = [constraint for constraint in table.constraints if isinstance(constraint, UniqueConstraint)]
     found = []
     for column in table.columns:
@@ -82,6 +87,7 @@ def boxes() -> dict[str, Box]:
     from commons_events.sourcing import _tables
 
     tables = {name.removeprefix(PREFIX): table for name, table in _tables.metadata.tables.items()}
+    tables |= {"events on SQLite": _tables.events_on_sqlite, "kinds": _tables.kinds}
     drawn = [name for column in COLUMNS for name in column]
     if sorted(drawn) != sorted(tables):
         raise SystemExit(f"tools/event_store_picture.py: COLUMNS has {sorted(drawn)}, the store {sorted(tables)}.")
@@ -127,11 +133,11 @@ def lines() -> Iterator[str]:
     yield "@media (prefers-color-scheme:dark){text{fill:#e6edf3}.type{fill:#9198a1}.mark{fill:#79c0ff}"
     yield ".box{fill:#0d1117;stroke:#656c76}.head{fill:#212830;stroke:#656c76}.link{stroke:#79c0ff}}"
     yield "</style>"
-    for box in placed.values():
+    for short, box in placed.items():
         yield f"<g><title>{escape(str(box.table.comment))}</title>"
         yield f'<rect class="box" x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{box.height:g}"/>'
         yield f'<rect class="head" x="{box.x:g}" y="{box.y:g}" width="{box.width:g}" height="{HEAD - 4}"/>'
-        yield f'<text class="name" x="{box.x + PAD:g}" y="{box.y + 16:g}">{box.table.name}</text>'
+        yield f'<text class="name" x="{box.x + PAD:g}" y="{box.y + 16:g}">{PREFIX + short}</text>'
         for name, kind, mark in box.rows:
             y = box.middle(name) + 4
             x = box.x + PAD

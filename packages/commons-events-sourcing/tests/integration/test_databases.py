@@ -20,8 +20,8 @@ from commons_events.errors import (
     UnknownDatabaseError,
     VersionConflictError,
 )
-from commons_events.sourcing import EventStore, StreamId, upgrade
-from commons_events.sourcing._tables import NAMES, SCHEMA_VERSION, metadata
+from commons_events.sourcing import Append, EventStore, StreamId, upgrade
+from commons_events.sourcing._tables import SCHEMA_VERSION, metadata, metadata_of
 from commons_events.sourcing.projections import ProjectionStates
 from commons_events.testing.services import RunningPostgres
 
@@ -33,6 +33,10 @@ pytestmark = pytest.mark.asyncio
 class Kept(Event):
     event_type = "tests.kept"
     number: int = 0
+
+
+class Named(Event):
+    event_type = "tests.named"
 
 
 def sync(url: str) -> str:
@@ -130,7 +134,7 @@ async def test_migrations_make_just_the_tables_that_first_use_makes(place: Place
         context = MigrationContext.configure(
             connection, opts={"version_table": "commons_events_version", "compare_type": True}
         )
-        differences = compare_metadata(context, metadata)
+        differences = compare_metadata(context, metadata_of(engine.dialect.name))
     engine.dispose()
     assert [d for d in differences if "commons_events_version" not in str(d)] == []
     async with place.opened() as store:
@@ -171,7 +175,7 @@ async def test_a_store_of_the_first_revision_is_brought_up_and_keeps_all(place: 
     assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": "commons_events_version"})
-        differences = compare_metadata(context, metadata)
+        differences = compare_metadata(context, metadata_of(engine.dialect.name))
     engine.dispose()
     assert [d for d in differences if "commons_events_version" not in str(d)] == []
     async with place.opened() as opened:
@@ -204,7 +208,6 @@ async def test_tables_have_comments_and_each_read_has_its_index(postgres_databas
             )
         ).all()
         assert commented == []
-        assert len(NAMES) == 9
         read = connection.execute(text("SELECT data::jsonb ->> 'number' FROM commons_events_events WHERE position = 8"))
         assert read.scalar_one() == "7"
         connection.execute(text("SET enable_seqscan = off"))
@@ -218,6 +221,159 @@ async def test_tables_have_comments_and_each_read_has_its_index(postgres_databas
             assert "commons_events_events_" in shown, shown
             assert "Sort" not in shown, shown
     engine.dispose()
+
+
+OLD_EVENTS = [
+    # position, stream, version, category, id, type, version of the class, format, data, bytes, tags
+    (1, 1, 1, "Order", "id-1", "tests.kept", "1.0.0", "json", Kept(number=1).to_json().decode(), None, '["red"]'),
+    (2, 2, 1, "", "id-2", "tests.kept", "1.0.0", "json", Kept(number=2).to_json().decode(), None, None),
+    (4, 1, 2, "Order", "id-3", "tests.other", "1.0.0", "avro", None, b"\x00\xff", None),
+    (5, 1, 3, "Order", "id-4", "tests.kept", "2.1.0", "json", Kept(number=4).to_json().decode(), None, None),
+    (6, 3, 1, "Order", "id-5", "tests.kept", "1.0.0", "json", Kept(number=5).to_json().decode(), None, None),
+]
+
+
+def fill_old(path: Path) -> None:
+    """Events as the second revision of the tables kept them; the last one of the store was deleted."""
+    with sqlite3.connect(path) as connection:
+        connection.executemany(
+            "INSERT INTO commons_events_streams (stream_id, id, category, version) VALUES (?, ?, ?, ?)",
+            [(1, "a", "Order", 3), (2, "a", "", 1), (3, "b", "Order", 1)],
+        )
+        connection.executemany(
+            "INSERT INTO commons_events_events (position, stream_id, version, category, event_id, event_type, "
+            "schema_version, format, data, data_bytes, tags, timestamp, recorded_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '2026-01-02 03:04:05.000006+00:00', '2026-01-02 03:04:06+00:00')",
+            OLD_EVENTS,
+        )
+        connection.execute("DELETE FROM commons_events_events WHERE position = 6")
+        connection.execute("UPDATE commons_events_streams SET deleted_at = '2026-01-02' WHERE stream_id = 3")
+    connection.close()
+
+
+async def test_events_on_sqlite_keep_all_when_the_tables_are_brought_up(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    url = f"sqlite:///{path}"
+    assert await asyncio.to_thread(upgrade, url, "0002") == "0002"
+    fill_old(path)
+    assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
+    async with EventStore(url) as store:
+        found = [stored async for stored in store.read_all()]
+        expected = [
+            (row[0], row[2], row[4], *row[5:8], row[9] or row[8].encode())  # type: ignore[union-attr]
+            for row in OLD_EVENTS[:-1]
+        ]
+        assert [(one[0], *one[2:8]) for one in found] == expected
+        assert [str(one.stream) for one in found] == ["Order/a", "a", "Order/a", "Order/a"]
+        assert [one.tags for one in found] == [("red",), (), (), ()]
+        assert {(str(one.timestamp), str(one.recorded_at)) for one in found} == {
+            ("2026-01-02 03:04:05.000006+00:00", "2026-01-02 03:04:06+00:00")
+        }
+        assert [one.position async for one in store.read_all(types=[Kept], categories=["Order"])] == [1, 5]
+        assert [one.position async for one in store.read_all(tags=["red"])] == [1]
+        with pytest.raises(VersionConflictError):
+            await store.append(StreamId("a", "Order"), [Kept()], expected=2)
+        # a position is not given twice, be its event deleted or not
+        assert (await store.append(StreamId("a", "Order"), [Kept()], expected=3)).last_position == 7
+
+
+async def test_an_upgrade_that_fails_on_sqlite_leaves_all_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    url = f"sqlite:///{path}"
+    await asyncio.to_thread(upgrade, url, "0002")
+    fill_old(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE commons_events_events_0003 (n int)")
+        before = list(connection.iterdump())
+        with pytest.raises(StoreUnavailableError, match="already exists"):
+            await asyncio.to_thread(upgrade, url)
+        assert list(connection.iterdump()) == before
+        connection.execute("DROP TABLE commons_events_events_0003")
+    connection.close()
+    assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
+
+
+async def test_each_read_on_sqlite_has_its_index(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    async with EventStore(f"sqlite:///{path}") as store:
+        await store.append(StreamId("a", "Order"), [Kept(number=n) for n in range(50)])
+    with sqlite3.connect(path) as connection:
+        for condition in (
+            "event_id = 'x'", "kind_id = 1 AND position BETWEEN 2 AND 9 ORDER BY position LIMIT 3",
+            "kind_id = 1 AND position BETWEEN 2 AND 9 ORDER BY position DESC LIMIT 3",
+            "stream_id = 1 AND version BETWEEN 2 AND 9 ORDER BY version", "position BETWEEN 2 AND 9 ORDER BY position",
+        ):  # fmt: skip
+            plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM commons_events_events WHERE {condition}")
+            shown = "\n".join(row[3] for row in plan)
+            assert shown.startswith("SEARCH"), shown
+            assert "TEMP B-TREE" not in shown, shown
+    connection.close()
+
+
+async def test_a_kind_that_was_rolled_back_is_made_again(tmp_path: Path) -> None:
+    class Other(Event):
+        event_type = "tests.other"
+
+    async with EventStore(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        with pytest.raises(RuntimeError, match="on purpose"):  # the block is what is tested
+            async with store.transaction() as transaction:
+                await transaction.append("a", [Other()])
+                assert [one.event_type for one in await transaction.fetch_stream("a")] == ["tests.other"]
+                raise RuntimeError("on purpose")
+        async with store.transaction() as transaction:
+            await transaction.execute(text("SAVEPOINT mine"))
+            await transaction.append("a", [Other()])
+            await transaction.execute(text("ROLLBACK TO mine"))
+            await transaction.append("a", [Kept()])
+            await transaction.append("b", [Other()])
+        with pytest.raises(VersionConflictError):
+            await store.append_many([Append("c", [Named()]), Append("a", [Named()], 7)])
+        await store.append("a", [Kept()], expected=1)
+        await store.append("c", [Named()])
+        kept = [(str(one.stream), one.event_type) async for one in store.read_all()]
+        assert kept == [("a", "tests.kept"), ("b", "tests.other"), ("a", "tests.kept"), ("c", "tests.named")]
+
+
+async def test_events_of_many_kinds_are_found_in_order_on_sqlite(tmp_path: Path) -> None:
+    """By looking their kinds up one by one, and by reading through where there are more of these."""
+    async with EventStore(f"sqlite:///{tmp_path / 'events.db'}", synchronous="OFF", page_size=7) as store:
+        for few in (True, False):
+            names = [f"{'few' if few else 'many'}-{n}" for n in range(40 if few else 300)]
+            for event in (Kept, Named, Kept):
+                await store.append_many([Append(StreamId("a", name), [event()]) for name in names])
+            for wanted, event_type in (((), "tests.kept"), ((), "tests.named"), (tuple(names), "tests.kept")):
+                query = {"types": [event_type], "categories": wanted}
+                forwards = [one async for one in store.read_all(**query)]  # type: ignore[arg-type]
+                every = [one async for one in store.read_all()]
+                assert forwards == [
+                    one
+                    for one in every
+                    if one.event_type == event_type and (not wanted or one.stream.category in wanted)
+                ]
+                backwards = [one async for one in store.read_all(**query, backwards=True, limit=20)]  # type: ignore[arg-type]
+                assert backwards == forwards[::-1][:20]
+
+
+async def test_the_log_of_sqlite_gets_its_length_early_and_nothing_else_changes(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    log = tmp_path / "events.db-wal"
+    async with EventStore(f"sqlite:///{path}") as store:
+        for number in range(15):
+            await store.append("a", [Kept(number=number)], expected=number)
+        before = log.stat().st_size
+        await store.append("a", [Kept(number=15)], expected=15)
+        assert log.stat().st_size > 1_000 * 4_096 > before
+        with sqlite3.connect(path) as other:
+            assert other.execute("SELECT count(*) FROM commons_events_snapshots").fetchone() == (0,)
+            assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        other.close()
+        crashed = tmp_path / "crashed"
+        crashed.mkdir()
+        for name in ("events.db", "events.db-wal"):  # what a crash would leave at this moment
+            (crashed / name).write_bytes((tmp_path / name).read_bytes())
+    async with EventStore(f"sqlite:///{crashed / 'events.db'}") as store:
+        numbers = [event.number for event in await store.get_events("a")]  # type: ignore[attr-defined]
+        assert numbers == list(range(16))
 
 
 async def test_other_formats_lie_there_as_their_own_bytes(place: Place, event_registry: object) -> None:  # noqa: F811

@@ -15,13 +15,14 @@ from commons_events.sourcing._types import (
     NewEvent,
     PreparedAppend,
     PreparedEvent,
+    StreamId,
     Tagged,
     check_name,
     check_position,
     check_stream,
 )
 
-__all__ = ["prepare", "prepare_event"]
+__all__ = ["prepare", "prepare_event", "prepare_events"]
 
 _ID_LENGTH = 36
 """Of a UUID's text, which nearly every event's id is."""
@@ -88,20 +89,26 @@ def prepare_event(event: Event, tags: Sequence[str], max_bytes: int) -> Prepared
 
 
 def prepare(append: Append, max_bytes: int) -> PreparedAppend:
-    """The append with its events encoded and all that it says checked.
+    """See `prepare_events`."""
+    return prepare_events(append.stream, append.events, append.expected, max_bytes)
+
+
+def prepare_events(
+    stream: StreamId | str, events: Iterable[Event | NewEvent], expected: Expected, max_bytes: int
+) -> PreparedAppend:
+    """An append with its events encoded and all that it says checked.
 
     Raises:
         InvalidStreamError: the stream's name.
         InvalidVersionError: the expected version is negative, or no version.
     """
-    expected: Expected = append.expected
     if type(expected) is not ExpectedState:
         expected = check_position(expected, "The expected version")
-    stream = check_stream(append.stream)
-    events = [
+    name = check_stream(stream)
+    encoded = [
         prepare_event(event.event, event.tags, max_bytes)
         if type(event) is NewEvent
         else prepare_event(event, (), max_bytes)  # type: ignore[arg-type]  # a NewEvent has gone the other way
-        for event in append.events
+        for event in events
     ]
-    return PreparedAppend(stream, events, expected)
+    return PreparedAppend(name, encoded, expected)

@@ -189,19 +189,18 @@ Connection = AsyncConnection[Any]
 async def write_batch(connection: Connection, appends: Sequence[PreparedAppend]) -> list[Outcome | Alone]:
     """Store each of these, or say why not; what would have to wait for another writer is to be tried alone."""
     outcomes: list[Outcome | Alone] = [ALONE] * len(appends)
-    async with AsyncRawCursor(connection) as cursor:
-        left: list[tuple[int, PreparedAppend, int]] = []
-        for index, append in enumerate(appends):
-            if append.events and not isinstance(append.expected, ExpectedState):
-                left.append((index, append, append.expected))
-            elif append.events and append.expected is ExpectedState.NO_STREAM:
-                left.append((index, append, 0))
-            else:
-                outcomes[index] = await _place(cursor, append, left, index) or ALONE
-        for index, (version, first, last) in (await _store(connection, cursor, left, False)).items():
-            append = appends[index]
-            count = len(append.events)
-            outcomes[index] = AppendResult(append.stream, version + count, version + 1, first, last)
+    left: list[tuple[int, PreparedAppend, int]] = []
+    for index, append in enumerate(appends):
+        if append.events and not isinstance(append.expected, ExpectedState):
+            left.append((index, append, append.expected))
+        elif append.events and append.expected is ExpectedState.NO_STREAM:
+            left.append((index, append, 0))
+        else:
+            outcomes[index] = await _place(connection, append, left, index) or ALONE
+    for index, (version, first, last) in (await _store(connection, left, False)).items():
+        append = appends[index]
+        count = len(append.events)
+        outcomes[index] = AppendResult(append.stream, version + count, version + 1, first, last)
     return outcomes
 
 
@@ -211,52 +210,54 @@ async def write(connection: Connection, appends: Sequence[PreparedAppend]) -> li
     Outside a transaction each of them is atomic by itself.
     """
     outcomes: list[Outcome | None] = [None] * len(appends)
-    async with AsyncRawCursor(connection) as cursor:
-        left: list[tuple[int, PreparedAppend, int]] = []
-        for index, append in enumerate(appends):
-            expected = append.expected
-            if not append.events or expected is ExpectedState.ANY or expected is ExpectedState.STREAM_EXISTS:
-                outcomes[index] = await _place(cursor, append, left, index)
-            else:
-                left.append((index, append, 0 if expected is ExpectedState.NO_STREAM else expected))
-        for _ in range(_RETRIES):
-            if not left:
-                break
-            stored = await _store(connection, cursor, left, True)
-            missed = [(index, append) for index, append, _ in left if index not in stored]
-            for index, append, expected_version in left:
-                if index in stored:
-                    count = len(append.events)
-                    _, first, last = stored[index]
-                    outcomes[index] = AppendResult(
-                        append.stream, expected_version + count, expected_version + 1, first, last
-                    )
-            left = []
-            for index, append in missed:
-                outcomes[index] = await _place(cursor, append, left, index)
-        for index, append, version in left:
-            outcomes[index] = conflict(append.stream, append.expected, version, "other writers were always quicker")
+    left: list[tuple[int, PreparedAppend, int]] = []
+    for index, append in enumerate(appends):
+        expected = append.expected
+        if not append.events or expected is ExpectedState.ANY or expected is ExpectedState.STREAM_EXISTS:
+            outcomes[index] = await _place(connection, append, left, index)
+        else:
+            left.append((index, append, 0 if expected is ExpectedState.NO_STREAM else expected))
+    for _ in range(_RETRIES):
+        if not left:
+            break
+        stored = await _store(connection, left, True)
+        missed = [(index, append) for index, append, _ in left if index not in stored]
+        for index, append, expected_version in left:
+            if index in stored:
+                count = len(append.events)
+                _, first, last = stored[index]
+                outcomes[index] = AppendResult(
+                    append.stream, expected_version + count, expected_version + 1, first, last
+                )
+        left = []
+        for index, append in missed:
+            outcomes[index] = await _place(connection, append, left, index)
+    for index, append, version in left:
+        outcomes[index] = conflict(append.stream, append.expected, version, "other writers were always quicker")
     return [outcome for outcome in outcomes if outcome is not None]
 
 
 async def _place(
-    cursor: AsyncRawCursor[Any], append: PreparedAppend, left: list[tuple[int, PreparedAppend, int]], index: int
+    connection: Connection, append: PreparedAppend, left: list[tuple[int, PreparedAppend, int]], index: int
 ) -> Outcome | None:
     """Look at the stream: the outcome; or None, and in ``left`` with the version at which to try."""
-    await cursor.execute(_STATE, append.stream, prepare=True)
-    row = await cursor.fetchone()
-    stream_id, version, gone = row if row is not None else (0, 0, False)
-    if gone:
-        return deleted(append.stream)
-    ids = [event.event_id for event in append.events]
-    where = lookup(append.expected, version, len(ids))
+    async with AsyncRawCursor(connection) as cursor:
+        await cursor.execute(_STATE, append.stream, prepare=True)
+        row = await cursor.fetchone()
+        stream_id, version, gone = row if row is not None else (0, 0, False)
+        if gone:
+            return deleted(append.stream)
+        ids = [event.event_id for event in append.events]
+        where = lookup(append.expected, version, len(ids))
+        present: list[Known] = []
+        if where is not None:
+            anywhere = isinstance(append.expected, ExpectedState) and append.expected is not ExpectedState.NO_STREAM
+            if anywhere:
+                await cursor.execute(_WITH_ID, (stream_id, ids), prepare=True)
+            else:
+                await cursor.execute(_AT, (stream_id, *where), prepare=True)
+            present = [Known(*known) for known in await cursor.fetchall()]
     if where is not None:
-        anywhere = isinstance(append.expected, ExpectedState) and append.expected is not ExpectedState.NO_STREAM
-        if anywhere:
-            await cursor.execute(_WITH_ID, (stream_id, ids), prepare=True)
-        else:
-            await cursor.execute(_AT, (stream_id, *where), prepare=True)
-        present = [Known(*known) for known in await cursor.fetchall()]
         try:
             repeat = find_repeat(append.stream, append.expected, version, ids, present)
         except Exception as error:  # noqa: BLE001  # one append's failure is its own
@@ -274,13 +275,13 @@ async def _place(
 
 
 async def _store(
-    connection: Connection, cursor: AsyncRawCursor[Any], left: Sequence[tuple[int, PreparedAppend, int]], wait: bool
+    connection: Connection, left: Sequence[tuple[int, PreparedAppend, int]], wait: bool
 ) -> dict[int, tuple[int, int, int]]:
     """Of those that fitted: the version that they followed, and the positions, first and last."""
     if not left:
         return {}
     if len(left) == 1 and len(left[0][1].events) >= COPY_FROM:
-        positions = await _copy(connection, cursor, left[0][1], left[0][2])
+        positions = await _copy(connection, left[0][1], left[0][2])
         return {left[0][0]: (left[0][2], positions[0], positions[-1])} if positions else {}
     if len(left) == 1:
         statement, parameters = _alone(left[0][1], left[0][2])
@@ -365,11 +366,9 @@ def _json(events: Sequence[PreparedEvent], binary: bool) -> str:
     return b"\x1f".join([event[4] for event in events]).decode()
 
 
-async def _copy(
-    connection: Connection, cursor: AsyncRawCursor[Any], append: PreparedAppend, expected: int
-) -> list[int] | None:
+async def _copy(connection: Connection, append: PreparedAppend, expected: int) -> list[int] | None:
     """Many events of one stream, by COPY; None where the stream is not at this version."""
-    async with block(connection):
+    async with block(connection), AsyncRawCursor(connection) as cursor:
         # as an insert would hold it from before it takes a position: see the reader's rule
         await cursor.execute("LOCK TABLE commons_events_events IN ROW EXCLUSIVE MODE")
         name = append.stream

@@ -59,7 +59,7 @@ def prepare_schema(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('commons_events_tables', 0))"))
     present = t.NAMES & set(inspect(connection).get_table_names())
     if not present:
-        t.metadata.create_all(connection, checkfirst=False)
+        t.metadata_of(connection.dialect.name).create_all(connection, checkfirst=False)
         connection.execute(t.versions.insert().values(version_num=t.SCHEMA_VERSION))
     else:
         check_schema(connection, present)
@@ -84,7 +84,7 @@ def check_schema(connection: Connection, present: frozenset[str]) -> None:
             f"The store's tables are of revision {version}, and this package needs {t.SCHEMA_VERSION}. Nothing alters "
             "them by itself: make a backup, then call commons_events.sourcing.upgrade(connection_string)."
         )
-    if missing := t.NAMES - present:
+    if missing := t.metadata_of(connection.dialect.name).tables.keys() - present:
         raise StoreSchemaError(f"The store lacks the tables {', '.join(sorted(missing))}. Restore them from a backup.")
 
 

@@ -19,6 +19,8 @@ from commons_events.sourcing._group_commit import Outcome, all_stored
 from commons_events.sourcing._memory import refuse_nested
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import deleted
+from commons_events.sourcing._sqlite_log import lengthen_log
+from commons_events.sourcing._sqlite_names import Names
 from commons_events.sourcing._sqlite_read import fetch_from_snapshot, fetch_log, fetch_snapshot, fetch_stream, find_head
 from commons_events.sourcing._sqlite_write import STATE, write
 from commons_events.sourcing._thread import DatabaseThread
@@ -38,6 +40,9 @@ Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 _POLL = 0.1
 """Seconds after which a reader looks whether another process has written: SQLite tells nobody."""
 
+_WARM = 16
+"""Commits after which it pays to give the write-ahead log its length at once."""
+
 
 class _Transaction(BackendTransaction):
     def __init__(self, backend: SqliteBackend, connection: Connection, raw: sqlite3.Connection) -> None:
@@ -51,7 +56,7 @@ class _Transaction(BackendTransaction):
     def _append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
         self._raw.execute("SAVEPOINT commons_events_append")
         try:
-            results = all_stored(write(self._raw, appends))
+            results = all_stored(write(self._raw, appends, Names()))  # its caller may roll back
         except BaseException:
             self._raw.execute("ROLLBACK TO commons_events_append")
             self._raw.execute("RELEASE commons_events_append")
@@ -62,7 +67,7 @@ class _Transaction(BackendTransaction):
     async def fetch_stream(
         self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
     ) -> list[StoredEvent]:
-        return await self._call(fetch_stream, self._raw, stream, first, last, limit, backwards)
+        return await self._call(fetch_stream, self._raw, Names(), stream, first, last, limit, backwards)
 
     async def checkpoint(self, name: str) -> int:
         return await self._call(_sql.checkpoint, self._connection, name)
@@ -125,6 +130,10 @@ class SqliteBackend(Backend):
         self._raw: sqlite3.Connection
         self._reading: sqlite3.Connection
         self._engine: Any = None
+        self._short = _WARM if self._path and self._synchronous in ("FULL", "EXTRA") else 0
+        """Commits until the log is given its length."""
+        self._names = Names()
+        self._names_read = Names()
         self._news = News()
         self._writes = ThreadCommit(self._writer, self._commit, self._news.tell)
         self._holder: asyncio.Task[Any] | None = None
@@ -225,14 +234,19 @@ class SqliteBackend(Backend):
 
     def _commit(self, appends: Sequence[PreparedAppend], together: bool = False) -> list[Outcome]:
         raw = self._raw
+        if self._short:
+            self._short -= 1
+            if not self._short:
+                lengthen_log(raw, self._path)
         try:
             raw.execute("BEGIN IMMEDIATE")
             try:
-                outcomes = write(raw, appends)
+                outcomes = write(raw, appends, self._names)
                 if together:
                     all_stored(outcomes)
                 raw.execute("COMMIT")
             except BaseException:
+                self._names = Names()
                 if raw.in_transaction:
                     raw.execute("ROLLBACK")
                 raise
@@ -288,15 +302,19 @@ class SqliteBackend(Backend):
         except sqlite3.DatabaseError as error:
             raise self._failure(error) from error
 
+    async def _read_events(self, function: Callable[..., T], *arguments: Any) -> T:
+        own = not self._path and self._holder is asyncio.current_task()  # in a transaction that may be rolled back
+        return await self._read(function, Names() if own else self._names_read, *arguments)
+
     async def fetch_stream(
         self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
     ) -> list[StoredEvent]:
-        return await self._read(fetch_stream, stream, first, last, limit, backwards)
+        return await self._read_events(fetch_stream, stream, first, last, limit, backwards)
 
     async def fetch_log(
         self, query: LogQuery, first: int, last: int, limit: int, backwards: bool, *, scan: int | None = None
     ) -> LogPage:
-        return await self._read(fetch_log, query, first, last, limit, backwards)
+        return await self._read_events(fetch_log, query, first, last, limit, backwards)
 
     async def stream_version(self, stream: StreamId) -> int:
         row = await self._read(lambda c: c.execute(STATE, stream).fetchone())
@@ -320,7 +338,7 @@ class SqliteBackend(Backend):
     async def fetch_from_snapshot(
         self, stream: StreamId, kind: str, last: int, limit: int
     ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
-        return await self._read(fetch_from_snapshot, stream, kind, last, limit)
+        return await self._read_events(fetch_from_snapshot, stream, kind, last, limit)
 
     async def delete_snapshots(self, stream: StreamId) -> None:
         await self._sync(_sql.delete_snapshots, stream)

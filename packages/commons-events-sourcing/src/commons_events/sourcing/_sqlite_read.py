@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from datetime import datetime
 
 from commons_events.sourcing._backend import LogPage, LogQuery
 from commons_events.sourcing._sql import as_utc
+from commons_events.sourcing._sqlite_names import Names, kinds_of
 from commons_events.sourcing._types import StoredEvent, StoredSnapshot, StreamId
 
 __all__ = ["fetch_from_snapshot", "fetch_log", "fetch_snapshot", "fetch_stream", "find_head"]
 
 _VALUES = (
-    "e.position, e.version, e.event_id, e.event_type, e.schema_version, e.format, "
-    "coalesce(e.data_bytes, CAST(e.data AS BLOB)), e.tags, e.timestamp, e.recorded_at"
+    "e.position, e.version, e.event_id, e.kind_id, coalesce(e.data_bytes, CAST(e.data AS BLOB)), e.tags, e.timestamp, "
+    "e.recorded_at"
 )
+_MERGED = 256
+"""Kinds that are looked up one by one; where more are wanted, reading all events finds some soon."""
 
 
-def _tags(text: str | None) -> tuple[str, ...]:
-    return tuple(json.loads(text)) if text else ()
+def _tags(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
 
 
 def fetch_stream(
-    raw: sqlite3.Connection, stream: StreamId, first: int, last: int, limit: int, backwards: bool
+    raw: sqlite3.Connection, names: Names, stream: StreamId, first: int, last: int, limit: int, backwards: bool
 ) -> list[StoredEvent]:
     rows = raw.execute(
         f"SELECT {_VALUES} FROM commons_events_events e "
@@ -31,8 +35,12 @@ def fetch_stream(
         f"AND version BETWEEN ? AND ? ORDER BY version {'DESC' if backwards else ''} LIMIT ?",
         (*stream, first, last, limit),
     ).fetchall()
-    make, time = StoredEvent._make, datetime.fromisoformat
-    return [make((a, stream, b, c, d, e, f, g, _tags(h), time(i), time(j))) for a, b, c, d, e, f, g, h, i, j in rows]
+    kinds = names.kinds(raw, {row[3] for row in rows})
+    new, time = tuple.__new__, datetime.fromisoformat
+    return [
+        new(StoredEvent, (a, stream, b, c, (k := kinds[d])[0], k[1], k[2], e, _tags(f) if f else (), time(g), time(h)))
+        for a, b, c, d, e, f, g, h in rows
+    ]
 
 
 def fetch_snapshot(raw: sqlite3.Connection, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
@@ -49,11 +57,11 @@ def fetch_snapshot(raw: sqlite3.Connection, stream: StreamId, kind: str, at_most
 
 
 def fetch_from_snapshot(
-    raw: sqlite3.Connection, stream: StreamId, kind: str, last: int, limit: int
+    raw: sqlite3.Connection, names: Names, stream: StreamId, kind: str, last: int, limit: int
 ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
     """See `Backend.fetch_from_snapshot`."""
     found = fetch_snapshot(raw, stream, kind, last)
-    return found, fetch_stream(raw, stream, found.version if found else 0, last, limit, False)
+    return found, fetch_stream(raw, names, stream, found.version if found else 0, last, limit, False)
 
 
 def find_head(raw: sqlite3.Connection) -> int:
@@ -61,7 +69,9 @@ def find_head(raw: sqlite3.Connection) -> int:
     return found
 
 
-def fetch_log(raw: sqlite3.Connection, query: LogQuery, first: int, last: int, limit: int, backwards: bool) -> LogPage:
+def fetch_log(
+    raw: sqlite3.Connection, names: Names, query: LogQuery, first: int, last: int, limit: int, backwards: bool
+) -> LogPage:
     # There is one writer at a time, and positions rise with every commit: all up to the head that is there is there.
     head = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'commons_events_events'").fetchone()
     known = min(last, head[0] if head is not None else 0)
@@ -69,10 +79,17 @@ def fetch_log(raw: sqlite3.Connection, query: LogQuery, first: int, last: int, l
         return LogPage([], max(known, 0))
     conditions: list[str] = ["position BETWEEN ? AND ?"]
     parameters: list[int | str] = [first, known]
-    for column, words in (("event_type", query.types), ("category", query.categories)):
-        if words:
-            conditions.append(f"{column} IN ({', '.join('?' * len(words))})")
-            parameters += words
+    if query.types or query.categories:
+        wanted = kinds_of(raw, query)  # after the head, so that the kinds of all that is read are there
+        if not wanted:
+            return LogPage([], known)
+        if not query.tags and 1 < len(wanted) <= _MERGED:
+            positions = _merged(raw, wanted, first, known, limit, backwards)
+            conditions, parameters = ["position IN (SELECT value FROM json_each(?))"], [json.dumps(positions)]
+        else:
+            # the plus keeps SQLite from sorting all that is there instead of reading in order
+            plus = "+" if len(wanted) > 1 else ""
+            conditions.append(f"{plus}kind_id IN ({', '.join(map(str, wanted))})")
     if query.tags:
         conditions.append("tags IS NOT NULL")
     for tag in query.tags:
@@ -80,14 +97,30 @@ def fetch_log(raw: sqlite3.Connection, query: LogQuery, first: int, last: int, l
         parameters.append(tag)
     order = "DESC" if backwards else ""
     rows = raw.execute(
-        f"SELECT {_VALUES}, s.id, s.category FROM (SELECT * FROM commons_events_events "
-        f"WHERE {' AND '.join(conditions)} ORDER BY position {order} LIMIT ?) e "
-        f"JOIN commons_events_streams s USING (stream_id) ORDER BY e.position {order}",
+        f"SELECT {_VALUES}, e.stream_id FROM commons_events_events e "
+        f"WHERE {' AND '.join(conditions)} ORDER BY position {order} LIMIT ?",
         (*parameters, limit),
     ).fetchall()
-    make, time = StoredEvent._make, datetime.fromisoformat
+    kinds = names.kinds(raw, {row[3] for row in rows})
+    streams = names.streams(raw, {row[8] for row in rows})
+    new, time = tuple.__new__, datetime.fromisoformat
     events = [
-        make((a, StreamId(m, n), b, c, d, e, f, g, _tags(h), time(i), time(j)))
-        for a, b, c, d, e, f, g, h, i, j, m, n in rows
+        new(
+            StoredEvent,
+            (a, streams[i], b, c, (k := kinds[d])[0], k[1], k[2], e, _tags(f) if f else (), time(g), time(h)),
+        )
+        for a, b, c, d, e, f, g, h, i in rows
     ]
     return LogPage(events, events[-1].position if len(events) == limit and not backwards else known)
+
+
+def _merged(
+    raw: sqlite3.Connection, kinds: Sequence[int], first: int, last: int, limit: int, backwards: bool
+) -> list[int]:
+    """The first positions of events of these kinds: each kind's are found in order, so that few are looked at."""
+    statement = (
+        "SELECT position FROM commons_events_events WHERE kind_id = ? AND position BETWEEN ? AND ? "
+        f"ORDER BY position {'DESC' if backwards else ''} LIMIT ?"
+    )
+    found = [row[0] for kind in kinds for row in raw.execute(statement, (kind, first, last, limit))]
+    return sorted(found, reverse=backwards)[:limit]

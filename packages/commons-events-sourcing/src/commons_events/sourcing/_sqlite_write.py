@@ -10,26 +10,31 @@ from datetime import UTC, datetime, timedelta
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._group_commit import Outcome
 from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat, fits, lookup
+from commons_events.sourcing._sqlite_names import Kind, Names
 from commons_events.sourcing._types import AppendResult, ExpectedState, PreparedAppend
 
 __all__ = ["STATE", "write"]
 
 STATE = "SELECT stream_id, version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = ? AND category = ?"
-_INSERT = (
-    "INSERT INTO commons_events_events (stream_id, version, category, event_id, event_type, schema_version, format, "
-    "data, data_bytes, tags, timestamp, recorded_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_COLUMNS = "stream_id, version, kind_id, event_id, data, data_bytes, tags, timestamp, recorded_at"
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_AT_ONCE = 64
+"""Rows of one statement: each statement costs as much as some rows. Its text is made for 1, 2, 4, 8 … rows alone."""
+_INSERTS = {
+    count: f"INSERT INTO commons_events_events ({_COLUMNS}) VALUES {', '.join([_ROW] * count)}"
+    for count in (2**power for power in range(_AT_ONCE.bit_length()))
+}
 _NO_TIME = timedelta(0)
 
 
-def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend]) -> list[Outcome]:
-    """Store each, or say why not; one that fails has written nothing."""
+def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend], names: Names) -> list[Outcome]:
+    """Store each, or say why not; one that fails has written nothing of its events."""
     cursor = raw.cursor()
     now = current_runtime().now().isoformat(" ")
     outcomes: list[Outcome] = []
     for append in appends:
         try:
-            outcomes.append(_write_one(cursor, append, now))
+            outcomes.append(_write_one(cursor, append, now, names))
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001  # one append's failure is its own
@@ -37,7 +42,7 @@ def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend]) -> list[Ou
     return outcomes
 
 
-def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str) -> AppendResult:
+def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, names: Names) -> AppendResult:
     stream, events, expected = append
     row = cursor.execute(STATE, stream).fetchone()
     stream_id, version, gone = row if row is not None else (None, 0, 0)
@@ -64,20 +69,29 @@ def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str) -> Appe
             "UPDATE commons_events_streams SET version = ? WHERE stream_id = ?", (version + count, stream_id)
         )
     category = stream.category
-    rows = [
-        (
-            stream_id, at, category, event_id, event_type, schema_version, format,
-            data.decode() if format == "json" else None, None if format == "json" else data,
-            json.dumps(tags, ensure_ascii=False) if tags else None, _text(timestamp), now,
-        )
-        for at, (event_id, event_type, schema_version, format, data, tags, timestamp) in enumerate(events, version + 1)
-    ]  # fmt: skip
-    if count == 1:
-        cursor.execute(_INSERT, rows[0])
-    else:
-        cursor.executemany(_INSERT, rows)
-    last: int = cursor.execute("SELECT last_insert_rowid()").fetchone()[0]
+    values: list[object] = []
+    kind: Kind | None = None
+    kind_id = 0
+    for at, (event_id, event_type, schema_version, format, data, tags, timestamp) in enumerate(events, version + 1):
+        if kind is None or kind[1] != event_type or kind[2] != schema_version or kind[3] != format:
+            kind = (category, event_type, schema_version, format)
+            kind_id = names.kind_id(cursor, kind)
+        json_text, raw_bytes = (data.decode(), None) if format == "json" else (None, data)
+        tags_text = json.dumps(tags, ensure_ascii=False) if tags else None
+        values += stream_id, at, kind_id, event_id, json_text, raw_bytes, tags_text, _text(timestamp), now
+    last = _insert(cursor, values, count)
     return AppendResult(stream, version + count, version + 1, last - count + 1, last)
+
+
+def _insert(cursor: sqlite3.Cursor, values: list[object], count: int) -> int:
+    """Store these rows, their values one after the other; gives the last one's position."""
+    start, size, width = 0, _AT_ONCE, len(values) // count
+    while start < count:
+        while size > count - start:
+            size //= 2
+        cursor.execute(_INSERTS[size], values[start * width : (start + size) * width])
+        start += size
+    return cursor.lastrowid or 0
 
 
 def _known(

@@ -16,6 +16,7 @@ from commons_events.errors import (
 )
 from commons_events.event import Event
 from commons_events.sourcing._backend import Backend
+from commons_events.sourcing._encoding import prepare_events
 from commons_events.sourcing._groups import GroupSubscription
 from commons_events.sourcing._store_transaction import (
     MAX_EVENT_BYTES,
@@ -136,7 +137,8 @@ class BaseEventStore:
             SerializationError: an event holds a value that its format cannot carry.
             StoreUnavailableError: the database is out of reach; the events may be stored all the same.
         """
-        return (await self.append_many((Append(stream, tuple(events), expected),)))[0]
+        prepared = prepare_events(stream, events, expected, self.max_event_bytes)
+        return (await (await self._ready()).append((prepared,)))[0]
 
     async def append_many(self, appends: Iterable[Append]) -> list[AppendResult]:
         """Store events in several streams, in one transaction: all or none. A stream may come once.

@@ -1,4 +1,7 @@
-"""The store's tables, as SQLAlchemy knows them: the same on PostgreSQL and SQLite but for a few types.
+"""The store's tables, as SQLAlchemy knows them: the same on PostgreSQL and SQLite but for a few types and the events.
+
+SQLite writes whole pages to its log, so each index costs an append a page; there, what many events have in common
+stands in ``commons_events_kinds``, and one short index on it serves where PostgreSQL has two.
 
 Events are partition-ready: no foreign key points at them or from them, and one writer at a time moves a stream's row
 on, which is what keeps versions unique; the unique index only says so once more.
@@ -34,17 +37,21 @@ __all__ = [
     "SCHEMA_VERSION",
     "checkpoints",
     "events",
+    "events_on_sqlite",
+    "kinds",
     "leases",
     "metadata",
+    "metadata_of",
     "parked",
     "projections",
     "snapshots",
+    "sqlite_metadata",
     "streams",
     "versions",
     "workers",
 ]
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """Of the tables as they stand here: the newest revision among the migrations."""
 
 metadata = MetaData()
@@ -116,10 +123,8 @@ events = Table(
         "tags",
         postgresql_using="gin",
         postgresql_where=text("tags IS NOT NULL"),
-        sqlite_where=text("tags IS NOT NULL"),
     ),
     comment="Every event, as it was written. Rows are only added.",
-    sqlite_autoincrement=True,
 )
 
 checkpoints = Table(
@@ -207,4 +212,52 @@ versions = Table(
     comment="The revision of the commons_events_ tables.",
 )
 
-NAMES = frozenset(metadata.tables)
+# --- on SQLite -------------------------------------------------------------------------------------------------
+
+sqlite_metadata = MetaData()
+for _table in metadata.tables.values():
+    if _table is not events:
+        _table.to_metadata(sqlite_metadata)
+
+kinds = Table(
+    "commons_events_kinds",
+    sqlite_metadata,
+    Column("kind_id", Integer(), primary_key=True, comment="Stands for the kind in commons_events_events."),
+    Column("category", Text(), nullable=False, comment="The category of the events' streams."),
+    Column("event_type", Text(), nullable=False, comment="The events' type (CloudEvents: type)."),
+    Column("schema_version", Text(), nullable=False, comment="The version of the class that wrote them."),
+    Column("format", Text(), nullable=False, comment="How they were written: json, avro, protobuf …"),
+    UniqueConstraint("category", "event_type", "schema_version", "format", name="commons_events_kinds_words"),
+    comment="What many events have in common. Rows are only added.",
+)
+
+events_on_sqlite = Table(
+    "commons_events_events",
+    sqlite_metadata,
+    Column("position", Integer(), primary_key=True, comment="The event's place in the whole store."),
+    Column("stream_id", Integer(), nullable=False, comment="Its stream, in commons_events_streams."),
+    Column("version", Integer(), nullable=False, comment="Its place in its stream, from 1: the aggregate_version."),
+    Column("kind_id", Integer(), nullable=False, comment="Its category, type and format, in commons_events_kinds."),
+    Column("event_id", Text(), nullable=False, comment="The event's own id (CloudEvents: id)."),
+    Column("data", Text(), comment="The whole event, where its format is JSON, as it was written."),
+    Column("data_bytes", LargeBinary(), comment="The whole event, where its format is another one."),
+    Column("tags", Text(), comment="Words to find the event by, a list in JSON; NULL where it has none."),
+    Column("timestamp", _TIME, nullable=False, comment="The event's own time (CloudEvents: time)."),
+    Column("recorded_at", _TIME, nullable=False, server_default=func.now(), comment="When the store took it."),
+    UniqueConstraint("stream_id", "version", name="commons_events_events_stream"),
+    Index("commons_events_events_id", "event_id"),
+    # SQLite puts the position behind the columns of every index by itself
+    Index("commons_events_events_kind", "kind_id"),
+    Index("commons_events_events_tags", "tags", sqlite_where=text("tags IS NOT NULL")),
+    comment="Every event, as it was written. Rows are only added.",
+    sqlite_autoincrement=True,
+)
+
+
+def metadata_of(dialect: str) -> MetaData:
+    """The tables on this database, by SQLAlchemy's name for it."""
+    return sqlite_metadata if dialect == "sqlite" else metadata
+
+
+NAMES = frozenset(metadata.tables) | frozenset(sqlite_metadata.tables)
+"""Of all tables, on whichever database."""

@@ -43,6 +43,8 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
     engine = create_engine(url)
     try:
         with engine.begin() as connection:
+            if url.get_backend_name() == "sqlite":  # of itself sqlite3 begins only where rows are written
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             config = Config()
             config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
             config.attributes["connection"] = connection

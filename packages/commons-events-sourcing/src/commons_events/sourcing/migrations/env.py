@@ -4,9 +4,10 @@ from alembic import context
 
 from commons_events.sourcing import _tables as t
 
+connection = context.config.attributes["connection"]
 context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=t.metadata,
+    connection=connection,
+    target_metadata=t.metadata_of(connection.dialect.name),
     version_table=t.versions.name,
     include_name=lambda name, kind, _: kind != "table" or name in t.NAMES,
     render_as_batch=True,

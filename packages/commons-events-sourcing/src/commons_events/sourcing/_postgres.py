@@ -149,6 +149,11 @@ class PostgresBackend(Backend):
         self._reads: set[asyncio.Future[Any]] = set()
         self._closed = False
 
+    @property
+    def place(self) -> object:
+        url = self._engine.url
+        return "postgresql", url.host, url.port or 5432, url.database, tuple(sorted(url.query.items()))
+
     # --- connections -----------------------------------------------------------------------------------------
 
     async def _connect(self) -> StoreConnection:

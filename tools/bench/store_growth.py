@@ -68,8 +68,7 @@ _FILL_SQLITE = (
 def filled_sqlite(count: int) -> EventStore:
     """A store in a file with so many events."""
     path = folder() / f"grown-{count}.db"
-    store = EventStore(f"sqlite:///{path}")
-    run(_open(store))
+    run(_make(f"sqlite:///{path}"))
     given = {"count": count, "a_stream": A_STREAM, "data": item(1).to_json().decode(), "now": "2026-01-02 00:00:00"}
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         indexes = connection.execute(
@@ -78,12 +77,14 @@ def filled_sqlite(count: int) -> EventStore:
         ).fetchall()
         for index, _ in indexes:
             connection.execute(f"DROP INDEX {index}")
-        connection.execute("PRAGMA synchronous = OFF")
+        for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -256000", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {setting}")
         for statement in _FILL_SQLITE:
             connection.execute(statement, given)
         for _, definition in indexes:
             connection.execute(definition)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store = EventStore(f"sqlite:///{path}")
+    run(_open(store))
     return store
 
 
@@ -116,6 +117,11 @@ def filled(count: int) -> EventStore:
         cursor.execute("VACUUM ANALYZE")
         cursor.execute("CHECKPOINT")
     return store
+
+
+async def _make(url: str) -> float:
+    async with EventStore(url):
+        return 0.0
 
 
 async def _open(store: EventStore) -> float:

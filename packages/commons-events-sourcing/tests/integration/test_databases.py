@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from commons_events import Event, EventSchema
 from commons_events.errors import (
+    CapabilityError,
     ConfigurationError,
     NewerStoreError,
     OlderStoreError,
@@ -359,6 +360,47 @@ async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path) -> None:
         other.execute("ROLLBACK")
         other.close()
         assert (await store.append("a", [Kept()])).version == 2
+
+
+async def test_a_server_that_takes_no_writes_is_read_and_says_so(postgres_database: str) -> None:
+    async with EventStore(postgres_database) as store:
+        await store.append("a", [Kept()])
+    engine = create_engine(sync(postgres_database), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        name = connection.execute(text("SELECT current_database()")).scalar_one()
+        connection.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+    engine.dispose()
+    async with EventStore(postgres_database) as store:
+        assert len([stored async for stored in store.read_all()]) == 1
+        for events in ([Kept()], [Kept(), Kept()], [Kept() for _ in range(600)]):
+            with pytest.raises(StoreUnavailableError, match=r"takes no writes.*read-write"):
+                await store.append("a", events)
+        for write in (store.save_checkpoint("p", 1), store.delete_stream("a"), store.delete_checkpoint("p")):
+            with pytest.raises(StoreUnavailableError, match="takes no writes"):
+                await write
+        with pytest.raises(StoreUnavailableError, match="takes no writes"):
+            async with store.transaction() as transaction:
+                await transaction.append("a", [Kept()])
+        assert await store.stream_version("a") == 1
+
+
+async def test_the_log_of_a_standby_is_not_read_onwards(postgres_database: str) -> None:
+    """The server is asked whether it is one; here a function of the same name, which comes first, says yes."""
+    async with EventStore(postgres_database) as store:
+        await store.append("a", [Kept()])
+    engine = create_engine(sync(postgres_database), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        name = connection.execute(text("SELECT current_database()")).scalar_one()
+        connection.execute(text("CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean RETURN true"))
+        connection.execute(text(f'ALTER DATABASE "{name}" SET search_path = public, pg_catalog'))
+    engine.dispose()
+    async with EventStore(postgres_database) as store:
+        assert len(await store.get_events("a")) == 1
+        assert len([stored async for stored in store.read_all(backwards=True)]) == 1
+        with pytest.raises(CapabilityError, match=r"standby.*primary"):
+            [stored async for stored in store.read_all()]
+        with pytest.raises(CapabilityError, match="standby"):
+            await anext(aiter(store.subscribe()))
 
 
 async def test_a_lock_on_one_stream_leaves_the_others_be(postgres_database: str) -> None:

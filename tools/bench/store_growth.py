@@ -77,7 +77,7 @@ def filled_sqlite(count: int) -> EventStore:
         ).fetchall()
         for index, _ in indexes:
             connection.execute(f"DROP INDEX {index}")
-        for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -256000", "temp_store = MEMORY"):
+        for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -256000"):
             connection.execute(f"PRAGMA {setting}")
         for statement in _FILL_SQLITE:
             connection.execute(statement, given)

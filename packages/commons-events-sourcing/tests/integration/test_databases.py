@@ -262,6 +262,8 @@ async def test_tables_have_comments_and_each_read_has_its_index(postgres_databas
         ).all()
         assert commented == []
         assert len(NAMES) == 9
+        room = text("SELECT reloptions FROM pg_class WHERE relname = 'commons_events_streams'")
+        assert connection.execute(room).scalar_one() == ["fillfactor=80"]
         read = connection.execute(text("SELECT data::jsonb ->> 'number' FROM commons_events_events WHERE position = 8"))
         assert read.scalar_one() == "7"
         connection.execute(text("SET enable_seqscan = off"))

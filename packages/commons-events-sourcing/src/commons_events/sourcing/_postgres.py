@@ -410,7 +410,7 @@ def _last(outcomes: Sequence[object]) -> int:
 
 def _in_trouble(error: BaseException | None) -> bool:
     """Whether it is the server's trouble, such as a lost connection or a full disk, and not the statement's."""
-    state = getattr(error, "sqlstate", None)
+    state: str | None = getattr(error, "sqlstate", None)
     if state is None:
         return isinstance(error, psycopg.OperationalError)
     return state == _READ_ONLY or state.startswith(_TROUBLES)

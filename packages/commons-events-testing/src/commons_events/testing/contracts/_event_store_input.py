@@ -76,9 +76,10 @@ class InputTests(EventStoreCase, contract=True):
     async def test_waiting_for_no_time_is_refused(self) -> None:
         store = await self.store()
         for seconds in (0, -1, float("nan")):
-            for wrong in ({"poll_interval": seconds}, {"lease_seconds": seconds}):
-                with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-                    store.subscribe_group("g", **wrong)
+            with pytest.raises(ConfigurationError, match="poll_interval"):
+                store.subscribe_group("g", poll_interval=seconds)
+            with pytest.raises(ConfigurationError, match="lease_seconds"):
+                store.subscribe_group("g", lease_seconds=seconds)
             with pytest.raises(ConfigurationError, match="poll_interval"):
                 store.subscribe(poll_interval=seconds)
 

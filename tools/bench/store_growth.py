@@ -1,16 +1,18 @@
-"""What an append costs on PostgreSQL as the store grows: from ten thousand stored events to ten million."""
+"""What an append costs as the store grows: from ten thousand stored events to ten million."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from commons_events.sourcing import EventStore
 from tools.bench.measure import Effort, LeftOutError, Table, at_most
-from tools.bench.store import SIZES, append, item, run, server
+from tools.bench.store import SIZES, append, folder, item, run, server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,13 @@ growth = Table(
     *(f"{size} a tx" for size in SIZES),
 )
 
+growth_sqlite = Table(
+    "store-growth-sqlite",
+    "Appending on SQLite as the store grows, µs an event, by events in a transaction",
+    "The rows are how many events are stored before, 100 in a stream, in a file each; synchronous=FULL.",
+    *(f"{size} a tx" for size in SIZES),
+)
+
 _FILL = (
     """INSERT INTO commons_events_streams (id, category, version)
     SELECT 'filled-' || s, 'Basket', {a_stream} FROM generate_series(1, {count} / {a_stream}) s""",
@@ -41,6 +50,42 @@ _FILL = (
     FROM generate_series(1, {count}) g, (SELECT min(stream_id) AS low FROM commons_events_streams) f""",
     "SELECT setval('commons_events_events_position_seq', {count})",
 )
+
+
+_FILL_SQLITE = (
+    """WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < :count / :a_stream)
+    INSERT INTO commons_events_streams (stream_id, id, category, version) SELECT n, 'filled-' || n, 'Basket', :a_stream
+    FROM g""",
+    """WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < :count)
+    INSERT INTO commons_events_events (position, stream_id, version, category, event_id, event_type, schema_version,
+      format, data, timestamp, recorded_at)
+    SELECT n, (n - 1) / :a_stream + 1, (n - 1) % :a_stream + 1, 'Basket', printf('%012x-', n) || hex(randomblob(11)),
+      'bench.item_added', '1.0.0', 'json', :data, :now, :now FROM g""",
+)
+
+
+@cache
+def filled_sqlite(count: int) -> EventStore:
+    """A store in a file with so many events."""
+    path = folder() / f"grown-{count}.db"
+    run(_make(f"sqlite:///{path}"))
+    given = {"count": count, "a_stream": A_STREAM, "data": item(1).to_json().decode(), "now": "2026-01-02 00:00:00"}
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        indexes = connection.execute(
+            "SELECT name, sql FROM sqlite_master "
+            "WHERE type = 'index' AND tbl_name = 'commons_events_events' AND sql IS NOT NULL"
+        ).fetchall()
+        for index, _ in indexes:
+            connection.execute(f"DROP INDEX {index}")
+        for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -256000"):
+            connection.execute(f"PRAGMA {setting}")
+        for statement in _FILL_SQLITE:
+            connection.execute(statement, given)
+        for _, definition in indexes:
+            connection.execute(definition)
+    store = EventStore(f"sqlite:///{path}")
+    run(_open(store))
+    return store
 
 
 @cache
@@ -74,18 +119,23 @@ def filled(count: int) -> EventStore:
     return store
 
 
+async def _make(url: str) -> float:
+    async with EventStore(url):
+        return 0.0
+
+
 async def _open(store: EventStore) -> float:
     await store.open()
     return 0.0
 
 
-def costs(count: int) -> Callable[[Effort], dict[str, float]]:
+def costs(count: int, fill: Callable[[int], EventStore]) -> Callable[[Effort], dict[str, float]]:
     def measure(effort: Effort) -> dict[str, float]:
         if count == max(STORED) and not os.environ.get(LARGE):
             raise LeftOutError(f"it takes minutes and 10 GB of disk; set {LARGE}=1 for it")
         if count == 1_000_000 and effort.quick:
             raise LeftOutError("it takes a minute; leave --quick out")
-        store = filled(count)
+        store = fill(count)
         return {f"{size} a tx": run(append("", effort.count(COUNTS[size]), size, uuid4().hex, store)) for size in SIZES}
 
     return measure
@@ -93,6 +143,7 @@ def costs(count: int) -> Callable[[Effort], dict[str, float]]:
 
 for _count in STORED:
     _targets = [] if _count == STORED[0] else [at_most(1.25, f"{STORED[0]:,}", metric=f"{n} a tx") for n in SIZES]
-    growth.contender(f"{_count:,}", *_targets)(costs(_count))
+    growth.contender(f"{_count:,}", *_targets)(costs(_count, filled))
+    growth_sqlite.contender(f"{_count:,}", *_targets)(costs(_count, filled_sqlite))
 
-TABLES = (growth,)
+TABLES = (growth, growth_sqlite)

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import MetaData, create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from commons_events import Event, EventSchema
 from commons_events.errors import (
+    CapabilityError,
     ConfigurationError,
     NewerStoreError,
     OlderStoreError,
@@ -78,6 +80,61 @@ async def test_a_wrong_connection_string_says_what_is_right(url: str, said: str)
     options: dict[str, Any] = {"connections": 3} if url.startswith("memory") else {}
     with pytest.raises(ConfigurationError, match=said):
         EventStore(url, **options)
+
+
+async def test_a_database_that_was_missing_is_found_as_soon_as_it_is_there(
+    postgres_service: RunningPostgres, tmp_path: Path
+) -> None:
+    from psycopg import AsyncConnection
+
+    name = postgres_service.unique("late")
+    folder = tmp_path / "a # and 100% ünï"
+    address = str(folder / "events.db").replace("%", "%25").replace("?", "%3F")
+    for url in (f"sqlite:///{address}", postgres_service.url_of(name)):
+        store = EventStore(url)
+        for _ in range(2):
+            with pytest.raises(UnknownDatabaseError):
+                await store.open()
+        if url.startswith("sqlite"):
+            folder.mkdir()
+        else:
+            async with await AsyncConnection.connect(postgres_service.url, autocommit=True) as connection:
+                await connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        assert (await store.append("a", [Kept()])).version == 1  # the first call after it, not the second
+        await store.close()
+    assert (folder / "events.db").is_file()
+    assert await asyncio.to_thread(upgrade, f"sqlite:///{address}") == SCHEMA_VERSION
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "said"),
+    [
+        ("memory://", ConfigurationError, "postgresql, sqlite"),
+        ("mysql://localhost/x", ConfigurationError, "postgresql, sqlite"),
+        ("events.db", ConfigurationError, "no URL"),
+        ("postgres://x:secret@127.0.0.1:1/y", StoreUnavailableError, "out of reach"),
+        ("sqlite:////nowhere/events.db", UnknownDatabaseError, "no such database"),
+    ],
+)
+async def test_what_cannot_be_upgraded_says_why(url: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said) as caught:
+        await asyncio.to_thread(upgrade, url)
+    assert "secret" not in str(caught.value)
+
+
+async def test_tables_of_a_newer_package_or_of_no_revision_are_not_upgraded(place: Place) -> None:  # noqa: F811
+    if place.kind == "memory":
+        pytest.skip("a store in memory has no tables")
+    async with place.opened() as store:
+        await store.append("a", [Kept()])
+    with pytest.raises(ConfigurationError, match="no_such_revision"):
+        await asyncio.to_thread(upgrade, place.url, "no_such_revision")
+    engine = create_engine(sync(place.url.partition("?")[0]))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE commons_events_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(NewerStoreError, match="9999"):
+        await asyncio.to_thread(upgrade, place.url)
 
 
 async def test_unknown_settings_are_named() -> None:
@@ -208,6 +265,9 @@ async def test_tables_have_comments_and_each_read_has_its_index(postgres_databas
             )
         ).all()
         assert commented == []
+        assert len(metadata.tables) == 9
+        room = text("SELECT reloptions FROM pg_class WHERE relname = 'commons_events_streams'")
+        assert connection.execute(room).scalar_one() == ["fillfactor=80"]
         read = connection.execute(text("SELECT data::jsonb ->> 'number' FROM commons_events_events WHERE position = 8"))
         assert read.scalar_one() == "7"
         connection.execute(text("SET enable_seqscan = off"))
@@ -395,6 +455,56 @@ async def test_other_formats_lie_there_as_their_own_bytes(place: Place, event_re
         assert len(await store.get_events("c", from_version=2)) == 599
 
 
+async def test_a_full_disk_on_sqlite_leaves_nothing_half_written(tmp_path: Path) -> None:
+    async with EventStore(f"sqlite:///{tmp_path / 'events.db'}", synchronous="NORMAL") as store:
+        backend: Any = store.backend
+        await store.append("a", [Kept()])
+        await backend._writer.submit(lambda: backend._raw.execute("PRAGMA max_page_count = 60").fetchall())
+        large = [Kept(metadata={"x": "x" * 50_000}) for _ in range(10)]
+        with pytest.raises(StoreUnavailableError, match="full"):
+            await store.append("b", large)
+        with pytest.raises(StoreUnavailableError, match="full"):
+            async with store.transaction() as transaction:
+                await transaction.append("c", [Kept()])
+                await transaction.append("b", large)
+        with pytest.raises(StoreUnavailableError, match="full"):
+            async with store.transaction() as transaction:
+                await transaction.append("c", [Kept()])
+                await transaction.execute(text("CREATE TABLE large AS SELECT randomblob(500000)"))
+        with pytest.raises(OperationalError, match="no such table"):  # the statement's fault stays the statement's
+            async with store.transaction() as transaction:
+                await transaction.execute(text("SELECT * FROM nowhere"))
+        assert [await store.stream_version(name) for name in "abc"] == [1, 0, 0]
+        assert (await store.append("a", [Kept()])).last_position == 2
+
+
+async def test_what_is_more_than_a_statement_holds_goes_in_several(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here from a few kB on; PostgreSQL closes the connection from 1 GB on."""
+    from commons_events.sourcing import _postgres_write
+
+    monkeypatch.setattr(_postgres_write, "_MOST_BYTES", 5_000)
+
+    def large(count: int) -> list[Kept]:
+        return [Kept(number=number, metadata={"x": "ü" * 800}) for number in range(count)]
+
+    async with EventStore(postgres_database, page_size=7) as store:
+        batches = [large(1 + number % 4) for number in range(30)]
+        await asyncio.gather(*(store.append(f"s{n}", batch, expected=0) for n, batch in enumerate(batches)))
+        results = await store.append_many([Append(f"t{n}", batch, 0) for n, batch in enumerate(batches)])
+        positions = [place for result in results for place in (result.first_position, result.last_position)]
+        assert positions == sorted(positions)
+        with pytest.raises(VersionConflictError):
+            await store.append_many([*(Append(f"u{n}", large(2), 0) for n in range(5)), Append("s3", large(1), 0)])
+        assert await store.stream_version("u0") == 0
+        assert await store.append("s0", large(3), expected=1) != await store.append("s1", large(9), expected=2)
+        for number, batch in enumerate(batches):
+            for name in (f"s{number}", f"t{number}"):
+                stored = await store.fetch_stream(name, to_version=len(batch))
+                assert [one.event() for one in stored] == batch
+
+
 async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     async with EventStore(f"sqlite:///{path}", busy_timeout=0.1) as store:
@@ -409,6 +519,47 @@ async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path) -> None:
         other.execute("ROLLBACK")
         other.close()
         assert (await store.append("a", [Kept()])).version == 2
+
+
+async def test_a_server_that_takes_no_writes_is_read_and_says_so(postgres_database: str) -> None:
+    async with EventStore(postgres_database) as store:
+        await store.append("a", [Kept()])
+    engine = create_engine(sync(postgres_database), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        name = connection.execute(text("SELECT current_database()")).scalar_one()
+        connection.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+    engine.dispose()
+    async with EventStore(postgres_database) as store:
+        assert len([stored async for stored in store.read_all()]) == 1
+        for events in ([Kept()], [Kept(), Kept()], [Kept() for _ in range(600)]):
+            with pytest.raises(StoreUnavailableError, match=r"takes no writes.*read-write"):
+                await store.append("a", events)
+        for write in (store.save_checkpoint("p", 1), store.delete_stream("a"), store.delete_checkpoint("p")):
+            with pytest.raises(StoreUnavailableError, match="takes no writes"):
+                await write
+        with pytest.raises(StoreUnavailableError, match="takes no writes"):
+            async with store.transaction() as transaction:
+                await transaction.append("a", [Kept()])
+        assert await store.stream_version("a") == 1
+
+
+async def test_the_log_of_a_standby_is_not_read_onwards(postgres_database: str) -> None:
+    """The server is asked whether it is one; here a function of the same name, which comes first, says yes."""
+    async with EventStore(postgres_database) as store:
+        await store.append("a", [Kept()])
+    engine = create_engine(sync(postgres_database), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        name = connection.execute(text("SELECT current_database()")).scalar_one()
+        connection.execute(text("CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean RETURN true"))
+        connection.execute(text(f'ALTER DATABASE "{name}" SET search_path = public, pg_catalog'))
+    engine.dispose()
+    async with EventStore(postgres_database) as store:
+        assert len(await store.get_events("a")) == 1
+        assert len([stored async for stored in store.read_all(backwards=True)]) == 1
+        with pytest.raises(CapabilityError, match=r"standby.*primary"):
+            [stored async for stored in store.read_all()]
+        with pytest.raises(CapabilityError, match="standby"):
+            await anext(aiter(store.subscribe()))
 
 
 async def test_a_lock_on_one_stream_leaves_the_others_be(postgres_database: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -13,13 +15,24 @@ from commons_events.errors import ConnectionLostError, PublishError, UnknownEven
 from commons_events.event import registry
 from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.message import PublishResult
-from commons_events.sourcing import EventStore, NewEvent, OutboxRelay, Progress, StoredEvent, StreamId, copy_events
+from commons_events.sourcing import (
+    Append,
+    EventStore,
+    NewEvent,
+    OutboxRelay,
+    Progress,
+    StoredEvent,
+    StreamId,
+    copy_events,
+)
 from commons_events.testing import eventually
 
+from .relaying import Relayed
 from .stores import Place, place  # noqa: F401
 
 pytestmark = pytest.mark.asyncio
 WAIT = 60.0
+RELAYING = Path(__file__).with_name("relaying.py")
 
 
 class Moved(Event):
@@ -125,6 +138,45 @@ async def test_one_relay_works_and_the_others_stand_by(place: Place) -> None:  #
             await running
         await store.append("a", [Moved()])
         assert await second.run_once() == 1
+
+
+async def test_a_relay_that_is_killed_loses_nothing_and_keeps_each_streams_order(place: Place) -> None:  # noqa: F811
+    if place.kind == "memory":
+        pytest.skip("what is in memory dies with its process")
+    streams, events = 10, 24
+    runs: list[list[str]] = []
+    async with place.opened() as store:
+        for first in range(0, events, 4):
+            await store.append_many(
+                [
+                    Append(f"s{number}", [Relayed(event_id=f"s{number}/{first + n}") for n in range(4)], first)
+                    for number in range(streams)
+                ]
+            )
+        for wanted in (60, streams * events):  # killed between pages, and at the end
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, RELAYING, place.url, stdout=asyncio.subprocess.PIPE
+            )
+            assert process.stdout is not None
+            said: list[str] = []
+            runs.append(said)
+            seen = {name for run in runs for name in run}
+            while len(seen) < wanted:
+                line = await asyncio.wait_for(process.stdout.readline(), WAIT)
+                assert line, "the relay has ended by itself"
+                said.append(line.decode().strip())
+                seen.add(said[-1])
+            process.kill()
+            said += (await process.stdout.read()).decode().split()
+            await process.wait()
+    for number in range(streams):
+        order = [f"s{number}/{n}" for n in range(events)]
+        for said in runs:  # without a gap from where it began again
+            own = [name for name in said if name.startswith(f"s{number}/")]
+            start = order.index(own[0]) if own else 0
+            assert own == order[start : start + len(own)]
+        together = [name for said in runs for name in said if name.startswith(f"s{number}/")]
+        assert list(dict.fromkeys(together)) == order
 
 
 async def test_a_copy_is_the_same_and_goes_on_where_it_ended(place: Place) -> None:  # noqa: F811

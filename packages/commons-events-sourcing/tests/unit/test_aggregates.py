@@ -152,7 +152,7 @@ def test_stored_events_come_in_order_and_before_new_ones() -> None:
         account.replay([moved(5).placed(4)])
 
 
-@pytest.mark.parametrize("id", ["", "a\0b", "a\nb", "x" * 256, 7, None, b"a"])
+@pytest.mark.parametrize("id", ["", "a\0b", "a\nb", "a\x7f", "\x85", "\ud800", "x" * 256, 7, None, b"a"])
 def test_an_id_that_is_none_is_refused(id: Any) -> None:
     with pytest.raises(InvalidAggregateIdError, match="id"):
         Account(id)

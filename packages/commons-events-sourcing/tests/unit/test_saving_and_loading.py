@@ -226,8 +226,41 @@ async def test_an_event_without_a_handler_in_the_stream_is_refused(store: EventS
         def handle_cart_opened(self, event: CartOpened) -> None: ...
 
     await store.save(cart())
-    with pytest.raises(MissingHandlerError, match=r"Narrow has no handler for ItemAdded"):
+    with pytest.raises(
+        MissingHandlerError, match=r"version 2 of stream 'Cart/c-1'.*Narrow has no handler for ItemAdded"
+    ):
         await store.load(Narrow, "c-1")
+
+
+async def test_a_handler_that_fails_says_for_which_event(store: EventStore) -> None:
+    class Strict(AggregateRoot):
+        category = "Cart"
+
+        def handle_cart_opened(self, event: CartOpened) -> None: ...
+
+        def handle_item_added(self, event: ItemAdded) -> None:
+            raise LookupError(event.sku)
+
+    await store.save(cart())
+    with pytest.raises(LookupError) as caught:
+        await store.load(Strict, "c-1")
+    assert "version 2 of stream 'Cart/c-1'" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("id", ["می\u200cخواهم", "👨\u200d👩\u200d👧", "e\u0301", "日本\u3000語", "../a b", "%_'\"\\"])
+async def test_an_id_in_any_language_comes_back(store: EventStore, id: str) -> None:
+    await store.save(cart(id))
+    loaded = await store.load(Cart, id)
+    assert (loaded.id, loaded.version) == (id, 3)
+    assert [event.aggregate_id for event in await store.get_events(id)] == [id] * 3  # type: ignore[attr-defined]
+
+
+async def test_a_range_that_cannot_be_is_refused_for_any_stream(store: EventStore) -> None:
+    for id in ("c-1", "nobody"):
+        for first, last in ((-1, None), (0, -1), (2**63, None)):
+            with pytest.raises(InvalidVersionError):
+                await store.get_events(id, from_version=first, to_version=last)
+        await store.save(cart("c-1")) if id == "c-1" else None
 
 
 async def test_an_event_that_is_no_domain_event_in_the_stream_is_refused(
@@ -375,6 +408,17 @@ async def test_events_that_are_applied_while_it_saves_wait_for_the_next_time(sto
     await asyncio.sleep(0)
     made.add("late")
     await saving
+    assert [event.sku for event in made.pending_events if isinstance(event, ItemAdded)] == ["late"]
+    await store.save(made)
+    assert (await store.load(Cart, "c-1")).items["late"] == 1
+
+
+async def test_two_tasks_that_save_one_object_forget_nothing_that_was_applied_meanwhile(store: EventStore) -> None:
+    made = cart()
+    twice = [asyncio.create_task(store.save(made)) for _ in range(2)]
+    await asyncio.wait(twice, return_when=asyncio.FIRST_COMPLETED)
+    made.add("late")
+    await asyncio.gather(*twice)
     assert [event.sku for event in made.pending_events if isinstance(event, ItemAdded)] == ["late"]
     await store.save(made)
     assert (await store.load(Cart, "c-1")).items["late"] == 1

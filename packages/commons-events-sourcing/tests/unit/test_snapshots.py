@@ -15,7 +15,15 @@ from pydantic import BaseModel
 
 from commons_events.errors import ConfigurationError, SnapshotError
 from commons_events.runtime import Runtime, use_runtime
-from commons_events.sourcing import AggregateRoot, DomainEvent, EventStore, SnapshotPolicy, StoredSnapshot, StreamId
+from commons_events.sourcing import (
+    AggregateRoot,
+    DomainEvent,
+    EventStore,
+    MemoryBackend,
+    SnapshotPolicy,
+    StoredSnapshot,
+    StreamId,
+)
 from commons_events.sourcing._snapshots import StateCodec
 
 
@@ -79,6 +87,20 @@ async def test_a_snapshot_is_kept_when_it_is_due_and_only_newer_events_are_read(
         assert vars(loaded) == vars(counter)
         assert (loaded.version, loaded.saved_version) == (13, 13)
         assert loaded.per_key == {n: 2 if n < 3 else 1 for n in range(10)}
+
+
+@pytest.mark.asyncio
+async def test_a_first_snapshot_that_comes_while_it_loads_is_no_matter() -> None:
+    """On PostgreSQL the snapshot and the events are two queries, between which others may save."""
+
+    class Between(MemoryBackend):
+        async def fetch_from_snapshot(self, stream: StreamId, kind: str, last: int, limit: int) -> Any:
+            assert await self.snapshot(stream, kind, last) is None
+            await counted(EventStore(backend=self), *range(10))
+            return None, (await super().fetch_from_snapshot(stream, kind, last, limit))[1]
+
+    loaded, _ = await load(EventStore(backend=Between()))
+    assert (loaded.version, loaded.total) == (10, 45)
 
 
 @pytest.mark.asyncio

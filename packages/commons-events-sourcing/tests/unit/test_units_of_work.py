@@ -150,6 +150,13 @@ async def test_a_unit_has_one_object_an_aggregate(store: EventStore) -> None:
             unit.add(Purse("p-1"))
 
 
+async def test_tasks_that_load_at_once_get_the_same_object(store: EventStore) -> None:
+    await filled(store, "p-1")
+    async with UnitOfWork(store) as unit:
+        first, second = await asyncio.gather(unit.load(Purse, "p-1"), unit.load(Purse, "p-1"))
+        assert first is second
+
+
 async def test_a_commit_in_between_goes_on_with_the_same_objects(store: EventStore) -> None:
     async with UnitOfWork(store) as unit:
         purse = unit.add(Purse("p-1"))

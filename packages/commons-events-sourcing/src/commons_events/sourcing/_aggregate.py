@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar
 
@@ -25,7 +26,8 @@ A = TypeVar("A", bound="AggregateRoot")
 MAX_ID_LENGTH = 255
 """Characters of an aggregate's id."""
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_NO_ID: Any = None
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Cn"})
+"""Unicode's control characters, lone surrogates, and code points that are no characters; joiners are part of words."""
 
 
 class _Handlers(dict[type[Event], Callable[[Any, Any], object]]):
@@ -208,9 +210,9 @@ def check_aggregate_id(id: object, where: str) -> str:
     """
     if not isinstance(id, str):
         raise InvalidAggregateIdError(f"{where}: an aggregate's id is a str, not {id!r:.100}.")
-    if not id or "\0" in id or not id.isprintable():
+    if not id or (not id.isprintable() and not _UNPRINTABLE.isdisjoint(map(unicodedata.category, id))):
         raise InvalidAggregateIdError(
-            f"{where}: an aggregate's id is non-empty, printable text, such as 'user_123', not {id!r:.100}."
+            f"{where}: an aggregate's id is text without control characters, such as 'user_123', not {id!r:.100}."
         )
     if len(id) > MAX_ID_LENGTH:
         raise InvalidAggregateIdError(

@@ -11,13 +11,14 @@ from commons_events.errors import (
     ConfigurationError,
     ForeignAggregateError,
     InvalidVersionError,
+    MissingHandlerError,
     UnchangedAggregateError,
 )
 from commons_events.event import Event
 from commons_events.log import logger
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._aggregate import A, AggregateRoot, fresh
-from commons_events.sourcing._decoding import decode, reader_of
+from commons_events.sourcing._decoding import decode, place_of, reader_of
 from commons_events.sourcing._domain_event import DomainEvent
 from commons_events.sourcing._snapshots import state_codec
 from commons_events.sourcing._store import BaseEventStore
@@ -66,7 +67,9 @@ class AggregateStore(BaseEventStore):
         else:
             await self.append_many(appends)
         for aggregate, append in zip(aggregates, appends, strict=True):
-            del aggregate._pending[: len(append.events)]
+            stored: Any = append.expected  # an int: see _appends
+            # Two tasks may have saved the same events: what was applied meanwhile still waits.
+            del aggregate._pending[: max(stored + len(append.events) - aggregate.saved_version, 0)]
             aggregate._origin = self
         kept = {(snapshot.stream, snapshot.kind): snapshot for snapshot in snapshots}
         for aggregate in aggregates if kept else ():
@@ -106,7 +109,7 @@ class AggregateStore(BaseEventStore):
             if page is None:
                 page = await backend.fetch_stream(stream, aggregate._version + 1, last, _PAGE, False)
             if page:
-                aggregate.replay(events_of(page))
+                _replay(aggregate, page)
                 final_id = page[-1].event_id
             if len(page) < _PAGE - 1:  # after a snapshot, the first one of the page is in it
                 break
@@ -159,7 +162,8 @@ class AggregateStore(BaseEventStore):
         backend = await self._ready()
         stored, page = await backend.fetch_from_snapshot(stream, _kind(type(aggregate)), last, _PAGE)
         if stored is None:
-            return page
+            # Where the first snapshot was made between the look at it and at the events, these begin after it.
+            return page if not page or page[0].aggregate_version == 1 else None
         return page[1:] if _restore(aggregate, stored, page) else None
 
     async def _keep_snapshot_if_due(self, aggregate: AggregateRoot, stream: StreamId, event_id: str) -> None:
@@ -211,6 +215,19 @@ def events_of(page: Sequence[StoredEvent]) -> list[Event]:
         decode(page[len(events)])  # says where the bytes lie
         raise
     return events
+
+
+def _replay(aggregate: AggregateRoot, page: Sequence[StoredEvent]) -> None:
+    events, before = events_of(page), aggregate._version
+    try:
+        aggregate.replay(events)
+    except MissingHandlerError as error:
+        raise MissingHandlerError(
+            f"{place_of(page[aggregate._version - before])} cannot be applied: {error}"
+        ) from error
+    except Exception as error:
+        error.add_note(f"{place_of(page[aggregate._version - before])} was being applied.")
+        raise
 
 
 def _restore(aggregate: AggregateRoot, stored: StoredSnapshot, page: Sequence[StoredEvent]) -> bool:

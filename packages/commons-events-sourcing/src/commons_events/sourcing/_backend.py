@@ -99,6 +99,11 @@ class Backend(ABC):
     reads_ahead: ClassVar[bool] = False
     """Whether another process reads while this one works, so that it pays to ask for the next page early."""
 
+    @property
+    def place(self) -> object:
+        """What two backends on the same database have in common, as far as can be told without asking it."""
+        return self
+
     @abstractmethod
     async def open(self) -> None:
         """Connect; make the tables in a database that has none of them; check that they are this version's.
@@ -198,7 +203,8 @@ class Backend(ABC):
     ) -> list[Lease]:
         """Renew this worker's leases, take a fair share of those that are free, give back ``release``.
 
-        Returns what it holds now. Workers that say nothing for ``seconds`` lose theirs; the clock is the database's.
+        Returns what it holds now. A group has the same number of partitions for good: another one is a
+        `ConfigurationError`. Workers that say nothing for ``seconds`` lose theirs; the clock is the database's.
         """
 
     @abstractmethod

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from commons_events.errors import ConfigurationError
 from commons_events.event import Event
 from commons_events.sourcing._encoding import prepare_event
 from commons_events.sourcing._types import NewEvent, PreparedAppend, PreparedEvent, StoredEvent, StreamId, check_name
@@ -73,8 +74,15 @@ async def copy_events(
 
     Returns:
         how many events were written.
+
+    Raises:
+        ConfigurationError: both stores are on the same database.
     """
     check_name(name, "checkpoint's name")
+    if source.backend is target.backend or source.backend.place == target.backend.place:
+        raise ConfigurationError(
+            "copy_events copies into another database: within one it would copy its own copies, without end."
+        )
     subscription = source.subscribe(after=await target.checkpoint(name))
     copied = 0
     versions: dict[StreamId, int] = {}

@@ -12,7 +12,7 @@ from commons_events.plugins import serializer
 if TYPE_CHECKING:
     from commons_events.sourcing._types import StoredEvent
 
-__all__ = ["decode", "reader_of"]
+__all__ = ["decode", "place_of", "reader_of"]
 
 Reader = Callable[[bytes], Event]
 
@@ -59,12 +59,13 @@ def decode(stored: StoredEvent) -> Event:
     try:
         return reader_of(stored[4], stored[5], stored[6])(stored[7])
     except UnknownEventTypeError as error:
-        raise UnknownEventTypeError(f"{_place(stored)}: {error}") from error
+        raise UnknownEventTypeError(f"{place_of(stored)}: {error}") from error
     except DeserializationError as error:
-        raise UndecodableEventError(f"{_place(stored)} cannot be read: {error}") from error
+        raise UndecodableEventError(f"{place_of(stored)} cannot be read: {error}") from error
 
 
-def _place(stored: StoredEvent) -> str:
+def place_of(stored: StoredEvent) -> str:
+    """Which event it is and where it lies, as the beginning of a sentence."""
     return (
         f"The event {stored.event_id!r} ({stored.event_type!r} {stored.schema_version}, {stored.format}) at position "
         f"{stored.position}, version {stored.aggregate_version} of stream {str(stored.stream)!r},"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from commons_events.errors import EventTooLargeError
+from commons_events.errors import EventTooLargeError, InvalidStreamError
 from commons_events.event import Event
 from commons_events.plugins import serializer
 from commons_events.sourcing._types import (
@@ -82,6 +82,9 @@ def prepare_event(event: Event, tags: Sequence[str], max_bytes: int) -> Prepared
     words: tuple[str, ...] = ()
     if tags or known.tagged:
         own: Iterable[str] = event.event_tags() if known.tagged else ()  # type: ignore[attr-defined]
+        for given in (tags, own):
+            if isinstance(given, str):
+                raise InvalidStreamError(f"Tags are a list or tuple of str, not one str: {given!r}. Write [{given!r}].")
         words = tuple(dict.fromkeys((*tags, *own)))
         for word in words:
             check_name(word, "tag")

@@ -11,7 +11,7 @@ from commons_events.event import Event
 from commons_events.sourcing._aggregate_store import AggregateStore, events_of
 from commons_events.sourcing._backend import Backend
 from commons_events.sourcing._memory import MemoryBackend
-from commons_events.sourcing._store_transaction import MAX_EVENT_BYTES
+from commons_events.sourcing._store_transaction import MAX_EVENT_BYTES, bounds
 from commons_events.sourcing._types import StreamId
 
 __all__ = ["EventStore"]
@@ -60,6 +60,7 @@ class EventStore(AggregateStore):
         Raises:
             AmbiguousStreamError: streams of several categories have this id.
         """
+        bounds(from_version, to_version, "version")
         try:
             stream = aggregate_id if isinstance(aggregate_id, StreamId) else await self.find_stream(aggregate_id)
         except StreamNotFoundError:

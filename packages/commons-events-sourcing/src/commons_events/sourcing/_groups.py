@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 from zlib import crc32
 
-from commons_events.errors import ConfigurationError, LeaseLostError
+from commons_events.errors import CheckpointError, ConfigurationError, InvalidStreamError, LeaseLostError
 from commons_events.event import Event
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Lease, LogQuery
-from commons_events.sourcing._types import StoredEvent, StreamId
+from commons_events.sourcing._types import MAX_NAME, StoredEvent, StreamId, check_name
 
 if TYPE_CHECKING:
     from commons_events.sourcing._store import BaseEventStore
     from commons_events.sourcing._store_transaction import StoreTransaction
 
-__all__ = ["GroupDelivery", "GroupSubscription", "partition_of"]
+__all__ = ["GroupDelivery", "GroupSubscription", "check_group", "partition_of", "repartitioned"]
 
 _LAST = 2**63 - 1
 _EMPTY_HANDED = 1.0
@@ -37,7 +37,6 @@ class GroupDelivery:
     stored: StoredEvent
     lease: Lease
     _group: GroupSubscription
-    _finished: bool = False
 
     def event(self) -> Event:
         """See `StoredEvent.event`."""
@@ -46,22 +45,29 @@ class GroupDelivery:
     async def finish(self, transaction: StoreTransaction) -> None:
         """Save in the transaction that this event is handled: what the transaction wrote then happens once.
 
+        Where the transaction then fails, the event is not finished, and the partition's next one does not come: call
+        this again in another transaction, or close the subscription and let the event come again.
+
         Raises:
             LeaseLostError: another worker has taken over this partition; let the transaction roll back.
+            CheckpointError: the event was finished before; let the transaction roll back.
         """
         await transaction.check_lease(self.lease)
         name = self._group.checkpoint_name(self.lease.partition)
         await transaction.save_checkpoint(name, self.stored.position)
-        self._group._finished(self)
+        transaction._after_commit.append(lambda: self._group._finished(self))
 
     async def done(self) -> None:
-        """Save, in a transaction of its own, that this event is handled.
+        """Save, in a transaction of its own, that this event is handled. Called again it does nothing more.
 
         Raises:
             LeaseLostError: another worker has taken over this partition, and handles the event again.
         """
-        async with self._group._store.transaction() as transaction:
-            await self.finish(transaction)
+        try:
+            async with self._group._store.transaction() as transaction:
+                await self.finish(transaction)
+        except CheckpointError:  # it was saved, and only the answer was lost
+            self._group._finished(self)
 
 
 class _Part:
@@ -97,8 +103,8 @@ class GroupSubscription:
     ) -> None:
         if not 1 <= partitions <= 1024:
             raise ConfigurationError(f"partitions is {partitions}; a group has 1 to 1024.")
-        if lease_seconds <= 0:
-            raise ConfigurationError(f"lease_seconds is {lease_seconds}; it is more than 0.")
+        if worker is not None:
+            check_name(worker, "worker's name")
         self.worker = worker if worker is not None else current_runtime().new_id()
         self.group = group
         self.partitions = partitions
@@ -208,7 +214,7 @@ class GroupSubscription:
         self._closed = True
         self._change.set()
         held, self._parts = list(self._parts), {}
-        if held:
+        if held or self._renewed > float("-inf"):  # also who holds nothing counts as alive, and is left a share
             backend = await self._store._ready()
             await backend.lease(self.group, self.partitions, self.worker, 0.0, held)
 
@@ -217,6 +223,22 @@ class GroupSubscription:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def check_group(name: str) -> None:
+    """Raise `InvalidStreamError` where ``name`` is no group's: its checkpoints are called ``name/partition``."""
+    check_name(name, "group's name")
+    if len(name) > (most := MAX_NAME - len("/1023")):
+        raise InvalidStreamError(f"The group's name {name[:40]!r}… has {len(name)} characters; at most {most}.")
+
+
+def repartitioned(group: str, present: int, partitions: int) -> ConfigurationError:
+    """The error for a group of another number of partitions."""
+    return ConfigurationError(
+        f"The group {group!r} has {present} partitions, and this worker was told {partitions}: streams would move to "
+        f"partitions that have come further, and events be left out. Use partitions={present}; or a new group, with "
+        "after= the lowest of the old one's checkpoints."
+    )
 
 
 def lost(lease: Lease) -> LeaseLostError:

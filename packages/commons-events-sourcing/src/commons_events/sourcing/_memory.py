@@ -18,7 +18,7 @@ from commons_events.errors import (
 )
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
-from commons_events.sourcing._groups import lost
+from commons_events.sourcing._groups import lost, repartitioned
 from commons_events.sourcing._leases import share
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import Known, deleted, find_repeat, lookup, refuse, wanted
@@ -196,6 +196,9 @@ class MemoryBackend(Backend):
         self, group: str, partitions: int, owner: str, seconds: float, release: Sequence[int] = ()
     ) -> list[Lease]:
         async with self._writing():
+            present = sum(of == group for of, _ in self._state.leases)
+            if seconds > 0 and present not in (0, partitions):
+                raise repartitioned(group, present, partitions)
             return share(self._state.leases, self._state.workers, group, partitions, owner, seconds, release)
 
     @asynccontextmanager

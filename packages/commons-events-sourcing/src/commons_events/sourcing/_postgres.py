@@ -52,6 +52,9 @@ _HELD_BACK = 0.02
 """Seconds after which a reader looks again that waits for an open transaction."""
 _NEVER = 2**63
 """A position that none is after."""
+_READ_ONLY = "25006"
+_TROUBLES = ("08", "53", "57P", "58")
+"""Classes of SQLSTATE: connection, insufficient resources, shutdown, and system errors."""
 _PASSING = ("40001", "40P01", "26000")
 """Serialization failure, deadlock, and a session that was reset in between: the same again may succeed."""
 
@@ -149,6 +152,11 @@ class PostgresBackend(Backend):
         self._reads: set[asyncio.Future[Any]] = set()
         self._closed = False
 
+    @property
+    def place(self) -> object:
+        url = self._engine.url
+        return "postgresql", url.host, url.port or 5432, url.database, tuple(sorted(url.query.items()))
+
     # --- connections -----------------------------------------------------------------------------------------
 
     async def _connect(self) -> StoreConnection:
@@ -169,6 +177,11 @@ class PostgresBackend(Backend):
             )
         if getattr(error, "sqlstate", "") in ("28000", "28P01") or "authentication failed" in said or 'role "' in said:
             return AuthenticationError(f"{self._shown}: the server refuses the user ({said}).")
+        if getattr(error, "sqlstate", "") == _READ_ONLY:
+            return StoreUnavailableError(
+                f"{self._shown} takes no writes ({said}): it is a standby, or set to be read-only. Name the primary "
+                "server; with several hosts, by target_session_attrs=read-write."
+            )
         return StoreUnavailableError(f"{self._shown} is out of reach, or the connection to it broke: {said}.")
 
     @asynccontextmanager
@@ -185,8 +198,8 @@ class PostgresBackend(Backend):
                 if error.sqlstate in _PASSING:
                     raise
                 raise self._unreachable(error) from error
-            except psycopg.InterfaceError as error:
-                await discard(connection)
+            except (psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
+                await discard(connection)  # also a read-only one: after a failover others may be the primary's
                 raise self._unreachable(error) from error
             except BaseException:
                 if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
@@ -205,7 +218,7 @@ class PostgresBackend(Backend):
             async with self._engine.begin() as connection:
                 return await connection.run_sync(function, *arguments)
         except DBAPIError as error:
-            if isinstance(error.orig, psycopg.OperationalError):
+            if isinstance(error.orig, psycopg.OperationalError | psycopg.errors.ReadOnlySqlTransaction):
                 raise self._unreachable(error.orig) from error
             raise
 
@@ -289,12 +302,14 @@ class PostgresBackend(Backend):
                     if task is not None:
                         self._holders.discard(task)
         except DBAPIError as error:
-            if error.connection_invalidated or (isinstance(error.orig, psycopg.OperationalError) and _broken(error)):
+            if error.connection_invalidated or _in_trouble(error.orig):
                 raise self._unreachable(error.orig or error) from error
             raise
         except psycopg.OperationalError as error:
             if error.sqlstate in _PASSING:
                 raise
+            raise self._unreachable(error) from error
+        except psycopg.errors.ReadOnlySqlTransaction as error:
             raise self._unreachable(error) from error
         self._news.announce()
 
@@ -393,8 +408,12 @@ def _last(outcomes: Sequence[object]) -> int:
     return max([outcome.last_position for outcome in outcomes if isinstance(outcome, AppendResult)], default=0)
 
 
-def _broken(error: DBAPIError) -> bool:
-    return getattr(error.orig, "sqlstate", None) is None
+def _in_trouble(error: BaseException | None) -> bool:
+    """Whether it is the server's trouble, such as a lost connection or a full disk, and not the statement's."""
+    state: str | None = getattr(error, "sqlstate", None)
+    if state is None:
+        return isinstance(error, psycopg.OperationalError)
+    return state == _READ_ONLY or state.startswith(_TROUBLES)
 
 
 async def _again(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -25,6 +25,7 @@ from typing import Any
 
 from psycopg import AsyncConnection, AsyncRawCursor
 
+from commons_events.errors import CapabilityError
 from commons_events.sourcing._backend import LogPage, LogQuery
 from commons_events.sourcing._sql import as_utc
 from commons_events.sourcing._tables import POSITIONS
@@ -39,7 +40,7 @@ _VALUES = (
 _STREAM = f"""SELECT {_VALUES} FROM commons_events_events e
 WHERE stream_id = (SELECT stream_id FROM commons_events_streams WHERE id = $1 AND category = $2)
   AND version BETWEEN $3 AND $4 ORDER BY version"""
-_TAKEN = f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {POSITIONS}"
+_TAKEN = f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END, pg_is_in_recovery() FROM {POSITIONS}"
 _WRITERS = """SELECT virtualtransaction FROM pg_locks
 WHERE locktype = 'relation' AND relation = 'commons_events_events'::regclass AND mode = 'RowExclusiveLock'
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
@@ -247,6 +248,11 @@ async def fetch_log(
         row = await taken.fetchone()
         held = frozenset([name for (name,) in await writers.fetchall()])
         events = await _stored(cursor)
+    if row and row[1]:
+        raise CapabilityError(
+            "This server is a standby, which does not show who is writing on the primary one, so a reader of the log "
+            "could miss events. Read it from the primary; with several hosts, by target_session_attrs=read-write."
+        )
     watermark.observe(row[0] if row else 0, held)
     count = watermark.accept(first, events, not any(query))
     if count == limit:

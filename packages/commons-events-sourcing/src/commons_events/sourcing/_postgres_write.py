@@ -25,6 +25,9 @@ __all__ = ["COPY_FROM", "write", "write_batch"]
 COPY_FROM = 500
 """From so many events in one append on, COPY is quicker."""
 
+_MOST_BYTES = 32 * 1024 * 1024
+"""Of events in one statement."""
+
 _SEPARATOR, _WITHIN = "\x1f", "\x1e"
 """Between the values of a column, and between tags. No value has them: names have no control characters, and in JSON
 they are escaped. So one text stands for a whole array, and neither side has to quote anything."""
@@ -280,7 +283,12 @@ async def _store(
     """Of those that fitted: the version that they followed, and the positions, first and last."""
     if not left:
         return {}
-    if len(left) == 1 and len(left[0][1].events) >= COPY_FROM:
+    if len(left) > 1 and len(portions := _portions(left)) > 1:
+        found: dict[int, tuple[int, int, int]] = {}
+        for portion in portions:
+            found |= await _store(connection, portion, wait)
+        return found
+    if len(left) == 1 and _by_copy(left[0][1].events):
         positions = await _copy(connection, left[0][1], left[0][2])
         return {left[0][0]: (left[0][2], positions[0], positions[-1])} if positions else {}
     if len(left) == 1:
@@ -289,6 +297,29 @@ async def _store(
         statement, parameters = _together(left, wait)
     rows = await numbers(connection, statement, parameters)
     return {left[n - 1][0]: (left[n - 1][2], first, last) for n, first, last in rows}
+
+
+def _by_copy(events: Sequence[PreparedEvent]) -> bool:
+    """Whether they go by COPY: many, or more than one parameter is to hold."""
+    return len(events) >= COPY_FROM or (len(events) > 1 and sum([len(event[4]) for event in events]) > _MOST_BYTES)
+
+
+def _portions(
+    left: Sequence[tuple[int, PreparedAppend, int]],
+) -> list[Sequence[tuple[int, PreparedAppend, int]]]:
+    """The same in their order, in parts that a statement can hold: PostgreSQL takes up to 1 GB."""
+    sizes = [sum([len(event[4]) for event in append.events]) for _, append, _ in left]
+    if sum(sizes) <= _MOST_BYTES:
+        return [left]
+    portions: list[list[tuple[int, PreparedAppend, int]]] = []
+    room = 0
+    for one, size in zip(left, sizes, strict=True):
+        room -= size
+        if room < 0 or not portions:
+            portions.append([])
+            room = _MOST_BYTES - size
+        portions[-1].append(one)
+    return [*portions]
 
 
 def _alone(append: PreparedAppend, expected: int) -> tuple[str, list[bytes | None]]:

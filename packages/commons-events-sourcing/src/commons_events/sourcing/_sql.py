@@ -17,7 +17,7 @@ from commons_events.errors import NewerStoreError, OlderStoreError, StoreSchemaE
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _tables as t
 from commons_events.sourcing._backend import Lease
-from commons_events.sourcing._groups import lost
+from commons_events.sourcing._groups import lost, repartitioned
 from commons_events.sourcing._leases import plan
 from commons_events.sourcing._memory import not_ahead, not_found
 from commons_events.sourcing._rules import deleted
@@ -231,6 +231,8 @@ def lease(
     alive = connection.execute(select(w.worker).where(w.group_name == group).order_by(w.worker)).scalars().all()
     query = select(c.partition, c.owner, c.epoch, c.expires_at).where(c.group_name == group).order_by(c.partition)
     rows = {row.partition: row for row in connection.execute(query)}
+    if rows and len(rows) != partitions:  # the first worker of all has entered each
+        raise repartitioned(group, len(rows), partitions)
     held: dict[int, str] = {}
     free: list[int] = []
     for partition in range(partitions):

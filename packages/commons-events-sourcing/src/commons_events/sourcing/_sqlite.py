@@ -6,10 +6,12 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from commons_events.errors import ClosedError, ConfigurationError, StoreUnavailableError, UnknownDatabaseError
@@ -37,6 +39,14 @@ T = TypeVar("T")
 
 Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 
+_TROUBLES = frozenset(
+    {
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOTADB,
+    }
+)  # fmt: skip
+"""SQLite's result codes that say nothing of the statement."""
 _POLL = 0.1
 """Seconds after which a reader looks whether another process has written: SQLite tells nobody."""
 
@@ -58,8 +68,9 @@ class _Transaction(BackendTransaction):
         try:
             results = all_stored(write(self._raw, appends, Names()))  # its caller may roll back
         except BaseException:
-            self._raw.execute("ROLLBACK TO commons_events_append")
-            self._raw.execute("RELEASE commons_events_append")
+            if self._raw.in_transaction:  # a full disk, for one, makes SQLite roll all of it back at once
+                self._raw.execute("ROLLBACK TO commons_events_append")
+                self._raw.execute("RELEASE commons_events_append")
             raise
         self._raw.execute("RELEASE commons_events_append")
         return results
@@ -109,19 +120,19 @@ class SqliteBackend(Backend):
     name: ClassVar[str] = "sqlite"
 
     def __init__(self, url: str, *, synchronous: Synchronous = "FULL", busy_timeout: float = 30.0) -> None:
-        parts = urlsplit(url)
-        if parts.netloc:
+        path, _, query = url.partition("://")[2].partition("?")
+        if path and not path.startswith("/"):
             raise ConfigurationError(
                 f"{url}: the path of an SQLite file comes after three slashes (sqlite:///file.db), an absolute one "
                 "after four (sqlite:////tmp/file.db)."
             )
-        settings = dict(parse_qsl(parts.query))
+        settings = dict(parse_qsl(query))
         if unknown := settings.keys() - {"synchronous"}:
             raise ConfigurationError(f"{url}: unknown settings {', '.join(sorted(unknown))}; there is: synchronous.")
         synchronous = settings.get("synchronous", synchronous).upper()  # type: ignore[assignment]
         if synchronous not in ("OFF", "NORMAL", "FULL", "EXTRA"):
             raise ConfigurationError(f"synchronous is {synchronous!r}; it is OFF, NORMAL, FULL or EXTRA.")
-        path = unquote(parts.path[1:])
+        path = unquote(path[1:])
         self._path = path if path not in ("", ":memory:") else ""
         self._synchronous = synchronous
         self._timeout = busy_timeout
@@ -138,6 +149,10 @@ class SqliteBackend(Backend):
         self._writes = ThreadCommit(self._writer, self._commit, self._news.tell)
         self._holder: asyncio.Task[Any] | None = None
         self._closed = False
+
+    @property
+    def place(self) -> object:
+        return ("sqlite", Path(self._path).resolve()) if self._path else self
 
     # --- life ------------------------------------------------------------------------------------------------
 
@@ -177,7 +192,11 @@ class SqliteBackend(Backend):
     def _open(self) -> None:
         self._raw = self._connect()
         self._engine = create_engine("sqlite://", creator=lambda: self._raw, poolclass=StaticPool)
-        self._in_transaction(_sql.prepare_schema)
+        try:
+            self._in_transaction(_sql.prepare_schema)
+        except BaseException:  # it may be opened again
+            self._raw.close()
+            raise
 
     def _in_transaction(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function of `_sql`; in the writer's thread."""
@@ -185,8 +204,10 @@ class SqliteBackend(Backend):
         try:
             result = function(connection, *arguments)
             connection.commit()
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
+        except (sqlite3.Error, DBAPIError) as error:
+            if (failed := _trouble(error)) is not None:
+                raise self._failure(failed) from error
+            raise
         finally:
             connection.close()  # rolls back what was not committed
         return result
@@ -279,12 +300,19 @@ class SqliteBackend(Backend):
             self._holder = asyncio.current_task()
             try:
                 yield _Transaction(self, connection, self._raw)
-            except BaseException:
+            except BaseException as error:
                 self._holder = None
                 await _whole(self._writer.submit(connection.close))
+                if (failed := _trouble(error)) is not None:
+                    raise self._failure(failed) from error
                 raise
             self._holder = None
-            await _whole(self._writer.submit(_finish, connection))
+            try:
+                await _whole(self._writer.submit(_finish, connection))
+            except (sqlite3.Error, DBAPIError) as error:
+                if (failed := _trouble(error)) is not None:
+                    raise self._failure(failed) from error
+                raise
         self._news.tell()
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -370,6 +398,13 @@ async def _whole(work: asyncio.Future[T]) -> T:
         if not work.cancelled():
             work.exception()
         raise
+
+
+def _trouble(error: BaseException) -> sqlite3.Error | None:
+    """SQLite's own error, where it is the database's trouble, such as a full disk, and not the statement's."""
+    own = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(own, "sqlite_errorcode", None)
+    return own if isinstance(own, sqlite3.Error) and code is not None and code & 0xFF in _TROUBLES else None
 
 
 def _finish(connection: Connection) -> None:

@@ -17,12 +17,15 @@ from commons_events.errors import (
 from commons_events.event import Event
 from commons_events.sourcing._backend import Backend
 from commons_events.sourcing._encoding import prepare_events
-from commons_events.sourcing._groups import GroupSubscription
+from commons_events.sourcing._groups import GroupSubscription, check_group
 from commons_events.sourcing._store_transaction import (
     MAX_EVENT_BYTES,
     MAX_POSITION,
     StoreTransaction,
     bounds,
+    check_interval,
+    check_several,
+    checked_snapshot,
     log_query,
     prepare_all,
 )
@@ -88,13 +91,10 @@ class BaseEventStore:
                 raise WrongEventLoopError("The event store belongs to another event loop; make one for each.")
             self._loop = loop
         opening = self._opening
-        if opening is None:
-            opening = self._opening = loop.create_task(self.backend.open())
+        if opening is None or (opening.done() and (opening.cancelled() or opening.exception() is not None)):
+            opening = self._opening = loop.create_task(self.backend.open())  # after a failure each call tries again
         if not opening.done():
             await asyncio.shield(opening)
-        elif opening.cancelled() or opening.exception() is not None:
-            self._opening = None  # the next call tries again
-            opening.result()
         return self.backend
 
     async def close(self) -> None:
@@ -137,7 +137,7 @@ class BaseEventStore:
             SerializationError: an event holds a value that its format cannot carry.
             StoreUnavailableError: the database is out of reach; the events may be stored all the same.
         """
-        prepared = prepare_events(stream, events, expected, self.max_event_bytes)
+        prepared = prepare_events(stream, check_several(events), expected, self.max_event_bytes)
         return (await (await self._ready()).append((prepared,)))[0]
 
     async def append_many(self, appends: Iterable[Append]) -> list[AppendResult]:
@@ -179,8 +179,11 @@ class BaseEventStore:
         is refused; on PostgreSQL readers stop before the first event that it has not yet committed.
         """
         backend = await self._ready()
-        async with backend.transaction() as transaction:
-            yield StoreTransaction(transaction, self.max_event_bytes)
+        async with backend.transaction() as begun:
+            transaction = StoreTransaction(begun, self.max_event_bytes)
+            yield transaction
+        for function in transaction._after_commit:
+            function()
 
     # --- reading ---------------------------------------------------------------------------------------------
 
@@ -324,6 +327,7 @@ class BaseEventStore:
             poll_interval: seconds after which it looks by itself.
         """
         check_position(after, "after")
+        check_interval(poll_interval, "poll_interval")
         return Subscription(self, log_query(categories, types, tags), after, poll_interval)
 
     def subscribe_group(
@@ -357,7 +361,9 @@ class BaseEventStore:
             lease_seconds: how long a silent worker keeps its parts.
             poll_interval: see `subscribe`.
         """
-        check_name(name, "group's name")
+        check_group(name)
+        check_interval(lease_seconds, "lease_seconds")
+        check_interval(poll_interval, "poll_interval")
         query = log_query(categories, types, tags)
         return GroupSubscription(
             self,
@@ -400,9 +406,7 @@ class BaseEventStore:
 
     async def save_snapshot(self, snapshot: StoredSnapshot) -> None:
         """Keep a snapshot in the place of the stream's older one of the same kind."""
-        check_stream(snapshot.stream)
-        check_name(snapshot.kind, "snapshot's kind")
-        check_position(snapshot.version, "A snapshot's version")
+        snapshot = checked_snapshot(snapshot)
         async with self.transaction() as transaction:
             await transaction.save_snapshot(snapshot)
 

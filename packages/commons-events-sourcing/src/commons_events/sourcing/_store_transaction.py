@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from commons_events.errors import ConfigurationError
@@ -28,7 +30,17 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Result
     from sqlalchemy.sql import Executable
 
-__all__ = ["MAX_EVENT_BYTES", "MAX_POSITION", "StoreTransaction", "bounds", "log_query", "prepare_all"]
+__all__ = [
+    "MAX_EVENT_BYTES",
+    "MAX_POSITION",
+    "StoreTransaction",
+    "bounds",
+    "check_interval",
+    "check_several",
+    "checked_snapshot",
+    "log_query",
+    "prepare_all",
+]
 
 T = TypeVar("T")
 
@@ -46,12 +58,14 @@ class StoreTransaction:
     def __init__(self, backend: BackendTransaction, max_event_bytes: int) -> None:
         self._backend = backend
         self._max_event_bytes = max_event_bytes
+        self._after_commit: list[Callable[[], object]] = []
+        """Called in this order once the transaction is committed, and never where it was rolled back."""
 
     async def append(
         self, stream: StreamId | str, events: Iterable[Event | NewEvent], *, expected: Expected = ExpectedState.ANY
     ) -> AppendResult:
         """As `EventStore.append`. The stream stays locked for other writers until the transaction ends."""
-        return (await self.append_many([Append(stream, tuple(events), expected)]))[0]
+        return (await self.append_many([Append(stream, tuple(check_several(events)), expected)]))[0]
 
     async def append_many(self, appends: Iterable[Append]) -> list[AppendResult]:
         """As `EventStore.append_many`."""
@@ -84,8 +98,8 @@ class StoreTransaction:
         await self._backend.save_checkpoint(name, check_position(position, "A checkpoint"), backwards=backwards)
 
     async def save_snapshot(self, snapshot: StoredSnapshot) -> None:
-        """Keep a snapshot in the place of the stream's older one of the same kind."""
-        await self._backend.save_snapshot(snapshot)
+        """As `EventStore.save_snapshot`, in this transaction."""
+        await self._backend.save_snapshot(checked_snapshot(snapshot))
 
     async def check_lease(self, lease: Lease) -> None:
         """Let the transaction commit only while this worker has the lease.
@@ -127,10 +141,38 @@ def prepare_all(appends: Iterable[Append], max_bytes: int) -> Sequence[PreparedA
     return prepared
 
 
+def checked_snapshot(snapshot: StoredSnapshot) -> StoredSnapshot:
+    """The snapshot with its stream's whole name, and its time with a zone; a naive one means UTC.
+
+    Raises:
+        InvalidStreamError: the stream's name, or the kind, cannot be stored.
+        InvalidVersionError: the version is negative, or no version.
+    """
+    check_name(snapshot.kind, "snapshot's kind")
+    check_position(snapshot.version, "A snapshot's version")
+    taken = snapshot.taken_at
+    taken = taken.replace(tzinfo=UTC) if taken.tzinfo is None else taken
+    return replace(snapshot, stream=check_stream(snapshot.stream), taken_at=taken)
+
+
 def bounds(first: int, last: int | None, what: str) -> tuple[int, int]:
     """Both ends, checked."""
     low = check_position(first, f"from_{what}")
     return low, MAX_POSITION if last is None else check_position(last, f"to_{what}")
+
+
+def check_interval(seconds: float, what: str) -> float:
+    """Raise `ConfigurationError` where ``seconds`` is not more than 0; else give it back."""
+    if not seconds > 0:
+        raise ConfigurationError(f"{what} is {seconds!r}; it is a number of seconds, more than 0.")
+    return seconds
+
+
+def check_several(events: Iterable[Event | NewEvent]) -> Iterable[Event | NewEvent]:
+    """Raise `TypeError` where one event was given in the place of several, which would be taken apart."""
+    if isinstance(events, Event | NewEvent):
+        raise TypeError(f"append() takes a list of events, and was given one {type(events).__name__}. Write [event].")
+    return events
 
 
 def log_query(categories: Iterable[str], types: Iterable[str | type[Event]], tags: Iterable[str]) -> LogQuery:
@@ -142,7 +184,11 @@ def log_query(categories: Iterable[str], types: Iterable[str | type[Event]], tag
     for name, given in (("categories", categories), ("types", types), ("tags", tags)):
         if isinstance(given, str):
             raise ConfigurationError(f"{name} is a list or tuple of str, not one str: {given!r}. Write [{given!r}].")
-    kinds = tuple(kind if isinstance(kind, str) else kind.event_type for kind in types)
+    given_types: Any = tuple(types)
+    for kind in given_types:
+        if not isinstance(kind, str) and not (isinstance(kind, type) and issubclass(kind, Event)):
+            raise ConfigurationError(f"types are event classes and types of events as str, not {kind!r:.100}.")
+    kinds = tuple(kind if isinstance(kind, str) else kind.event_type for kind in given_types)
     query = LogQuery(tuple(categories), kinds, tuple(tags))
     for category in query.categories:
         if category != "":

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     func,
     text,
 )
@@ -81,8 +83,12 @@ streams = Table(
     Column("deleted_at", _TIME, comment="When it was deleted; it takes no events any more."),
     UniqueConstraint("id", "category", name="commons_events_streams_name"),
     comment="Streams of events: one row each, which writers lock to move its version on.",
-    # room beside the rows, so that a new version needs no new entry in an index
-    postgresql_with={"fillfactor": "80"},
+)
+# room beside the rows, so that a new version needs no new entry in an index; SQLAlchemy 2.0 has no word for it
+event.listen(
+    streams,
+    "after_create",
+    DDL("ALTER TABLE commons_events_streams SET (fillfactor = 80)").execute_if(dialect="postgresql"),
 )
 
 events = Table(

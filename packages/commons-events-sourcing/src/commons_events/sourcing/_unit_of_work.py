@@ -48,7 +48,8 @@ class UnitOfWork:
         self._check_open()
         known = self._known.get((aggregate_class, id))
         if known is None:
-            known = self._known[aggregate_class, id] = await self._store.load(aggregate_class, id)
+            loaded = await self._store.load(aggregate_class, id)
+            known = self._known.setdefault((aggregate_class, id), loaded)  # another task may have been quicker
         return cast(A, known)
 
     async def get(self, aggregate_class: type[A], id: str) -> A | None:

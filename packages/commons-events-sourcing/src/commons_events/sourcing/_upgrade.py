@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import URL, Connection, create_engine, inspect
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-from commons_events.errors import ConfigurationError, StoreUnavailableError
+from commons_events.errors import ConfigurationError, NewerStoreError, StoreUnavailableError, UnknownDatabaseError
 from commons_events.sourcing import _tables as t
 
 __all__ = ["upgrade"]
@@ -29,33 +29,73 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
         the tables' revision.
 
     Raises:
+        ConfigurationError: the connection string is of no database with tables, or the revision is none.
+        UnknownDatabaseError: there is no such database.
         StoreUnavailableError: the database is out of reach.
+        NewerStoreError: a newer version of the package has changed the tables.
     """
     from alembic import command  # which takes longer to import than all else here
     from alembic.config import Config
+    from alembic.util.exc import CommandError
 
-    try:
-        url = make_url(connection_string)
-    except ArgumentError as error:
-        raise ConfigurationError(f"The connection string is no URL: {error}.") from None
-    if url.get_backend_name() == "postgresql":
-        url = url.set(drivername="postgresql+psycopg")
+    url = _url(connection_string)
+    shown = url.render_as_string(hide_password=True)
     engine = create_engine(url)
     try:
         with engine.begin() as connection:
             if url.get_backend_name() == "sqlite":  # of itself sqlite3 begins only where rows are written
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _refuse_newer(connection)
             config = Config()
             config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
         with engine.connect() as connection:
-            if t.versions.name not in inspect(connection).get_table_names():
-                return ""
-            return str(connection.execute(t.versions.select()).scalar_one())
-    except OperationalError as error:
-        raise StoreUnavailableError(
-            f"{url.render_as_string(hide_password=True)} is out of reach: {error.orig}."
+            return _revision(connection)
+    except CommandError as error:
+        raise ConfigurationError(
+            f"{shown} cannot be brought to the revision {revision!r}: {error}. The newest is {t.SCHEMA_VERSION}."
         ) from error
+    except DatabaseError as error:
+        said = " ".join(str(error.orig).split())
+        if "does not exist" in said or "unable to open" in said or "not a database" in said:
+            raise UnknownDatabaseError(f"{shown}: there is no such database ({said}). Correct its name.") from error
+        if not isinstance(error, OperationalError):
+            raise
+        raise StoreUnavailableError(f"{shown} is out of reach: {said}.") from error
     finally:
         engine.dispose()
+
+
+def _url(connection_string: str) -> URL:
+    """The URL for SQLAlchemy.
+
+    Raises:
+        ConfigurationError: it is none, or of no database with tables.
+    """
+    try:
+        url = make_url(connection_string)
+    except ArgumentError as error:
+        raise ConfigurationError(f"The connection string is no URL: {error}.") from None
+    scheme = url.drivername.partition("+")[0]
+    if scheme in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg")
+    if scheme == "sqlite":
+        return url.set(drivername="sqlite", query={})  # the store's settings, of which the tables know nothing
+    raise ConfigurationError(f"A store on {scheme!r} has no tables to upgrade; there are: postgresql, sqlite.")
+
+
+def _revision(connection: Connection) -> str:
+    """The tables' revision; "" where there are none."""
+    if t.versions.name not in inspect(connection).get_table_names():
+        return ""
+    return str(connection.execute(t.versions.select()).scalar_one_or_none() or "")
+
+
+def _refuse_newer(connection: Connection) -> None:
+    found = _revision(connection)
+    if found > t.SCHEMA_VERSION:
+        raise NewerStoreError(
+            f"The store's tables are of revision {found}, and this package knows up to {t.SCHEMA_VERSION}: a newer one "
+            'has changed them. Type: pip install --upgrade "commons-events-sourcing".'
+        )

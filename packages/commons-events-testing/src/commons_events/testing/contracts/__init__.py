@@ -28,6 +28,10 @@ pytest.register_assert_rewrite(
         for module in ("_broker", "_consumer", "_consuming", "_event_store", "_producer", "_router", "_serializer")
     ),
     *(
+        f"{__name__}._event_store_{part}"
+        for part in ("appending", "following", "groups", "input", "model", "reading", "transactions")
+    ),
+    *(
         f"{__name__}._transport_{part}"
         for part in ("closing", "groups", "messages", "optional", "publishing", "receiving", "settling", "transactions")
     ),

@@ -30,8 +30,9 @@ def upgrade() -> None:
         column("deleted_at", time, "When it was deleted; it takes no events any more.", nullable=True),
         sa.UniqueConstraint("id", "category", name="commons_events_streams_name"),
         comment="Streams of events: one row each, which writers lock to move its version on.",
-        postgresql_with={"fillfactor": "80"},
     )
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("ALTER TABLE commons_events_streams SET (fillfactor = 80)")
     op.create_table(
         "commons_events_events",
         column("position", number, "The event's place in the whole store.", primary_key=True),

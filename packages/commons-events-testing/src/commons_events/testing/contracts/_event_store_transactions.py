@@ -1,0 +1,136 @@
+"""Transactions over several things, checkpoints and snapshots."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from commons_events.errors import (
+    CapabilityError,
+    CheckpointError,
+    InvalidVersionError,
+    VersionConflictError,
+)
+from commons_events.testing.contracts._event_store_case import EventStoreCase, counted, sourcing
+
+__all__ = ["TransactionTests"]
+
+
+class TransactionTests(EventStoreCase, contract=True):
+    """Together or not at all."""
+
+    async def test_a_transaction_is_seen_as_a_whole_or_not_at_all(self) -> None:
+        store, other = await self.store(), await self.store()
+        with pytest.raises(RuntimeError, match="no"):  # noqa: PT012  # the block is what is tested
+            async with store.transaction() as transaction:
+                await transaction.append("a", counted(2), expected=0)
+                await transaction.save_checkpoint("reader", 5)
+                raise RuntimeError("no")
+        assert await store.stream_version("a") == 0
+        assert await store.checkpoint("reader") == 0
+        async with store.transaction() as transaction:
+            await transaction.append("a", counted(2), expected=0)
+            assert len(await transaction.fetch_stream("a")) == 2
+            with pytest.raises(VersionConflictError):
+                await transaction.append("a", counted(1), expected=0)
+            await transaction.append("a", counted(1), expected=2)
+            await transaction.save_checkpoint("reader", 5)
+            assert await transaction.checkpoint("reader") == 5
+        assert await other.stream_version("a") == 3
+        assert await other.checkpoint("reader") == 5
+
+    async def test_a_failed_append_of_a_transaction_leaves_nothing_of_itself(self) -> None:
+        s, store = sourcing(), await self.store()
+        await store.append("taken", counted(1))
+        async with store.transaction() as transaction:
+            await transaction.append("kept", counted(1))
+            with pytest.raises(VersionConflictError):
+                await transaction.append_many([s.Append("lost", counted(2)), s.Append("taken", counted(1), 0)])
+        assert await store.stream_version("kept") == 1
+        assert await store.stream_version("lost") == 0
+
+    async def test_writing_past_an_open_transaction_in_its_own_task_is_refused(self) -> None:
+        store = await self.store()
+        async with store.transaction() as transaction:
+            await transaction.append("a", counted(1))
+            with pytest.raises(CapabilityError, match="transaction"):
+                await store.append("a", counted(1))
+        assert await store.stream_version("a") == 1
+
+    async def test_a_programs_own_tables_take_part(self) -> None:
+        store = await self.store()
+        if not self.has_sql:
+            with pytest.raises(CapabilityError, match="SQL"):
+                async with store.transaction() as transaction:
+                    await transaction.execute(None)  # type: ignore[arg-type]
+            return
+        from sqlalchemy import Column, Integer, MetaData, String, Table, select
+
+        totals = Table(
+            "totals", metadata := MetaData(), Column("name", String(20), primary_key=True), Column("n", Integer)
+        )
+        async with store.transaction() as transaction:
+            await transaction.run_sync(lambda connection: metadata.create_all(connection))
+            await transaction.execute(totals.insert(), [{"name": "a", "n": 1}, {"name": "b", "n": 2}])
+            await transaction.save_checkpoint("totals", 1)
+        with pytest.raises(CheckpointError, match="position 1"):  # noqa: PT012  # the block is what is tested
+            async with store.transaction() as transaction:
+                await transaction.execute(totals.update().values(n=99))
+                await transaction.save_checkpoint("totals", 1)
+        async with store.transaction() as transaction:
+            rows = (await transaction.execute(select(totals.c.n).order_by(totals.c.name))).scalars().all()
+            await transaction.run_sync(lambda connection: metadata.drop_all(connection))
+        assert rows == [1, 2]
+
+    # --- checkpoints and snapshots ---------------------------------------------------------------------------
+
+    async def test_checkpoints_move_forward_only(self) -> None:
+        store = await self.store()
+        assert await store.checkpoint("p") == 0
+        await store.save_checkpoint("p", 3)
+        for position in (3, 2, 0):
+            with pytest.raises(CheckpointError):
+                await store.save_checkpoint("p", position)
+        await store.save_checkpoint("p", 4)
+        await store.save_checkpoint("p", 1, backwards=True)
+        await store.save_checkpoint("p%", 7)
+        await store.save_checkpoint("pq", 8)
+        assert await store.checkpoints("p%") == {"p%": 7}
+        assert await store.checkpoints() == {"p": 1, "p%": 7, "pq": 8}
+        await store.delete_checkpoint("p")
+        assert await store.checkpoint("p") == 0
+        with pytest.raises(InvalidVersionError):
+            await store.save_checkpoint("p", -1)
+
+    async def test_tracking_in_the_transaction_of_the_effect_makes_it_happen_once(self) -> None:
+        store = await self.store()
+        for attempt in range(2):
+            with suppress(CheckpointError):
+                async with store.transaction() as transaction:
+                    await transaction.append(f"effect-{attempt}", counted(1))
+                    await transaction.save_checkpoint("upstream", 1)
+        assert await store.stream_version("effect-0") == 1
+        assert await store.stream_version("effect-1") == 0
+
+    async def test_snapshots_keep_the_latest(self) -> None:
+        s, store = sourcing(), await self.store()
+        stream = s.StreamId("a", "Order")
+
+        def snapshot(version: int, kind: str = "Order") -> Any:
+            return s.StoredSnapshot(
+                stream=stream, version=version, kind=kind, schema_version="2", data=b"\x00%d" % version,
+                taken_at=datetime(2026, 1, 2, tzinfo=UTC),
+            )  # fmt: skip
+
+        assert await store.snapshot(stream, "Order") is None
+        for version in (5, 9, 7):
+            await store.save_snapshot(snapshot(version))
+        assert await store.snapshot(stream, "Order") == snapshot(9)
+        assert await store.snapshot(stream, "Order", at_most=8) is None
+        assert await store.snapshot(stream, "Other") is None
+        assert await store.snapshot("a", "Order") is None
+        await store.delete_snapshots(stream)
+        assert await store.snapshot(stream, "Order") is None

@@ -179,7 +179,8 @@ class KafkaSettings:
 
     def admin(self) -> dict[str, Any]:
         """The configuration of an administrating client."""
-        return {**_DEFAULTS, **self._only(frozenset()), **self._address()}
+        # librdkafka takes it for a producer, which by default has the broker make a topic that it asks about.
+        return {**_DEFAULTS, **self._only(frozenset()), "allow.auto.create.topics": False, **self._address()}
 
     def _only(self, names: frozenset[str]) -> dict[str, Any]:
         others = (PRODUCER | CONSUMER) - names

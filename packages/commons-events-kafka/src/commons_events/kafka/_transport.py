@@ -18,6 +18,7 @@ from commons_events.kafka._browser import Browser
 from commons_events.kafka._publisher import Publisher
 from commons_events.kafka._settings import KafkaSettings
 from commons_events.kafka._subscription import KafkaSubscription
+from commons_events.kafka._topics import check_topic
 from commons_events.kafka._transactions import KafkaTransaction, Transactions
 from commons_events.message import Headers, Message, PublishResult
 from commons_events.transport import (
@@ -32,8 +33,6 @@ from commons_events.transport import (
 )
 
 __all__ = ["KafkaTransport"]
-
-_LEGAL = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class KafkaTransport(ConnectedTransport):
@@ -100,17 +99,14 @@ class KafkaTransport(ConnectedTransport):
 
     def check_topic(self, topic: str) -> None:
         """Kafka's rule: 1 to 249 of ``A-Z a-z 0-9 . _ -``; or ``^`` and a regular expression, for subscribing."""
+        if not isinstance(topic, str) or not topic.startswith("^"):
+            check_topic(topic)
+            return
         check_topic_name(topic)
-        if topic.startswith("^"):
-            try:
-                re.compile(topic)
-            except re.error as error:
-                raise InvalidTopicError(f"The topic pattern {topic!r} is no regular expression: {error}.") from error
-        elif topic in (".", "..") or not _LEGAL.fullmatch(topic):
-            raise InvalidTopicError(
-                f"Kafka takes no topic {topic!r}: a name has 1 to 249 of the characters A-Z a-z 0-9 . _ - and is not "
-                "'.' or '..'."
-            )
+        try:
+            re.compile(topic)
+        except re.error as error:
+            raise InvalidTopicError(f"The topic pattern {topic!r} is no regular expression: {error}.") from error
 
     # --- publishing ------------------------------------------------------------------------------------------------
 

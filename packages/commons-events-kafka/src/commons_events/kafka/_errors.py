@@ -105,6 +105,10 @@ _HINTS: dict[type[TransportError], str] = {
     MessageTooLargeError: "Send less, or raise message.max.bytes here and max.message.bytes of the topic.",
 }
 _CODE_HINTS: dict[int, str] = {
+    KafkaError.MSG_SIZE_TOO_LARGE: (
+        "Send less, or raise max.message.bytes of the topic. The broker measures what is sent to it together: where a "
+        "topic takes less than batch.size, which is 1,000,000, small messages are refused with others; lower it then."
+    ),
     KafkaError.UNKNOWN_MEMBER_ID: "Close the group's consumers first.",
     KafkaError.NON_EMPTY_GROUP: "Close the group's consumers first.",
     KafkaError.GROUP_ID_NOT_FOUND: "Check its name.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar
 
@@ -109,6 +109,10 @@ class KafkaTransport(ConnectedTransport):
             raise InvalidTopicError(f"The topic pattern {topic!r} is no regular expression: {error}.") from error
 
     # --- publishing ------------------------------------------------------------------------------------------------
+
+    def room(self) -> Awaitable[object] | None:
+        """See `Transport.room`: the last of the messages that wait for room in librdkafka's queue."""
+        return None if self.publisher is None else self.publisher.room()
 
     def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         """See `Transport.publish`. Where librdkafka's queue is full messages wait, as many again as it holds."""

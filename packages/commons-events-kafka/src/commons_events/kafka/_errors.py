@@ -137,6 +137,8 @@ def transport_error(
     if reported.code() in _WRONG:
         return ConfigurationError(said)
     found = _MAPPED.get(reported.code(), default)
+    if reported.code() == KafkaError._FATAL and "fenced" in said:  # which it was, librdkafka says in words alone
+        found = FencedError
     hint = _CODE_HINTS.get(reported.code()) or _HINTS.get(found, "")
     return found(f"{said} {hint}".rstrip())
 

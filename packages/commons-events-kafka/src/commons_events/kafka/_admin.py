@@ -21,9 +21,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its names a
     ResourceType,
 )
 
-from commons_events.errors import ClosedError, ConfigurationError, ConnectionLostError, UnknownTopicError
+from commons_events.errors import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    ConnectionLostError,
+    UnknownTopicError,
+)
+from commons_events.kafka._brokers import ask_about_topics
 from commons_events.kafka._errors import kafka_error, transport_error
-from commons_events.kafka._settings import KafkaSettings
+from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.kafka._topics import check_topic
 from commons_events.runtime import current_runtime
 from commons_events.transport import TopicInfo, TransportSettings
@@ -70,6 +77,7 @@ class KafkaAdmin:
         self._settings = KafkaSettings.of(TransportSettings(url=url, options=options or {}))
         self._client: AdminClient | None = None
         self._closed = self._answered = False
+        self._refusal: AuthenticationError | None = None
 
     @classmethod
     def from_settings(cls, settings: KafkaSettings) -> Self:
@@ -78,6 +86,7 @@ class KafkaAdmin:
         made._settings = settings
         made._client = None
         made._closed = made._answered = False
+        made._refusal = None
         return made
 
     async def __aenter__(self) -> Self:
@@ -292,10 +301,16 @@ class KafkaAdmin:
             raise ClosedError("This KafkaAdmin is closed; make a new one.")
         if self._client is None:
             try:
-                self._client = AdminClient(self._settings.admin())
+                self._client = AdminClient({"error_cb": self._on_error, **self._settings.admin()})
             except KafkaException as error:
                 raise transport_error(error, "Making a Kafka admin client") from error
         return self._client
+
+    def _on_error(self, error: KafkaError) -> None:
+        mapped = transport_error(error, f"Kafka at {self._settings.bootstrap_servers}")
+        if isinstance(mapped, AuthenticationError):
+            self._refusal = mapped
+        LOGGER.debug("%s", error)
 
     async def _connected(self) -> AdminClient:
         """The client, once it has a broker: its calls look for one much longer than ``connect.timeout.ms``."""
@@ -307,9 +322,8 @@ class KafkaAdmin:
     async def _metadata(self, topic: str | None) -> Any:
         admin = self._admin()
         seconds = self._settings.own["connect.timeout.ms"]
-        arguments = {"timeout": seconds} if topic is None else {"topic": topic, "timeout": seconds}
         try:
-            found = await asyncio.to_thread(lambda: admin.list_topics(**arguments))
+            found = await asyncio.to_thread(ask_about_topics, admin, topic, seconds, lambda: self._refusal)
         except KafkaException as error:
             raise ConnectionLostError(
                 f"No Kafka broker answered at {self._settings.bootstrap_servers} within {seconds:g} s "

@@ -22,8 +22,15 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as ClientMessage
 
-from commons_events.errors import CommonsEventsError, ConnectionLostError
-from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, dispose_of, has_a_broker
+from commons_events.errors import AuthenticationError, CommonsEventsError, ConnectionLostError
+from commons_events.kafka._brokers import (
+    CUT_OFF,
+    LOOK_AGAIN,
+    LOOK_FOR_BROKERS,
+    ask_about_topics,
+    dispose_of,
+    has_a_broker,
+)
 from commons_events.kafka._errors import DELETED, UNREACHABLE, transport_error
 from commons_events.kafka._partition import Part
 from commons_events.kafka._raw import ERROR, PARTITION, TOPIC, RawMessage
@@ -117,6 +124,8 @@ class Poller:
         self._owner = owner
         self.grouped = request.group_id is not None
         self._config = settings.consumer(request.group_id or "commons-events-no-group")
+        self._refusal: AuthenticationError | None = None
+        """What was heard of a sign-in that was refused."""
         self._silent_for = inf
         """Seconds after which we have joined, where nobody says so."""
         self.consumer: Consumer
@@ -249,13 +258,16 @@ class Poller:
         matches = has_pattern = False
         for topic in self._request.topics:
             try:
-                if topic.startswith("^"):
-                    there = self.consumer.list_topics(timeout=seconds).topics
+                pattern = topic.startswith("^")
+                there = ask_about_topics(
+                    self.consumer, None if pattern else topic, seconds, lambda: self._refusal
+                ).topics
+                if pattern:
                     # librdkafka and the broker have regular expressions of their own, so this is but a guess.
                     matches = matches or any(re.match(topic, name) for name in there)
                     has_pattern = True
                     continue
-                found = self.consumer.list_topics(topic, timeout=seconds).topics[topic]
+                found = there[topic]
             except KafkaException as error:
                 raise ConnectionLostError(
                     f"No Kafka broker answered at {self._settings.bootstrap_servers} within {seconds:g} s "
@@ -533,6 +545,8 @@ class Poller:
 
     def _on_error(self, error: KafkaError) -> None:
         mapped = transport_error(error, f"Kafka at {self._settings.bootstrap_servers}")
+        if isinstance(mapped, AuthenticationError):
+            self._refusal = mapped
         if error.fatal():
             self._report(mapped)
         else:

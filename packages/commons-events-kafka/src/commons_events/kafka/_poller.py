@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from itertools import groupby
 from math import inf
 from time import monotonic
@@ -223,8 +224,6 @@ class Poller:
             self._look_at_topics()
             self._join()
             self._poll()
-            assert self._stop is not None
-            self._stop()
         except CommonsEventsError as error:
             self._report(error)
         except KafkaException as error:
@@ -232,8 +231,26 @@ class Poller:
         finally:
             if self._stop is None:
                 self._stop = lambda: None
-            self.consumer.close()
+            # librdkafka waits for a broker without end, to commit and to leave; a program may end without this thread.
+            end = partial(self._end, self._stop)
+            ending = threading.Thread(target=end, name="commons-events-kafka-end", daemon=True)
+            ending.start()
+            ending.join(self._settings.close_timeout)
+            if ending.is_alive():
+                LOGGER.warning(
+                    "no Kafka broker let a consumer go within %g s (close_timeout): what it had finished since its "
+                    "last commit may come again",
+                    self._settings.close_timeout,
+                )
             self._run_commands()
+
+    def _end(self, stop: Callable[[], None]) -> None:
+        try:
+            stop()
+        except KafkaException as error:
+            self._report(transport_error(error, "Kafka consumer"))
+        finally:
+            self.consumer.close()
 
     def _new_client(self) -> Consumer:
         self._client = client = object()

@@ -180,9 +180,10 @@ class KafkaProducer(EventProducer):
         return sum(await asyncio.gather(super()._settle_in_flight(timeout), self._kafka.give_up(timeout)))
 
     def _check_topic(self, topic: str) -> None:
-        if isinstance(topic, str) and topic.startswith("^"):
-            check_topic(topic)  # a pattern is there for consumers alone
         super()._check_topic(topic)
+        if topic.startswith("^"):  # a pattern is there for consumers alone
+            self._checked_topics.discard(topic)
+            check_topic(topic)
 
     def _room(self) -> Awaitable[object] | None:
         transaction = self._open_transaction.get()
@@ -241,7 +242,7 @@ class KafkaProducer(EventProducer):
     ) -> Message:
         if topic not in self._checked_topics:
             self._check_topic(topic)
-        if timestamp is not None and not isinstance(timestamp, datetime):
+        if not isinstance(timestamp, datetime | None):
             raise TypeError(f"send: the timestamp {timestamp!r} is no datetime; give an aware one.")
         if timestamp is not None and timestamp.tzinfo is None:
             raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")

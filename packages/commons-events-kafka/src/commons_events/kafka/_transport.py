@@ -99,10 +99,10 @@ class KafkaTransport(ConnectedTransport):
 
     def check_topic(self, topic: str) -> None:
         """Kafka's rule: 1 to 249 of ``A-Z a-z 0-9 . _ -``; or ``^`` and a regular expression, for subscribing."""
-        if not isinstance(topic, str) or not topic.startswith("^"):
+        check_topic_name(topic)
+        if not topic.startswith("^"):
             check_topic(topic)
             return
-        check_topic_name(topic)
         try:
             re.compile(topic)
         except re.error as error:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,7 +188,7 @@ async def test_a_handler_that_is_slower_than_every_timeout(kafka_service: Runnin
     beside = run.beside()
     leave = asyncio.Event()
     sending = run.begin(run.send())
-    slow = {"session_timeout_ms": 6_000, "max_poll_interval_ms": 6_000}
+    slow: dict[str, Any] = {"session_timeout_ms": 6_000, "max_poll_interval_ms": 6_000}
 
     async def handle_slowly() -> None:
         async with KafkaConsumer(run.servers, run.group, [run.topic], **slow) as consumer:

@@ -35,7 +35,7 @@ class RouterRun(Run):
         self.letters, self.output = kafka.unique("letters"), kafka.unique("output")
         options = "session.timeout.ms=3000&heartbeat.interval.ms=300&commit.interval.ms=10"
         self.url = f"kafka://{self.servers}?{options}"
-        self.sent: list[tuple[str, int]] = []
+        self.all_sent: list[tuple[str, int]] = []
         """What was confirmed, poisoned events included; the history has those that are to be handled."""
         self.distinct: set[tuple[str, int]] = set()
 
@@ -54,7 +54,7 @@ class RouterRun(Run):
                 sending = [producer.send(self.topic, Numbered(key=key, number=number), key=key) for key in self.keys]
                 for key, sent in zip(self.keys, sending, strict=True):
                     await sent
-                    self.sent.append((key, number))
+                    self.all_sent.append((key, number))
                     if not poisoned(number):
                         self.history.confirmed.append((key, number))
                 number += 1
@@ -68,7 +68,7 @@ class RouterRun(Run):
         """Look into the topics: everything is where it has to be, in order."""
         await self.until(lambda: not self.history.missing(), "handling everything")
         self.history.check()
-        poison = {(key, number) for key, number in self.sent if poisoned(number)}
+        poison = {(key, number) for key, number in self.all_sent if poisoned(number)}
         assert poison, "nothing was poisoned"
         letters: set[tuple[str, int]] = set()
         passed_on = History(confirmed=self.history.confirmed)

@@ -300,8 +300,9 @@ class KafkaAdmin:
         if self._closed:
             raise ClosedError("This KafkaAdmin is closed; make a new one.")
         if self._client is None:
+            config: dict[str, Any] = {**self._settings.admin(), "error_cb": self._on_error}
             try:
-                self._client = AdminClient({"error_cb": self._on_error, **self._settings.admin()})
+                self._client = AdminClient(config)
             except KafkaException as error:
                 raise transport_error(error, "Making a Kafka admin client") from error
         return self._client

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,56 +15,12 @@ import pytest
 
 from commons_events.errors import TransportError
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer
-from commons_events.testing import FaultRun, History
 from commons_events.testing.services import RunningKafka
 
+from .faults import ROUNDS, Run, needs
 from .running_router import Numbered
 
 pytestmark = pytest.mark.asyncio
-
-ROUNDS = int(os.environ.get("COMMONS_EVENTS_CHAOS", "1"))
-
-
-class Run(FaultRun):
-    """A topic, its group, and the history of what is sent to it and handled."""
-
-    def __init__(self, kafka: RunningKafka, history: History | None = None) -> None:
-        super().__init__(history)
-        self.kafka = kafka
-        self.servers = kafka.bootstrap_servers
-        self.topic = kafka.unique("faults")
-        self.group = kafka.unique("group")
-
-    def beside(self) -> Run:
-        """Another group on the same topic."""
-        other = Run(self.kafka, History(confirmed=self.history.confirmed))
-        other.topic = self.topic
-        return other
-
-    async def declare(self) -> None:
-        async with KafkaAdmin(self.kafka.bootstrap_servers) as admin:
-            await admin.create_topic(self.topic, partitions=4)
-
-    async def send(self) -> None:
-        """Send each key's numbers in order until `stop`."""
-        async with KafkaProducer(self.servers, linger_ms=1) as producer:
-            await self.produce(lambda key, value: producer.send(self.topic, value, key=key))
-
-    async def consume(self, leave: asyncio.Event, **settings: Any) -> None:
-        """Handle messages until ``leave``."""
-        async with KafkaConsumer(
-            self.servers, self.group, [self.topic], commit_interval_ms=100, **settings
-        ) as consumer:
-            await self.handle(consumer, leave)
-
-    async def consumer_process(self) -> asyncio.subprocess.Process:
-        """A consumer in a process of its own, which has joined."""
-        return await self.worker(Path(__file__).with_name("worker.py"), self.servers, self.group, self.topic)
-
-
-def needs(kafka: RunningKafka, *capabilities: str) -> None:
-    if reason := kafka.why_not(*capabilities):
-        pytest.skip(reason)
 
 
 async def test_a_broker_that_is_killed_and_started_again(kafka_service: RunningKafka) -> None:
@@ -75,17 +31,43 @@ async def test_a_broker_that_is_killed_and_started_again(kafka_service: RunningK
     producing = run.begin(run.send())
     consuming = run.begin(run.consume(leave))
     for _ in range(ROUNDS):
-        before = len(run.history.handled)
-        await run.until(lambda: len(run.history.handled) > before + 200, "handling before the kill")  # noqa: B023
+        await run.more(200, "before the kill")
         await asyncio.to_thread(kafka_service.kill)
         await asyncio.to_thread(kafka_service.start)
-    before = len(run.history.confirmed)
-    await run.until(lambda: len(run.history.confirmed) > before + 100, "sending after the restart")
+    await run.sent(100, "after the restart")
     run.stop.set()
     await producing
     await run.until(lambda: not run.history.missing(), "handling after the restart")
     leave.set()
     await consuming
+    run.history.check()
+
+
+async def test_brokers_of_three_that_are_killed_one_after_the_other(kafka_cluster: RunningKafka) -> None:
+    """Two are left each time, which is as many as have to confirm; the third comes again before the next one dies."""
+    needs(kafka_cluster, "cluster", "signals")
+    run = Run(kafka_cluster)
+    await run.declare(replicas=3)
+    leave = asyncio.Event()
+    sending = run.begin(run.send())
+    consuming = [run.begin(run.consume(leave, session_timeout_ms=6_000)) for _ in range(2)]
+    nodes = kafka_cluster.nodes
+    try:
+        for number in range(2 * ROUNDS):
+            node = nodes[number % len(nodes)]
+            await run.more(200, "before the kill")
+            await asyncio.to_thread(kafka_cluster.kill, node)
+            await run.sent(100, "with two of three")
+            await run.more(200, "with two of three")
+            await asyncio.to_thread(kafka_cluster.start, node)
+            await run.until_in_sync()
+        run.stop.set()
+        await sending
+        await run.until(lambda: not run.history.missing(), "handling what is left")
+        leave.set()
+        await asyncio.gather(*consuming)
+    finally:
+        await asyncio.to_thread(kafka_cluster.start_all)
     run.history.check()
 
 
@@ -106,8 +88,7 @@ async def test_a_broker_that_freezes(kafka_service: RunningKafka, seconds: float
         await asyncio.to_thread(kafka_service.pause)
         await asyncio.sleep(seconds)
         await asyncio.to_thread(kafka_service.resume)
-    confirmed = len(run.history.confirmed)
-    await run.until(lambda: len(run.history.confirmed) > confirmed + 100, "sending after the freeze")
+    await run.sent(100, "after the freeze")
     run.stop.set()
     await producing
     for one in runs:
@@ -125,8 +106,7 @@ async def test_a_consumer_that_is_killed_in_the_middle_of_a_batch(kafka_service:
     for _ in range(ROUNDS + 1):
         process = await run.consumer_process()
         watching = run.begin(run.watch(process))
-        before = len(run.history.handled)
-        await run.until(lambda: len(run.history.handled) > before + 100, "handling before the kill")  # noqa: B023
+        await run.more(100, "before the kill")
         process.kill()
         await process.wait()
         await watching
@@ -160,8 +140,7 @@ async def test_a_run_worker_that_is_told_to_stop_finishes_and_commits_what_it_ha
     for _ in range(ROUNDS + 1):
         process = await run.worker(*command, folder=Path(__file__).parent)
         watching = run.begin(run.watch(process))
-        before = len(run.history.handled)
-        await run.until(lambda: len(run.history.handled) > before + 50, "handling before the signal")  # noqa: B023
+        await run.more(50, "before the signal")
         process.terminate()
         await watching
         assert await process.wait() == 0
@@ -198,6 +177,86 @@ async def test_consumers_that_come_and_go(kafka_service: RunningKafka, protocol:
     await run.until(lambda: not run.history.missing(), "handling after the storm")
     stays.set()
     await staying
+    run.history.check()
+
+
+@pytest.mark.parametrize("blocks", [False, True], ids=["waits", "blocks the event loop"])
+async def test_a_handler_that_is_slower_than_every_timeout(kafka_service: RunningKafka, blocks: bool) -> None:
+    """It costs no membership, so that nothing comes twice, and another group isn't held up."""
+    run = Run(kafka_service)
+    await run.declare()
+    beside = run.beside()
+    leave = asyncio.Event()
+    sending = run.begin(run.send())
+    slow: dict[str, Any] = {"session_timeout_ms": 6_000, "max_poll_interval_ms": 6_000}
+
+    async def handle_slowly() -> None:
+        async with KafkaConsumer(run.servers, run.group, [run.topic], **slow) as consumer:
+            for _ in range(ROUNDS):
+                (message,) = await consumer.receive(1)
+                if blocks:
+                    time.sleep(7.0)  # noqa: ASYNC251
+                else:
+                    await asyncio.sleep(7.0)
+                run.note((message.key or b"").decode(), int(message.value))
+                await consumer.commit(message, wait=True)
+            await run.handle(consumer, leave)
+
+    handling = run.begin(handle_slowly())
+    other = beside.begin(beside.consume(leave))
+    await run.more(200, "slowly")
+    await beside.more(200, "beside the slow one")
+    run.stop.set()
+    await sending
+    for one in (run, beside):
+        await one.until(lambda: not one.history.missing(), "handling what is left")  # noqa: B023
+    leave.set()
+    await asyncio.gather(handling, other)
+    for one in (run, beside):
+        one.history.check(duplicates=False)
+
+
+async def test_a_handler_that_always_fails_holds_up_its_own_key_alone(kafka_service: RunningKafka) -> None:
+    """Not even after a restart is anything committed beyond what failed; once it is mended, all is in order."""
+    run = Run(kafka_service)
+    await run.declare()
+    broken, stuck = "key-3", 20
+    sending = run.begin(run.send())
+    mended = asyncio.Event()
+    failures = 0
+
+    async def handle(leave: asyncio.Event) -> None:
+        nonlocal failures
+        async with KafkaConsumer(run.servers, run.group, [run.topic], commit_interval_ms=50) as consumer:
+            while not leave.is_set():
+                failed = False
+                for message in await consumer.receive(50, timeout=0.2):
+                    key, number = (message.key or b"").decode(), int(message.value)
+                    failed = failed or ((key, number) == (broken, stuck) and not mended.is_set())
+                    if failed and key == broken:  # and what has come with it and is to follow it
+                        failures += number == stuck
+                        await message.nack(delay=0.01)
+                    else:
+                        run.note(key, number)
+                        await message.ack()
+
+    for _ in range(ROUNDS + 1):
+        leave = asyncio.Event()
+        before = failures
+        handling = run.begin(handle(leave))
+        await run.until(lambda: failures > before + 10, "failing again and again")  # noqa: B023
+        await run.more(200, "of the other keys")
+        leave.set()
+        await handling
+    run.stop.set()
+    await sending
+    assert {number for key, number in run.history.handled if key == broken} == set(range(stuck))
+    mended.set()
+    leave = asyncio.Event()
+    handling = run.begin(handle(leave))
+    await run.until(lambda: not run.history.missing(), "handling what is mended")
+    leave.set()
+    await handling
     run.history.check()
 
 

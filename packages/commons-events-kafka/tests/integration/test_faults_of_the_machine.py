@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from commons_events.testing import TcpProxy
-from commons_events.testing.services import KafkaCluster, ServiceUnavailableError, free_port, start_kafka
+from commons_events.testing.services import KafkaCluster, ServiceError, ServiceUnavailableError, free_port, start_kafka
 
-from .test_faults import ROUNDS, Run
+from .faults import ROUNDS, Run
 
 pytestmark = pytest.mark.asyncio
 
@@ -78,13 +78,11 @@ async def test_a_network_that_is_lost_and_comes_again(kafka: KafkaCluster, how: 
         sending = run.begin(run.send())
         handling = run.begin(run.consume(leave, session_timeout_ms=2_000, heartbeat_interval_ms=300))
         for _ in range(ROUNDS):
-            before = len(run.history.handled)
-            await run.until(lambda: len(run.history.handled) > before + 100, "handling before the loss")  # noqa: B023
+            await run.more(100, "before the loss")
             proxy.cut() if how == "cut" else proxy.block()
             await asyncio.sleep(3.0)  # longer than the session
             proxy.restore()
-        confirmed = len(run.history.confirmed)
-        await run.until(lambda: len(run.history.confirmed) > confirmed + 100, "sending after the loss")
+        await run.sent(100, "after the loss")
         run.stop.set()
         await sending
         await run.until(lambda: not run.history.missing(), "handling after the loss")
@@ -101,16 +99,14 @@ async def test_a_broker_whose_disk_is_full(kafka: KafkaCluster, disk: Path | Non
         leave = asyncio.Event()
         sending = run.begin(run.send())
         handling = run.begin(run.consume(leave))
-        await run.until(lambda: len(run.history.handled) > 100, "handling before the disk is full")
+        await run.more(100, "before the disk is full")
         filler = disk / "filler"
         await asyncio.to_thread(fill, filler)
-        process = kafka.pid()
         # A broker that can't write its log gives up.
-        await run.until(lambda: is_over(process), "the broker's end")
+        await run.until(lambda: not runs(kafka), "the broker's end")
         filler.unlink()
         await asyncio.to_thread(kafka.start)
-        confirmed = len(run.history.confirmed)
-        await run.until(lambda: len(run.history.confirmed) > confirmed + 100, "sending with room on the disk")
+        await run.sent(100, "with room on the disk")
         run.stop.set()
         await sending
         await run.until(lambda: not run.history.missing(), "handling with room on the disk")
@@ -129,9 +125,10 @@ def fill(path: Path) -> None:
             pass
 
 
-def is_over(process: int) -> bool:
-    """Whether a process is gone, or waits for its parent to take notice."""
+def runs(kafka: KafkaCluster) -> bool:
+    """Whether the broker's process is there."""
     try:
-        return Path(f"/proc/{process}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+        kafka.pid()
+    except ServiceError:
+        return False
+    return True

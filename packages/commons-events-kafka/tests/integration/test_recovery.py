@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import pytest
@@ -44,10 +45,12 @@ class Case:
         async with KafkaAdmin(self.kafka.bootstrap_servers) as admin:
             await admin.create_topic(self.topic, partitions=1)
 
-    def consumer(self, *, grouped: bool = True, start: Literal["earliest", "latest"] = "earliest") -> EventConsumer:
+    def consumer(
+        self, *, grouped: bool = True, start: Literal["earliest", "latest"] = "earliest", **settings: Any
+    ) -> EventConsumer:
         group = self.kafka.unique("group") if grouped else None
         url = f"kafka://{self.kafka.bootstrap_servers}"
-        return EventConsumer(url=url, group_id=group, topics=[self.topic], start=start)
+        return EventConsumer(url=url, group_id=group, topics=[self.topic], start=start, **settings)
 
     async def receive(self, consumer: EventConsumer, until: int, *, most: int = 5) -> None:
         """Receive and finish messages until the one with the number ``until`` has come."""
@@ -284,6 +287,8 @@ async def test_closing_waits_for_no_broker_that_is_gone(kafka_service: RunningKa
         pytest.skip(reason)
     case = Case(kafka_service)
     await case.declare()
+    async with KafkaProducer(kafka_service.bootstrap_servers) as first, first.transaction():
+        await first.send(case.topic, b"first", key="key")  # a new broker takes its time for it
     settings: dict[str, Any] = {"transaction_commit_timeout_ms": 1_000, "close_timeout": 1.0}
     producer = KafkaProducer(kafka_service.bootstrap_servers, **settings)
     try:
@@ -295,5 +300,26 @@ async def test_closing_waits_for_no_broker_that_is_gone(kafka_service: RunningKa
             await producer.send(case.topic, b"1", key="key")
             await asyncio.to_thread(kafka_service.pause)
             await producer.close()
+    finally:
+        await asyncio.to_thread(kafka_service.resume)
+
+
+async def test_a_consumer_ends_without_a_broker(kafka_service: RunningKafka) -> None:
+    """Nor does its thread keep the program alive, which has something to commit and a group to leave."""
+    if reason := kafka_service.why_not("signals"):
+        pytest.skip(reason)
+    case = Case(kafka_service)
+    await case.declare()
+    await case.send(5)
+    consumer = case.consumer(options={"commit.interval.ms": 60_000}, close_timeout=1.0)
+    await consumer.__aenter__()
+    await case.receive(consumer, 4)
+    _, poller = subscription(consumer)
+    await asyncio.to_thread(kafka_service.pause)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            with suppress(TimeoutError):
+                await consumer.close()
+            await asyncio.to_thread(poller._thread.join)
     finally:
         await asyncio.to_thread(kafka_service.resume)

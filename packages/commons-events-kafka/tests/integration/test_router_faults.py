@@ -7,62 +7,54 @@ return is published in that order too. ``COMMONS_EVENTS_CHAOS=N`` runs each N ti
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from commons_events.dead_letters import DeadLetter, DeadLetterQueue
-from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
+from commons_events.kafka import KafkaConsumer, KafkaProducer, KafkaTransport
 from commons_events.router import EventRouter
 from commons_events.testing import History, eventually
 from commons_events.testing.services import RunningKafka
 
+from .faults import ROUNDS, Run, needs
 from .router_worker import Numbered, make_router, poisoned
 
 pytestmark = pytest.mark.asyncio
 
-ROUNDS = int(os.environ.get("COMMONS_EVENTS_CHAOS", "1"))
-KEYS = [f"key-{place}" for place in range(8)]
-PARTITIONS = 4
 AHEAD = 400
-PATIENCE = 180.0
 
 
-class Run:
-    """Topics, a group, and the history of what is sent, handled and passed on."""
+class RouterRun(Run):
+    """With dead letters and an output, and with events among what is sent that are poisoned."""
 
     def __init__(self, kafka: RunningKafka) -> None:
-        self.kafka = kafka
-        names = ("faults", "letters", "output", "group")
-        self.topic, self.letters, self.output, self.group = (kafka.unique(name) for name in names)
+        super().__init__(kafka)
+        self.letters, self.output = kafka.unique("letters"), kafka.unique("output")
         options = "session.timeout.ms=3000&heartbeat.interval.ms=300&commit.interval.ms=10"
-        self.url = f"kafka://{kafka.bootstrap_servers}?{options}"
-        self.history = History()
-        self.sent: list[tuple[str, int]] = []
+        self.url = f"kafka://{self.servers}?{options}"
+        self.all_sent: list[tuple[str, int]] = []
         """What was confirmed, poisoned events included; the history has those that are to be handled."""
         self.distinct: set[tuple[str, int]] = set()
-        self.stop = asyncio.Event()
 
     def router(self) -> EventRouter:
-        return make_router(self.topic, self.group, self.letters, self.output, self.handled)
+        return make_router(self.topic, self.group, self.letters, self.output, self.note)
 
-    def handled(self, key: str, number: int) -> None:
-        self.history.handled.append((key, number))
+    def note(self, key: str, number: int) -> None:
+        super().note(key, number)
         self.distinct.add((key, number))
 
-    async def produce(self) -> None:
+    async def send(self) -> None:
         """Send each key's numbers in order until `stop`, not far ahead of what is handled."""
-        async with KafkaProducer(bootstrap_servers=self.kafka.bootstrap_servers, linger_ms=1) as producer:
+        async with KafkaProducer(self.servers, linger_ms=1) as producer:
             number = 0
             while not self.stop.is_set():
-                sending = [producer.send(self.topic, Numbered(key=key, number=number), key=key) for key in KEYS]
-                for key, sent in zip(KEYS, sending, strict=True):
+                sending = [producer.send(self.topic, Numbered(key=key, number=number), key=key) for key in self.keys]
+                for key, sent in zip(self.keys, sending, strict=True):
                     await sent
-                    self.sent.append((key, number))
+                    self.all_sent.append((key, number))
                     if not poisoned(number):
                         self.history.confirmed.append((key, number))
                 number += 1
@@ -72,26 +64,16 @@ class Run:
     def ahead(self) -> int:
         return len(self.history.confirmed) - len(self.distinct)
 
-    async def until(self, condition: Callable[[], object], what: str) -> None:
-        await eventually(condition, timeout=PATIENCE, interval=0.02, what=what)
-
-    async def more(self, count: int) -> None:
-        """Wait until so many more are handled."""
-        before = len(self.history.handled)
-        await self.until(lambda: len(self.history.handled) >= before + count, f"handling {count} more")
-
     async def check(self) -> None:
         """Look into the topics: everything is where it has to be, in order."""
         await self.until(lambda: not self.history.missing(), "handling everything")
         self.history.check()
-        poison = {(key, number) for key, number in self.sent if poisoned(number)}
+        poison = {(key, number) for key, number in self.all_sent if poisoned(number)}
         assert poison, "nothing was poisoned"
         letters: set[tuple[str, int]] = set()
         passed_on = History(confirmed=self.history.confirmed)
-        async with KafkaConsumer(
-            self.kafka.bootstrap_servers, self.kafka.unique("check"), [self.letters, self.output]
-        ) as consumer:
-            async with asyncio.timeout(PATIENCE):
+        async with KafkaConsumer(self.servers, self.kafka.unique("check"), [self.letters, self.output]) as consumer:
+            async with asyncio.timeout(self.patience):
                 while passed_on.missing() or poison - letters:
                     for message in await consumer.receive(1000):
                         event = message.event(Numbered)
@@ -104,22 +86,15 @@ class Run:
 
 
 @asynccontextmanager
-async def new_run(kafka: RunningKafka) -> AsyncIterator[Run]:
-    run = Run(kafka)
-    async with KafkaAdmin(kafka.bootstrap_servers) as admin:
-        for topic in (run.topic, run.letters, run.output):
-            await admin.create_topic(topic, partitions=PARTITIONS)
-    producing = asyncio.create_task(run.produce())
+async def new_run(kafka: RunningKafka) -> AsyncIterator[RouterRun]:
+    run = RouterRun(kafka)
+    await run.declare(run.letters, run.output)
+    sending = asyncio.create_task(run.send())
     try:
         yield run
     finally:
         run.stop.set()
-        await producing
-
-
-def needs(kafka: RunningKafka, *capabilities: str) -> None:
-    if reason := kafka.why_not(*capabilities):
-        pytest.skip(reason)
+        await sending
 
 
 async def test_a_broker_that_is_killed_and_started_again(kafka_service: RunningKafka) -> None:
@@ -130,10 +105,10 @@ async def test_a_broker_that_is_killed_and_started_again(kafka_service: RunningK
         run.router().running(broker=run.url),
     ):
         for _ in range(ROUNDS):
-            await run.more(300)
+            await run.more(300, "what is sent")
             await asyncio.to_thread(kafka_service.kill)
             await asyncio.to_thread(kafka_service.start)
-        await run.more(300)
+        await run.more(300, "what is sent")
         run.stop.set()
         await run.check()
 
@@ -148,8 +123,8 @@ async def test_routers_that_come_and_go(kafka_service: RunningKafka, protocol: s
         async with run.router().running(broker=run.url):
             for _ in range(3 * ROUNDS):
                 async with run.router().running(broker=run.url):
-                    await run.more(200)
-                await run.more(50)
+                    await run.more(200, "what is sent")
+                await run.more(50, "what is sent")
             run.stop.set()
             await run.check()
 
@@ -157,41 +132,28 @@ async def test_routers_that_come_and_go(kafka_service: RunningKafka, protocol: s
 async def test_a_router_that_is_killed_in_the_middle(kafka_service: RunningKafka) -> None:
     async with new_run(kafka_service) as run:
         for _ in range(ROUNDS + 1):
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                str(Path(__file__).with_name("router_worker.py")),
+            process = await run.worker(
+                Path(__file__).with_name("router_worker.py"),
                 *(run.url, run.topic, run.group, run.letters, run.output),
-                stdout=asyncio.subprocess.PIPE,
             )
-            watching = asyncio.create_task(watch(process, run))
-            await run.more(200)
+            watching = asyncio.create_task(run.watch(process))
+            await run.more(200, "what is sent")
             process.kill()
             await process.wait()
             await watching
         async with run.router().running(broker=run.url):
-            await run.more(200)
+            await run.more(200, "what is sent")
             run.stop.set()
             await run.check()
 
 
-async def watch(process: asyncio.subprocess.Process, run: Run) -> None:
-    """Write down what a worker handles, until it ends."""
-    assert process.stdout is not None
-    while line := await process.stdout.readline():
-        words = line.decode().split()
-        if line.endswith(b"\n") and len(words) == 2:
-            run.handled(words[0], int(words[1]))
-
-
 async def test_parked_keys_keep_their_order_while_members_come_and_go(kafka_service: RunningKafka) -> None:
     """A key's followers wait in the dead letters behind the one that failed, and are redriven in order."""
-    run = Run(kafka_service)
-    async with KafkaAdmin(kafka_service.bootstrap_servers) as admin:
-        for topic in (run.topic, run.letters):
-            await admin.create_topic(topic, partitions=PARTITIONS)
+    run = RouterRun(kafka_service)
+    await run.declare(run.letters)
     broken = True
     router = make_router(
-        run.topic, run.group, run.letters, None, run.handled, order="key", fails=lambda n: broken and n == 5
+        run.topic, run.group, run.letters, None, run.note, order="key", fails=lambda n: broken and n == 5
     )
     numbers = 20 * ROUNDS
     async with (
@@ -202,7 +164,7 @@ async def test_parked_keys_keep_their_order_while_members_come_and_go(kafka_serv
         stack.push_async_callback(transport.close)
         await stack.enter_async_context(router.running(broker=run.url))
         for number in range(numbers):
-            for key in KEYS:
+            for key in run.keys:
                 await producer.send(run.topic, Numbered(key=key, number=number), key=key)
                 run.history.confirmed.append((key, number))
             if number == 10:
@@ -213,7 +175,7 @@ async def test_parked_keys_keep_their_order_while_members_come_and_go(kafka_serv
             events = [Numbered.from_json(letter.message.value or b"") async for letter in queue.letters()]
             return {(event.key, event.number) for event in events}
 
-        expected = {(key, number) for key in KEYS for number in range(5, numbers)}
+        expected = {(key, number) for key in run.keys for number in range(5, numbers)}
 
         odd = expected
 
@@ -223,7 +185,7 @@ async def test_parked_keys_keep_their_order_while_members_come_and_go(kafka_serv
             return not odd
 
         try:
-            await eventually(all_parked, timeout=PATIENCE, interval=0.2, what="parking the followers")
+            await eventually(all_parked, timeout=run.patience, interval=0.2, what="parking the followers")
         except AssertionError as error:
             early = odd & set(run.history.handled)
             error.add_note(f"parked or not against what was expected: {sorted(odd)}; of these handled: {sorted(early)}")
@@ -240,6 +202,6 @@ async def test_parked_keys_keep_their_order_while_members_come_and_go(kafka_serv
             await queue.redrive()
             return not await parked()
 
-        await eventually(redriven, timeout=PATIENCE, interval=0.2, what="redriving everything")
+        await eventually(redriven, timeout=run.patience, interval=0.2, what="redriving everything")
         assert not run.history.missing()
     run.history.check()

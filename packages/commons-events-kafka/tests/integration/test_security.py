@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import time
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,13 +21,19 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from commons_events import EventConsumer, EventProducer
 from commons_events.errors import AuthenticationError, AuthorizationError
+from commons_events.event import Event
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
 from commons_events.message import Message, Receipt
 from commons_events.testing.services import KafkaSecurity, RunningKafka
 from commons_events.transport import SubscribeRequest
 
 pytestmark = pytest.mark.asyncio
+
+
+class Signed(Event):
+    event_type = "kafka-tests.signed"
 
 
 @pytest.fixture
@@ -158,10 +165,77 @@ async def test_a_wrong_password_is_an_error_that_does_not_show_it(
     kafka_secured: RunningKafka, security: KafkaSecurity, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = await make_topic(kafka_secured)
-    transport = connect({**security.sasl("SCRAM-SHA-512"), "sasl.password": "not-the-right-one"})
+    settings = {**security.sasl("SCRAM-SHA-512"), "sasl.password": "not-the-right-one"}
+    transport = connect(settings)
     with caplog.at_level(logging.DEBUG):
         async with asyncio.timeout(60):
             (result,) = await transport.publish([Message(topic, b"")])
             await transport.close()
+        # Who receives or administers hears it as well, and sooner than that there is nobody.
+        for asks in (
+            connect(settings).topics(),
+            connect(settings).subscribe(SubscribeRequest(topics=(topic,), group_id="group")),
+        ):
+            with pytest.raises(AuthenticationError, match=r"sasl"):
+                await asks
     assert isinstance(result, AuthenticationError), result
     assert "not-the-right-one" not in f"{result!r} {caplog.text} {transport!r} {transport._settings!r}"
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["the right one", "a wrong one"])
+async def test_a_password_is_shown_nowhere(
+    kafka_secured: RunningKafka,
+    security: KafkaSecurity,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    right: bool,
+) -> None:
+    """Not in logs where librdkafka tells all, nor in reprs, errors, tracebacks and spans."""
+    spans = record_spans(monkeypatch)
+    topic, group = await make_topic(kafka_secured), kafka_secured.unique("group")
+    await allow(kafka_secured, security.username, topic, group)
+    secret = security.password if right else "zwetschgenkuchen"
+    settings = security.sasl("SCRAM-SHA-256") | {"debug": "all", "ssl.key.password": "pflaumenmus"}
+    options = {name: value for name, value in settings.items() if name not in ("bootstrap.servers", "sasl.password")}
+    user = security.username
+    url = f"kafka://{user}:{secret}@{settings['bootstrap.servers']}"
+    shown: list[object] = []
+    with caplog.at_level(logging.DEBUG):
+        async with asyncio.timeout(90):
+            producer = EventProducer(url=url, options=options)
+            shown += [producer, producer.config, vars(producer), producer._transport, vars(producer._transport)]
+            try:
+                await producer.send(topic, Signed())
+            except AuthenticationError as error:
+                assert not right
+                shown += [error, traceback.format_exception(error)]
+            consumer = EventConsumer(url=url, group_id=group, topics=[topic], options=options)
+            shown += [consumer, consumer.config, vars(consumer)]
+            try:
+                async with consumer:
+                    shown += [consumer._transport, vars(consumer._transport), *(await consumer.receive(1))]
+            except AuthenticationError as error:
+                assert not right
+                shown += [error, traceback.format_exception(error)]
+            await producer.close()
+    shown += [span.to_json() for span in spans.get_finished_spans()] if spans is not None else []
+    text = "\n".join([caplog.text, *map(repr, shown), *map(str, shown)])
+    assert topic in text
+    for hidden in (secret, "pflaumenmus", base64.b64encode(secret.encode()).decode()):
+        assert hidden not in text
+
+
+def record_spans(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An exporter in memory that is in force for the test; None without OpenTelemetry's SDK."""
+    try:
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    except ImportError:
+        return None
+    exporter, tracing = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    tracing.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", tracing)
+    monkeypatch.setattr(trace, "get_tracer", lambda name, *_, **__: tracing.get_tracer(name))
+    return exporter

@@ -277,7 +277,27 @@ class EventConsumer:
             self._unsettled.pop(delivery, None)
         if delay is None and outcome is _NACK:
             delay = self._backoff(delivery.attempt)
-        return subscription.settle_delivery(delivery, outcome, delay)
+        settled = subscription.settle_delivery(delivery, outcome, delay)
+        if outcome is not Outcome.ACK and self._buffer:
+            return self._with_followers(subscription, delivery, settled)
+        return settled
+
+    def _with_followers(
+        self, subscription: Subscription, delivery: Delivery, settled: Awaitable[None]
+    ) -> Awaitable[None]:
+        """A message was given back: so is what was fetched of its key and follows it, which must not overtake it."""
+        topic, key = delivery.topic, delivery.key
+        if key is None or self._transport.capabilities.ordering != "key":
+            return settled
+        followers = [fetched for fetched in self._buffer if fetched.key == key and fetched.topic == topic]
+        if not followers:
+            return settled
+        gone = set(followers)
+        others = [fetched for fetched in self._buffer if fetched not in gone]
+        self._buffer.clear()
+        self._buffer.extend(others)
+        released = self._settle_all(subscription, followers, Outcome.RELEASE)
+        return settled if released is DONE else asyncio.ensure_future(_both(settled, released))
 
     def reject_delivery(self, delivery: Delivery, reason: str, error: BaseException | None) -> Awaitable[None]:
         """See `Settler`: keep the message in the dead-letter topic, and only when it is confirmed there, finish it."""
@@ -428,6 +448,11 @@ def _while_alive(method: Callable[[frozenset[TopicPartition]], None]) -> Callabl
 
 async def _finished(settled: Awaitable[None]) -> None:
     await settled
+
+
+async def _both(settled: Awaitable[None], released: Awaitable[None]) -> None:
+    await settled
+    await released
 
 
 async def _after(settled: Awaitable[None], subscription: Subscription) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import chain, repeat
@@ -316,6 +316,9 @@ class EventProducer:
                 if len(published) >= _CHUNKS_UNDER_WAY:
                     await asyncio.wait([published[-_CHUNKS_UNDER_WAY].future])
                 self._check_usable()
+            while (room := self._room()) is not None:
+                await room
+                self._check_usable()
             published.append(self._hand_over(topic, events[start : start + _CHUNK], key, headers))
         parts: list[Sequence[PublishResult]] = []
         for chunk in published:
@@ -337,6 +340,9 @@ class EventProducer:
         if len(receipts) < len(results):
             raise BatchError(results)
         return receipts
+
+    def _room(self) -> Awaitable[object] | None:
+        return self._transport.room()
 
     def _hand_over(
         self, topic: str, events: Sequence[Event], key: Key | Callable[[Event], Key], headers: BatchHeaders

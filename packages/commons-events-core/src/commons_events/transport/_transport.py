@@ -175,6 +175,14 @@ class Transport(ABC):
         """Raise `InvalidTopicError` where the broker would not take ``topic`` as a name."""
         check_topic_name(topic)
 
+    def room(self) -> Awaitable[object] | None:
+        """What to await before many more messages are published; None while there is room for them.
+
+        A client that keeps a bounded number of messages says so here; whoever publishes more all the same gets a
+        `TopicFullError` for them.
+        """
+        return None
+
     @abstractmethod
     def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         """Hand messages over, in order, when called; the future returns one result a message, in their order.

@@ -21,9 +21,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its names a
     ResourceType,
 )
 
-from commons_events.errors import ClosedError, ConfigurationError, ConnectionLostError, UnknownTopicError
+from commons_events.errors import (
+    AuthenticationError,
+    ClosedError,
+    ConfigurationError,
+    ConnectionLostError,
+    UnknownTopicError,
+)
+from commons_events.kafka._brokers import ask_about_topics
 from commons_events.kafka._errors import kafka_error, transport_error
-from commons_events.kafka._settings import KafkaSettings
+from commons_events.kafka._settings import LOGGER, KafkaSettings
+from commons_events.kafka._topics import check_topic
 from commons_events.runtime import current_runtime
 from commons_events.transport import TopicInfo, TransportSettings
 from commons_events.transport import TopicPartition as PartitionId
@@ -68,7 +76,8 @@ class KafkaAdmin:
         url = f"kafka://{bootstrap_servers}"
         self._settings = KafkaSettings.of(TransportSettings(url=url, options=options or {}))
         self._client: AdminClient | None = None
-        self._closed = False
+        self._closed = self._answered = False
+        self._refusal: AuthenticationError | None = None
 
     @classmethod
     def from_settings(cls, settings: KafkaSettings) -> Self:
@@ -76,7 +85,8 @@ class KafkaAdmin:
         made = cls.__new__(cls)
         made._settings = settings
         made._client = None
-        made._closed = False
+        made._closed = made._answered = False
+        made._refusal = None
         return made
 
     async def __aenter__(self) -> Self:
@@ -107,11 +117,13 @@ class KafkaAdmin:
             ConfigurationError: it exists with another number of partitions, or a setting is wrong.
             InvalidTopicError: Kafka takes no such name.
         """
-        if partitions is not None and partitions < 1:
-            raise ConfigurationError(f"create_topic: partitions={partitions} has to be 1 or more.")
+        check_topic(topic)
+        _check_count("create_topic: partitions", partitions)
+        _check_count("create_topic: replication_factor", replication_factor, 10_000)
         new = NewTopic(topic, partitions or -1, replication_factor or -1, config=dict(config or {}))
+        admin = await self._connected()
         try:
-            await asyncio.wrap_future(self._admin().create_topics([new])[topic])
+            await asyncio.wrap_future(admin.create_topics([new])[topic])
         except KafkaException as error:
             if kafka_error(error).code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise transport_error(error, f"Creating topic {topic!r}") from error
@@ -137,7 +149,9 @@ class KafkaAdmin:
         Raises:
             UnknownTopicError: there is none of this name.
         """
-        await self._ask(self._admin().delete_topics([topic])[topic], f"Deleting topic {topic!r}")
+        check_topic(topic)
+        admin = await self._connected()
+        await self._ask(admin.delete_topics([topic])[topic], f"Deleting topic {topic!r}")
         # The controller has deleted it; the broker that is asked may hear of that a little later.
         deadline = current_runtime().monotonic() + _TIMEOUT
         while any(found.topic == topic for found in await self.topics()) and current_runtime().monotonic() < deadline:
@@ -164,6 +178,7 @@ class KafkaAdmin:
         Raises:
             UnknownTopicError: there is none of this name.
         """
+        check_topic(topic)
         found = (await self._metadata(topic)).topics[topic]
         if found.error is not None:
             raise transport_error(found.error, f"Topic {topic!r}")
@@ -179,15 +194,25 @@ class KafkaAdmin:
         """Let a topic have ``count`` partitions, which is more than it has. Keys then land elsewhere.
 
         Raises:
-            TransportError: it has as many already, or is not there.
+            ConfigurationError: it has as many already, or ``count`` is no number of partitions.
+            UnknownTopicError: there is none of this name.
         """
-        asked = self._admin().create_partitions([NewPartitions(topic, count)])
+        check_topic(topic)
+        _check_count("create_partitions: count", count)
+        admin = await self._connected()
+        asked = admin.create_partitions([NewPartitions(topic, count)])
         await self._ask(asked[topic], f"Adding partitions to topic {topic!r}")
 
     async def topic_config(self, topic: str) -> dict[str, str | None]:
-        """A topic's settings, those that it has from the broker included."""
+        """A topic's settings, those that it has from the broker included.
+
+        Raises:
+            UnknownTopicError: there is none of this name.
+        """
+        check_topic(topic)
+        admin = await self._connected()
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        entries = await self._ask(self._admin().describe_configs([resource])[resource], f"Topic {topic!r}")
+        entries = await self._ask(admin.describe_configs([resource])[resource], f"Topic {topic!r}")
         return {name: entry.value for name, entry in sorted(entries.items())}
 
     async def set_topic_config(self, topic: str, config: Mapping[str, str | None]) -> None:
@@ -195,7 +220,9 @@ class KafkaAdmin:
 
         Raises:
             ConfigurationError: the broker knows no such setting, or not this value.
+            UnknownTopicError: there is none of this name.
         """
+        check_topic(topic)
         entries = [
             ConfigEntry(
                 name,
@@ -206,30 +233,57 @@ class KafkaAdmin:
             for name, value in config.items()
         ]
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-        await self._ask(self._admin().incremental_alter_configs([resource])[resource], f"Topic {topic!r}")
+        admin = await self._connected()
+        await self._ask(admin.incremental_alter_configs([resource])[resource], f"Topic {topic!r}")
 
     async def group_offsets(self, group_id: str) -> dict[PartitionId, int]:
-        """The positions that a group has committed."""
+        """The positions that a group has committed; none where nobody has heard of it."""
+        _check_group(group_id)
+        admin = await self._connected()
         asked = ConsumerGroupTopicPartitions(group_id)
-        found = await self._ask(self._admin().list_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}")
+        found = await self._ask(admin.list_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}")
         return {PartitionId(p.topic, p.partition): p.offset for p in found.topic_partitions if p.offset >= 0}
 
     async def set_group_offsets(self, group_id: str, offsets: Mapping[PartitionId, int]) -> None:
         """Let a group that has no members go on elsewhere.
 
+        Args:
+            group_id: the group; one that is not there is made.
+            offsets: where it is to go on in these partitions; it keeps its positions in the others.
+
         Raises:
             TransportError: the group has members.
+            UnknownTopicError: a topic, or a partition of it, is not there; the message says which.
+            ConfigurationError: an offset is below 0.
         """
+        _check_group(group_id)
+        for id, offset in offsets.items():
+            check_topic(id.topic)
+            if id.partition < 0 or offset < 0:
+                raise ConfigurationError(
+                    f"set_group_offsets: {id} and offset {offset}; partitions and offsets are counted from 0."
+                )
+        if not offsets:
+            return
+        admin = await self._connected()
         positions = [TopicPartition(id.topic, id.partition, offset) for id, offset in offsets.items()]
         asked = ConsumerGroupTopicPartitions(group_id, positions)
-        found = await self._ask(self._admin().alter_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}")
-        for partition in found.topic_partitions:
-            if partition.error is not None:
-                raise transport_error(partition.error, f"Group {group_id!r}")
+        found = await self._ask(admin.alter_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}")
+        for place in found.topic_partitions:
+            if place.error is not None:
+                raise transport_error(
+                    place.error, f"Group {group_id!r}, partition {place.partition} of topic {place.topic!r}"
+                )
 
     async def delete_group(self, group_id: str) -> None:
-        """Forget a group that has no members."""
-        await self._ask(self._admin().delete_consumer_groups([group_id])[group_id], f"Deleting group {group_id!r}")
+        """Forget a group that has no members.
+
+        Raises:
+            TransportError: it has members, or nobody has heard of it.
+        """
+        _check_group(group_id)
+        admin = await self._connected()
+        await self._ask(admin.delete_consumer_groups([group_id])[group_id], f"Deleting group {group_id!r}")
 
     async def close(self) -> None:
         """Disconnect; harmless twice."""
@@ -246,26 +300,51 @@ class KafkaAdmin:
         if self._closed:
             raise ClosedError("This KafkaAdmin is closed; make a new one.")
         if self._client is None:
+            config: dict[str, Any] = {**self._settings.admin(), "error_cb": self._on_error}
             try:
-                self._client = AdminClient(self._settings.admin())
+                self._client = AdminClient(config)
             except KafkaException as error:
                 raise transport_error(error, "Making a Kafka admin client") from error
         return self._client
 
+    def _on_error(self, error: KafkaError) -> None:
+        mapped = transport_error(error, f"Kafka at {self._settings.bootstrap_servers}")
+        if isinstance(mapped, AuthenticationError):
+            self._refusal = mapped
+        LOGGER.debug("%s", error)
+
+    async def _connected(self) -> AdminClient:
+        """The client, once it has a broker: its calls look for one much longer than ``connect.timeout.ms``."""
+        admin = self._admin()
+        if not self._answered:
+            await self._metadata(None)
+        return admin
+
     async def _metadata(self, topic: str | None) -> Any:
         admin = self._admin()
         seconds = self._settings.own["connect.timeout.ms"]
-        arguments = {"timeout": seconds} if topic is None else {"topic": topic, "timeout": seconds}
         try:
-            return await asyncio.to_thread(lambda: admin.list_topics(**arguments))
+            found = await asyncio.to_thread(ask_about_topics, admin, topic, seconds, lambda: self._refusal)
         except KafkaException as error:
             raise ConnectionLostError(
                 f"No Kafka broker answered at {self._settings.bootstrap_servers} within {seconds:g} s "
                 "(connect.timeout.ms). Check the address, and that the broker runs."
             ) from error
+        self._answered = True
+        return found
 
     async def _ask(self, future: Future[Any], doing: str) -> Any:
         try:
             return await asyncio.wrap_future(future)
         except KafkaException as error:
             raise transport_error(error, doing) from error
+
+
+def _check_count(what: str, count: int | None, most: int = 100_000) -> None:
+    if count is not None and not 1 <= count <= most:
+        raise ConfigurationError(f"{what}={count} has to be from 1 to {most:,}.")
+
+
+def _check_group(group_id: str) -> None:
+    if not group_id:
+        raise ConfigurationError("The group's name is empty.")

@@ -84,6 +84,16 @@ _MAPPED: dict[int, type[TransportError]] = {
     KafkaError.SASL_AUTHENTICATION_FAILED: AuthenticationError,
     KafkaError.UNSUPPORTED_SASL_MECHANISM: AuthenticationError,
 }
+_WRONG = frozenset(
+    {
+        KafkaError._INVALID_ARG,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.INVALID_PARTITIONS,
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        KafkaError.INVALID_GROUP_ID,
+    }
+)
+"""Codes that say that the caller asked for something that can't be."""
 _TIMED_OUT = frozenset({KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError.REQUEST_TIMED_OUT})
 _HINTS: dict[type[TransportError], str] = {
     UnknownTopicError: "Declare it first, or let the broker make it (allow.auto.create.topics).",
@@ -93,6 +103,15 @@ _HINTS: dict[type[TransportError], str] = {
     FencedError: "A newer client has the same transactional.id or group.instance.id: end this one.",
     ConnectionLostError: "Check that the brokers run and their address is right; it may pass by itself.",
     MessageTooLargeError: "Send less, or raise message.max.bytes here and max.message.bytes of the topic.",
+}
+_CODE_HINTS: dict[int, str] = {
+    KafkaError.MSG_SIZE_TOO_LARGE: (
+        "Send less, or raise max.message.bytes of the topic. The broker measures what is sent to it together: where a "
+        "topic takes less than batch.size, which is 1,000,000, small messages are refused with others; lower it then."
+    ),
+    KafkaError.UNKNOWN_MEMBER_ID: "Close the group's consumers first.",
+    KafkaError.NON_EMPTY_GROUP: "Close the group's consumers first.",
+    KafkaError.GROUP_ID_NOT_FOUND: "Check its name.",
 }
 
 
@@ -114,11 +133,14 @@ def transport_error(
 ) -> TransportError | ConfigurationError:
     """The most specific error for what was reported while ``doing`` something."""
     reported = kafka_error(error)
-    if reported.code() in (KafkaError._INVALID_ARG, KafkaError.INVALID_CONFIG):
-        return ConfigurationError(f"{doing}: {reported.str()} ({reported.name()}).")
+    said = f"{doing}: {reported.str().removesuffix('.')} ({reported.name()})."
+    if reported.code() in _WRONG:
+        return ConfigurationError(said)
     found = _MAPPED.get(reported.code(), default)
-    hint = _HINTS.get(found, "")
-    return found(f"{doing}: {reported.str()} ({reported.name()}). {hint}".rstrip())
+    if reported.code() == KafkaError._FATAL and "fenced" in said:  # which it was, librdkafka says in words alone
+        found = FencedError
+    hint = _CODE_HINTS.get(reported.code()) or _HINTS.get(found, "")
+    return found(f"{said} {hint}".rstrip())
 
 
 def publish_error(error: KafkaException | KafkaError, topic: str) -> TransportError:

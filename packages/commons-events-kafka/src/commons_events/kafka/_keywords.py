@@ -33,7 +33,12 @@ def kafka_config(
     if bootstrap_servers is not None:
         if "url" in given or "broker" in given:
             raise ConfigurationError(f"{who}: give bootstrap_servers or a url, not both.")
-        servers = bootstrap_servers if isinstance(bootstrap_servers, str) else ",".join(bootstrap_servers)
+        try:
+            servers = bootstrap_servers if isinstance(bootstrap_servers, str) else ",".join(bootstrap_servers)
+        except TypeError:
+            raise ConfigurationError(
+                f"{who}: bootstrap_servers is 'host1:9092,host2:9092' or a list of such, not {bootstrap_servers!r}."
+            ) from None
         if not servers:
             raise ConfigurationError(f"{who}: bootstrap_servers is empty; give 'host1:9092,host2:9092'.")
         given["url"] = servers if "://" in servers else f"kafka://{servers}"

@@ -8,20 +8,30 @@ it pauses the partitions, which keeps the membership alive.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from itertools import groupby
+from math import inf
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as ClientMessage
 
-from commons_events.errors import CommonsEventsError, ConnectionLostError
-from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, dispose_of, has_a_broker
+from commons_events.errors import AuthenticationError, CommonsEventsError, ConnectionLostError
+from commons_events.kafka._brokers import (
+    CUT_OFF,
+    LOOK_AGAIN,
+    LOOK_FOR_BROKERS,
+    ask_about_topics,
+    dispose_of,
+    has_a_broker,
+)
 from commons_events.kafka._errors import DELETED, UNREACHABLE, transport_error
 from commons_events.kafka._partition import Part
 from commons_events.kafka._raw import ERROR, PARTITION, TOPIC, RawMessage
@@ -48,7 +58,8 @@ _PAUSE_AFTER = 0.25
 _LOOK_FOR_PARTITIONS = 30.0
 """Seconds between looks for new partitions, where no group does that."""
 _SILENT_MEMBER = 1.0
-"""Seconds after which a member of a KIP-848 group that was given nothing has its place: the broker says nothing."""
+"""Seconds after which a member has its place that was given nothing, where nobody says so: in a KIP-848 group, and
+while no topic matches its patterns, since librdkafka joins then once there is one."""
 
 T = TypeVar("T")
 
@@ -114,7 +125,10 @@ class Poller:
         self._owner = owner
         self.grouped = request.group_id is not None
         self._config = settings.consumer(request.group_id or "commons-events-no-group")
-        self._kip_848 = self._config.get("group.protocol") == "consumer"
+        self._refusal: AuthenticationError | None = None
+        """What was heard of a sign-in that was refused."""
+        self._silent_for = inf
+        """Seconds after which we have joined, where nobody says so."""
         self.consumer: Consumer
         self.arrived: deque[Arrival] = deque()
         self._gathered: list[Arrival] = []
@@ -143,6 +157,8 @@ class Poller:
         self._look_at = monotonic() + LOOK_FOR_BROKERS
         self._looks = 0
         self._stop: Callable[[], None] | None = None
+        self.ended_by: CommonsEventsError | None = None
+        """Why the thread has ended by itself."""
         self._thread = threading.Thread(target=self._run, name="commons-events-kafka-poll", daemon=True)
 
     # --- for the event loop --------------------------------------------------------------------------------------
@@ -154,6 +170,8 @@ class Poller:
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` in the thread, between two polls: the client lets one thread in, and others spin."""
+        if self.ended_by is not None:
+            raise self.ended_by
         future: Future[T] = Future()
         self._commands.append((function, future))
         if not self._thread.is_alive():
@@ -206,8 +224,6 @@ class Poller:
             self._look_at_topics()
             self._join()
             self._poll()
-            assert self._stop is not None
-            self._stop()
         except CommonsEventsError as error:
             self._report(error)
         except KafkaException as error:
@@ -215,8 +231,26 @@ class Poller:
         finally:
             if self._stop is None:
                 self._stop = lambda: None
-            self.consumer.close()
+            # librdkafka waits for a broker without end, to commit and to leave; a program may end without this thread.
+            end = partial(self._end, self._stop)
+            ending = threading.Thread(target=end, name="commons-events-kafka-end", daemon=True)
+            ending.start()
+            ending.join(self._settings.close_timeout)
+            if ending.is_alive():
+                LOGGER.warning(
+                    "no Kafka broker let a consumer go within %g s (close_timeout): what it had finished since its "
+                    "last commit may come again",
+                    self._settings.close_timeout,
+                )
             self._run_commands()
+
+    def _end(self, stop: Callable[[], None]) -> None:
+        try:
+            stop()
+        except KafkaException as error:
+            self._report(transport_error(error, "Kafka consumer"))
+        finally:
+            self.consumer.close()
 
     def _new_client(self) -> Consumer:
         self._client = client = object()
@@ -231,18 +265,26 @@ class Poller:
         if not self._joined.done():
             self._joined.set_exception(error)
         elif self._stop is None:
-            self._hand_over(error)
+            self.ended_by = error
+            self._in_loop(self._owner.on_arrival)
         else:
             LOGGER.warning("closing a Kafka subscription: %s", error)
 
     def _look_at_topics(self) -> None:
         seconds = self._settings.own["connect.timeout.ms"]
+        matches = has_pattern = False
         for topic in self._request.topics:
             try:
-                if topic.startswith("^"):
-                    self.consumer.list_topics(timeout=seconds)
+                pattern = topic.startswith("^")
+                there = ask_about_topics(
+                    self.consumer, None if pattern else topic, seconds, lambda: self._refusal
+                ).topics
+                if pattern:
+                    # librdkafka and the broker have regular expressions of their own, so this is but a guess.
+                    matches = matches or any(re.match(topic, name) for name in there)
+                    has_pattern = True
                     continue
-                found = self.consumer.list_topics(topic, timeout=seconds).topics[topic]
+                found = there[topic]
             except KafkaException as error:
                 raise ConnectionLostError(
                     f"No Kafka broker answered at {self._settings.bootstrap_servers} within {seconds:g} s "
@@ -251,6 +293,11 @@ class Poller:
             if found.error is not None and not self._creates_topics(found.error):
                 raise transport_error(found.error, f"Topic {topic!r}")
             self._known[topic] = len(found.partitions)
+            matches = True
+        if self._config.get("group.protocol") == "consumer" or not matches:
+            self._silent_for = _SILENT_MEMBER
+        elif has_pattern:
+            self._silent_for = seconds
 
     def _creates_topics(self, error: KafkaError) -> bool:
         return error.code() in DELETED and str(self._config["allow.auto.create.topics"]).lower() == "true"
@@ -264,7 +311,7 @@ class Poller:
         began = monotonic()
         while self._stop is None and not self._joined.done():
             self._take(self._poll_one())
-            if self._kip_848 and monotonic() - began > _SILENT_MEMBER and not self._joined.done():
+            if monotonic() - began > self._silent_for and not self._joined.done():
                 self._joined.set_result(None)
 
     def _subscribe(self) -> None:
@@ -416,7 +463,9 @@ class Poller:
         topic = raw.topic()
         if code == KafkaError._PARTITION_EOF:
             self._hand_over(Reached(PartitionId(topic, raw.partition()), raw.offset()))
-        elif code in UNREACHABLE or (error.retriable() and not error.fatal()):
+        elif error.fatal() or code == KafkaError._FATAL:
+            raise KafkaException(error)
+        elif code in UNREACHABLE or error.retriable() or (code in DELETED and topic and topic[0] == "^"):
             LOGGER.debug("%s", error)
         else:
             self._hand_over(
@@ -513,6 +562,8 @@ class Poller:
 
     def _on_error(self, error: KafkaError) -> None:
         mapped = transport_error(error, f"Kafka at {self._settings.bootstrap_servers}")
+        if isinstance(mapped, AuthenticationError):
+            self._refusal = mapped
         if error.fatal():
             self._report(mapped)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -13,6 +13,7 @@ from typing import Any
 from commons_events.errors import ConfigurationError, MessageTooLargeError, SerializationError, UnknownPartitionError
 from commons_events.event import Event
 from commons_events.kafka._keywords import kafka_config
+from commons_events.kafka._topics import check_topic
 from commons_events.kafka._transactions import KafkaTransaction
 from commons_events.kafka._transport import KafkaTransport
 from commons_events.message import Headers, Message, Messages, PublishResult, Receipt
@@ -24,6 +25,8 @@ from commons_events.transport import Delivery, Outcome, Settlement, Transport
 __all__ = ["KafkaProducer", "ProducerTransaction"]
 
 Key = str | bytes | None
+
+_LAST_PARTITION = (1 << 31) - 1
 
 _running_loop = asyncio._get_running_loop  # as `get_running_loop`, without an exception where there is none
 
@@ -104,12 +107,13 @@ class KafkaProducer(EventProducer):
             timestamp: aware; by default now.
 
         Raises:
-            UnknownPartitionError: ``partition`` is below 0; from the future where the topic has fewer.
-            TypeError: the key is neither str nor bytes, or a tombstone has none.
+            UnknownPartitionError: no topic can have this ``partition``; from the future where the topic has fewer.
+            TypeError: the key is neither str nor bytes, or a tombstone has none; the partition is no int, or the
+                timestamp no datetime.
             CommonsEventsError: as in `EventProducer.send`.
         """
-        if partition is not None and partition < 0:
-            raise UnknownPartitionError(f"send: topic {topic!r} has no partition {partition}; they are counted from 0.")
+        if partition is not None and (type(partition) is not int or not 0 <= partition <= _LAST_PARTITION):
+            raise _no_partition(topic, partition)
         telemetry = self._telemetry
         if not telemetry.tracing and self._open_transaction.get() is None:
             loop = _running_loop()
@@ -173,7 +177,17 @@ class KafkaProducer(EventProducer):
                 self._open_transaction.reset(token)
 
     async def _settle_in_flight(self, timeout: float | None) -> int:
-        return await super()._settle_in_flight(timeout) + await self._kafka.give_up(timeout)
+        return sum(await asyncio.gather(super()._settle_in_flight(timeout), self._kafka.give_up(timeout)))
+
+    def _check_topic(self, topic: str) -> None:
+        super()._check_topic(topic)
+        if topic.startswith("^"):  # a pattern is there for consumers alone
+            self._checked_topics.discard(topic)
+            check_topic(topic)
+
+    def _room(self) -> Awaitable[object] | None:
+        transaction = self._open_transaction.get()
+        return super()._room() if transaction is None else transaction.room()
 
     def _publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         transaction = self._open_transaction.get()
@@ -228,6 +242,8 @@ class KafkaProducer(EventProducer):
     ) -> Message:
         if topic not in self._checked_topics:
             self._check_topic(topic)
+        if not isinstance(timestamp, datetime | None):
+            raise TypeError(f"send: the timestamp {timestamp!r} is no datetime; give an aware one.")
         if timestamp is not None and timestamp.tzinfo is None:
             raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
         if event is not None and not isinstance(event, bytes):
@@ -247,3 +263,10 @@ class KafkaProducer(EventProducer):
                 f"A message of {message.size:,} bytes for topic {topic!r}; max_message_bytes is {limit:,}. Send less."
             )
         return message
+
+
+def _no_partition(topic: str, partition: object) -> Exception:
+    if type(partition) is not int:
+        return TypeError(f"send: a partition is an int, not {partition!r}.")
+    counted = f"from 0, and the last that Kafka can have is {_LAST_PARTITION}"
+    return UnknownPartitionError(f"send: topic {topic!r} has no partition {partition}; they are counted {counted}.")

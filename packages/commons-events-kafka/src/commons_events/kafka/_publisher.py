@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from threading import get_ident
@@ -26,6 +27,7 @@ from commons_events.errors import (
     ConnectionLostError,
     InvalidTopicError,
     MessageTooLargeError,
+    PublishError,
     PublishTimeoutError,
     TopicFullError,
     TransportError,
@@ -99,8 +101,9 @@ class Publisher:
         self._pools: dict[int, list[MessageBatch]] = {}
         self._under_way: set[Batch] = set()
         self._singles = Singles(self)
-        self._lined_up: set[asyncio.Future[Receipt]] = set()
-        """What `send_one` has returned of messages that went by `publish`, until they are reported."""
+        self._lined_up: dict[asyncio.Future[Receipt], Confirmation] = {}
+        """What `send_one` has returned of messages that went by `publish`, and what that returned, until they are
+        reported."""
         self._waiting: deque[tuple[Batch, int]] = deque()
         """What librdkafka's queue had no room for, and from which message on."""
         self._waiting_count = 0
@@ -220,7 +223,7 @@ class Publisher:
         future: asyncio.Future[Receipt] = self._loop.create_future()
 
         def done(published: Confirmation) -> None:
-            self._lined_up.discard(future)
+            self._lined_up.pop(future, None)
             if not future.done():
                 (result,) = published.result()
                 if isinstance(result, Receipt):
@@ -229,7 +232,7 @@ class Publisher:
                     future.set_exception(result)
 
         published = self.publish([message], check_topic)
-        self._lined_up.add(future)
+        self._lined_up[future] = published
         published.add_done_callback(done)
         return future
 
@@ -255,6 +258,10 @@ class Publisher:
             f"A message for topic {message.topic!r} has {size:,} bytes (value, key and headers); the limit is "
             f"{limit:,}. Send less, or raise max_message_bytes here and max.message.bytes of the topic."
         )
+
+    def room(self) -> asyncio.Future[Any] | None:
+        """See `Transport.room`."""
+        return asyncio.ensure_future(asyncio.wait([self._waiting[-1][0].future])) if self._waiting else None
 
     def _line_up(self, batch: Batch, start: int) -> None:
         """Let the messages from ``start`` on wait for room; those for which there is no room to wait are refused."""
@@ -322,6 +329,8 @@ class Publisher:
             self.polled_elsewhere = False
             try:
                 self.client.poll(0)
+            except KafkaException as error:
+                self._loop.call_soon(self._end_by, error)
             finally:
                 self.polled_elsewhere = True
         self._go_on()
@@ -345,6 +354,9 @@ class Publisher:
                     self._wait_for_loop()
             except _WakeError:
                 self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
+                self._wait_for_loop()
+            except KafkaException as error:
+                self._ask_loop(partial(self._end_by, error))
                 self._wait_for_loop()
 
     def _ask_loop(self, callback: Callable[[], object]) -> None:
@@ -412,6 +424,28 @@ class Publisher:
         self.is_lost = True
         servers = self._settings.bootstrap_servers
         self.fail(ConnectionLostError(f"No Kafka broker of {servers} is left, so the transaction is aborted."))
+        self._take_reports()
+
+    def _end_by(self, error: KafkaException) -> None:
+        """In the event loop: a client that has a fatal error takes no message any more, nor confirms any.
+
+        librdkafka's client for Python raises it when it is polled, and calls no error callback. What was under way
+        fails; what comes after it has a new client, but for that of a transaction, which `Transactions` replaces.
+        """
+        mapped = transport_error(error, f"Kafka at {self._settings.bootstrap_servers}")
+        failure = mapped if isinstance(mapped, TransportError) else PublishError(str(mapped))
+        LOGGER.warning("a Kafka producer has to end: %s", failure)
+        self.fail(failure)
+        if self._is_transactional:
+            self.is_lost = True
+        elif not self._stop:
+            before, self.client = self.client, self._new_client()
+            self.produce = self.client.produce
+            with suppress(KafkaException):  # the same once more
+                before.flush(_TAKING_BACK)
+            clients = [before]
+            del before
+            dispose_of(clients)
         self._take_reports()
 
     def move(self, message: Message, callback: Callable[[KafkaError | None, Report], None], report: Report) -> None:
@@ -505,17 +539,29 @@ class Publisher:
                     "broker may have the message all the same."
                 )
             )
+            if (published := self._lined_up.get(future)) is not None:
+                published.cancel()  # nobody waits for it any more, nor has `close` to
         return len(late)
 
     async def close(self) -> None:
-        """Flush, end the thread, and destroy the client."""
+        """Flush within close_timeout, end the thread, and destroy the client."""
         if self._closed:
             return
         self._closed = True
         self.takes = False
         if self._connecting is not None and not self._under_way and not self._singles:
             self._connecting.cancel()
-        await self.flush()
+        try:
+            async with asyncio.timeout(self._settings.close_timeout):
+                await self.flush()
+        except TimeoutError:
+            self.fail(
+                PublishTimeoutError(
+                    f"The transport was closed before the broker confirmed, within {self._settings.close_timeout:g} s "
+                    "(close_timeout); the broker may have the message all the same."
+                )
+            )
+            await self.flush()
         self._stop = True
         self._go_on()
         await asyncio.to_thread(self._destroy)
@@ -529,7 +575,8 @@ class Publisher:
             except KafkaException as error:  # none is open, as a rule
                 LOGGER.debug("closing a transactional producer: %s", error)
         client.purge(in_queue=True, in_flight=True, blocking=False)
-        client.flush(_TAKING_BACK)
+        with suppress(KafkaException):  # a fatal error
+            client.flush(_TAKING_BACK)
         clients = [client]
         del client, self.client, self.produce
         dispose_of(clients).join()

@@ -95,6 +95,8 @@ class KafkaSettings:
     bootstrap_servers: str
     client_id: str
     max_message_bytes: int
+    close_timeout: float
+    """Seconds that closing waits for confirmations."""
     options: Mapping[str, Any] = field(repr=False)
     own: Mapping[str, float]
     """Of `OWN`, in seconds."""
@@ -134,6 +136,7 @@ class KafkaSettings:
             bootstrap_servers=servers,
             client_id=settings.client_id,
             max_message_bytes=limit,
+            close_timeout=settings.close_timeout,
             options=options,
             own={name: milliseconds / 1000 for name, milliseconds in own.items()},
         )
@@ -179,7 +182,8 @@ class KafkaSettings:
 
     def admin(self) -> dict[str, Any]:
         """The configuration of an administrating client."""
-        return {**_DEFAULTS, **self._only(frozenset()), **self._address()}
+        # librdkafka takes it for a producer, which by default has the broker make a topic that it asks about.
+        return {**_DEFAULTS, **self._only(frozenset()), "allow.auto.create.topics": False, **self._address()}
 
     def _only(self, names: frozenset[str]) -> dict[str, Any]:
         others = (PRODUCER | CONSUMER) - names

@@ -100,6 +100,8 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             else:
                 self._apply(arrival)
             arrived.popleft()
+        if not taken and (reason := self._poller.ended_by) is not None:
+            raise type(reason)(str(reason)) from reason
         self._out += len(taken)
         self._poller.tell_of_room()
         return taken
@@ -403,7 +405,9 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
     @property
     def assignment(self) -> frozenset[PartitionId]:
         """The partitions that this member has."""
-        return frozenset(id for id, state in self._states.items() if state.owned)
+        owned = {id for id, state in self._states.items() if state.owned}
+        coming = [arrival.partitions for arrival in tuple(self._poller.arrived) if isinstance(arrival, Assigned)]
+        return frozenset(owned.union(*coming))
 
     async def lag(self) -> dict[PartitionId, int]:
         """How many messages each of this member's partitions has beyond the finished ones.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from commons_events.errors import ConnectionLostError, TransactionAbortedError, TransactionError
+from commons_events.errors import ConnectionLostError, FencedError, TransactionAbortedError, TransactionError
 from commons_events.kafka._errors import kafka_error, transaction_error
 from commons_events.kafka._publisher import Confirmation, Publisher
 from commons_events.kafka._settings import LOGGER, KafkaSettings
@@ -46,6 +46,10 @@ class KafkaTransaction:
         self._confirmations.append(confirmation)
         return confirmation
 
+    def room(self) -> Awaitable[object] | None:
+        """See `Transport.room`."""
+        return self._publisher.room()
+
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """See `Transaction`; ``Outcome.ACK`` sends the offset with the commit (``send_offsets``)."""
         self._check_open()
@@ -62,6 +66,8 @@ class KafkaTransaction:
             if confirmation.cancelled():
                 continue
             for result in await confirmation:
+                if isinstance(result, FencedError):
+                    raise result
                 if isinstance(result, Exception):
                     aborted = TransactionAbortedError if result.retriable else TransactionError
                     raise aborted(f"The transaction is aborted: {result}") from result
@@ -100,6 +106,9 @@ class Transactions:
         given = settings.options.get("transactional.id")
         self._id = str(given or f"{settings.client_id}-{current_runtime().new_id()}")
         """Stays the same where the client is replaced, so that what the one before left open is aborted."""
+        self._is_shared = given is not None
+        """Whether another client may have the same id: who was fenced by it must not fence it in turn."""
+        self._fenced: FencedError | None = None
         self._publisher: Publisher | None = None
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[object] | None = None
@@ -118,15 +127,23 @@ class Transactions:
                 try:
                     yield transaction
                     await self._commit(publisher, transaction)
-                except BaseException:
+                except BaseException as error:
                     transaction._ended = True
+                    if isinstance(error, FencedError):
+                        self._note_fence(error)
                     await asyncio.shield(self._abort(publisher))
                     raise
                 transaction.settled()
             finally:
                 self._owner = None
 
+    def _note_fence(self, error: FencedError) -> None:
+        if self._is_shared:
+            self._fenced = error
+
     async def _open(self) -> Publisher:
+        if self._fenced is not None:
+            raise FencedError(str(self._fenced)) from self._fenced
         if self._publisher is not None and self._publisher.is_lost:
             await self._replace(self._publisher)
         if self._publisher is None:
@@ -220,7 +237,10 @@ class Transactions:
                 if reported.retriable() and current_runtime().monotonic() < deadline:
                     await current_runtime().sleep(0.1)
                     continue
-                raise transaction_error(error, f"Kafka, {doing}") from error
+                mapped = transaction_error(error, f"Kafka, {doing}")
+                if isinstance(mapped, FencedError):
+                    self._note_fence(mapped)
+                raise mapped from error
 
     async def close(self) -> None:
         """Close the producer; a transaction that is open is aborted."""

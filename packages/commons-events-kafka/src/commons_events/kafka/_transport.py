@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from commons_events.kafka._browser import Browser
 from commons_events.kafka._publisher import Publisher
 from commons_events.kafka._settings import KafkaSettings
 from commons_events.kafka._subscription import KafkaSubscription
+from commons_events.kafka._topics import check_topic
 from commons_events.kafka._transactions import KafkaTransaction, Transactions
 from commons_events.message import Headers, Message, PublishResult
 from commons_events.transport import (
@@ -32,8 +33,6 @@ from commons_events.transport import (
 )
 
 __all__ = ["KafkaTransport"]
-
-_LEGAL = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class KafkaTransport(ConnectedTransport):
@@ -101,18 +100,19 @@ class KafkaTransport(ConnectedTransport):
     def check_topic(self, topic: str) -> None:
         """Kafka's rule: 1 to 249 of ``A-Z a-z 0-9 . _ -``; or ``^`` and a regular expression, for subscribing."""
         check_topic_name(topic)
-        if topic.startswith("^"):
-            try:
-                re.compile(topic)
-            except re.error as error:
-                raise InvalidTopicError(f"The topic pattern {topic!r} is no regular expression: {error}.") from error
-        elif topic in (".", "..") or not _LEGAL.fullmatch(topic):
-            raise InvalidTopicError(
-                f"Kafka takes no topic {topic!r}: a name has 1 to 249 of the characters A-Z a-z 0-9 . _ - and is not "
-                "'.' or '..'."
-            )
+        if not topic.startswith("^"):
+            check_topic(topic)
+            return
+        try:
+            re.compile(topic)
+        except re.error as error:
+            raise InvalidTopicError(f"The topic pattern {topic!r} is no regular expression: {error}.") from error
 
     # --- publishing ------------------------------------------------------------------------------------------------
+
+    def room(self) -> Awaitable[object] | None:
+        """See `Transport.room`: the last of the messages that wait for room in librdkafka's queue."""
+        return None if self.publisher is None else self.publisher.room()
 
     def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         """See `Transport.publish`. Where librdkafka's queue is full messages wait, as many again as it holds."""

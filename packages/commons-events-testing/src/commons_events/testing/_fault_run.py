@@ -60,6 +60,10 @@ class FaultRun:
             number += 1
             await asyncio.sleep(pause)
 
+    def note(self, key: str, number: int) -> None:
+        """Write down that a message was handled."""
+        self.history.handled.append((key, number))
+
     async def handle(
         self, consumer: EventConsumer, leave: asyncio.Event, *, check: Callable[[Delivery], object] | None = None
     ) -> None:
@@ -81,7 +85,7 @@ class FaultRun:
                         await receiving
                     break
                 for message in receiving.result():
-                    self.history.handled.append(((message.key or b"").decode(), int(message.value or b"")))
+                    self.note((message.key or b"").decode(), int(message.value or b""))
                     if check is not None:
                         check(message)
                     await message.ack()
@@ -112,7 +116,7 @@ class FaultRun:
         while line := await process.stdout.readline():
             key, _, number = line.decode().strip().rpartition(" ")
             if line.endswith(b"\n") and key and number.isdigit():
-                self.history.handled.append((key, int(number)))
+                self.note(key, int(number))
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait until ``condition()`` holds.

@@ -281,6 +281,27 @@ class ConsumingTests(BrokerContract, contract=True):
                 least = base * 2 ** (attempt - 1) / 2
                 assert waited >= least - self.clock_tolerance, f"attempt {attempt + 1} came after {waited:.3f} s"
 
+    async def test_what_was_fetched_does_not_overtake_a_nacked_message(self) -> None:
+        """A message that is given back comes before what follows it under its key, also what was fetched with it."""
+        transport = await self.open()
+        requires(transport.capabilities, "redelivery", "ordering")
+        topic, group = await self._sent(transport, 20, keys=2)
+        async with self.make_consumer(transport, topic, group_id=group) as consumer:
+            taken = await self._take(consumer, 4)
+            first = next(delivery for delivery in taken if delivery.event(ContractEvent).number % 2 == 0)
+            of_its_key = [delivery for delivery in taken if delivery.key == first.key]
+            for delivery in taken:
+                if delivery.key == first.key:
+                    await delivery.nack(delay=self.nack_delay)
+                else:
+                    await delivery.ack()
+            rest = await self._take(consumer, 20 - len(taken) + len(of_its_key))
+            for delivery in rest:
+                await delivery.ack()
+        for key in {delivery.key for delivery in rest}:
+            numbers = numbers_of([delivery for delivery in rest if delivery.key == key])
+            assert numbers == sorted(numbers), f"key {key!r} came as {numbers}"
+
     async def test_two_consumers_share_a_group(self) -> None:
         """Every event is handled by one of them, and each key in its order."""
         transport = await self.open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
 from commons_events.errors import TransportError
@@ -37,6 +37,10 @@ class RefusingTransport(Transport):
     def capabilities(self) -> Capabilities:
         """The inner transport's."""
         return self.inner.capabilities
+
+    def room(self) -> Awaitable[object] | None:
+        """The inner transport's."""
+        return self.inner.room()
 
     def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         """Publish what is not refused; the others get their error."""

@@ -1,0 +1,206 @@
+"""Members of groups on a real broker: how they keep, share and lose their partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from commons_events.errors import FencedError, TransportError
+from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer
+from commons_events.testing import eventually
+from commons_events.testing.services import RunningKafka
+from commons_events.transport import Delivery, TopicPartition
+
+pytestmark = pytest.mark.asyncio
+
+SOON = 60.0
+"""Seconds that something may take on a busy machine."""
+QUICK: dict[str, Any] = {"session_timeout_ms": 6_000, "heartbeat_interval_ms": 300}
+"""Members of the classic protocol hear of a rebalance with their next heartbeat."""
+PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
+
+
+def settings_of(kafka: RunningKafka, protocol: str) -> dict[str, Any]:
+    if protocol == "consumer" and (reason := kafka.why_not("consumer-protocol")):
+        pytest.skip(reason)
+    return {"group_protocol": protocol} if protocol == "consumer" else QUICK
+
+
+async def new_topic(kafka: RunningKafka, partitions: int = 1) -> str:
+    topic = kafka.unique("members")
+    async with KafkaAdmin(kafka.bootstrap_servers) as admin:
+        await admin.create_topic(topic, partitions=partitions)
+    return topic
+
+
+async def fill(kafka: RunningKafka, topic: str, partitions: int, each: int) -> None:
+    async with KafkaProducer(kafka.bootstrap_servers) as producer:
+        sends = [
+            producer.send(topic, b"%d" % number, partition=partition)
+            for number in range(each)
+            for partition in range(partitions)
+        ]
+        await asyncio.gather(*sends)
+
+
+async def take(consumer: KafkaConsumer, count: int) -> list[Delivery]:
+    found: list[Delivery] = []
+    async with asyncio.timeout(SOON):
+        while len(found) < count:
+            found += await consumer.receive(count - len(found))
+    return found
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    await eventually(condition, timeout=SOON, interval=0.05, what=what)
+
+
+@PROTOCOLS
+async def test_a_handler_slower_than_the_longest_poll_keeps_its_place(
+    kafka_service: RunningKafka, protocol: str
+) -> None:
+    """librdkafka would throw out a client that isn't polled for 6 s; polling goes on while the handler works."""
+    settings = settings_of(kafka_service, protocol) | {"max_poll_interval_ms": 6_000}
+    topic, group = await new_topic(kafka_service), kafka_service.unique("group")
+    await fill(kafka_service, topic, 1, 30_000)  # more than is handed over ahead, so that partitions are paused
+    async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings) as consumer:
+        (first,) = await take(consumer, 1)
+        await asyncio.sleep(7.5)
+        await consumer.commit(first, wait=True)  # StaleDeliveryError, had it lost the partition
+        numbers = [first.value]
+        while len(numbers) < 30_000:
+            messages = await take(consumer, 1)
+            messages += await consumer.receive(5_000, timeout=1)
+            numbers += [message.value for message in messages]
+        assert numbers == [b"%d" % number for number in range(30_000)]
+        await consumer.commit(wait=True)
+        assert await consumer.lag() == {TopicPartition(topic, 0): 0}
+
+
+async def test_a_topic_that_is_made_later_is_received_by_its_pattern(kafka_service: RunningKafka) -> None:
+    stem = kafka_service.unique("later")
+    servers, group = kafka_service.bootstrap_servers, kafka_service.unique("group")
+    async with (
+        KafkaAdmin(servers) as admin,
+        KafkaProducer(servers) as producer,
+        KafkaConsumer(servers, group, f"^{stem}-.*", topic_metadata_refresh_interval_ms=500, **QUICK) as consumer,
+    ):
+        for name in ("one", "two"):
+            topic = f"{stem}-{name}"
+            await admin.create_topic(topic, partitions=1)
+            await producer.send(topic, name.encode())
+            (message,) = await take(consumer, 1)
+            assert (message.topic, message.value) == (topic, name.encode())
+            await consumer.commit(message)
+
+
+async def test_partitions_that_are_added_later_are_received(kafka_service: RunningKafka) -> None:
+    if reason := kafka_service.why_not("create-partitions"):
+        pytest.skip(reason)
+    topic = await new_topic(kafka_service)
+    servers, group = kafka_service.bootstrap_servers, kafka_service.unique("group")
+    refresh = {"topic_metadata_refresh_interval_ms": 500, **QUICK}
+    async with (
+        KafkaAdmin(servers) as admin,
+        KafkaConsumer(servers, group, topic, start="latest", **refresh) as consumer,
+    ):
+        await admin.create_partitions(topic, 3)
+        async with KafkaProducer(servers) as producer:
+            await producer.send(topic, b"new", partition=2)
+        (message,) = await take(consumer, 1)  # from its beginning: nobody has skipped it
+        assert (message.partition, message.value) == (2, b"new")
+
+
+@PROTOCOLS
+async def test_a_static_member_comes_again_to_its_partitions(kafka_service: RunningKafka, protocol: str) -> None:
+    """Its leaving for a moment moves nobody's partitions; it gets the same ones again."""
+    settings = settings_of(kafka_service, protocol)
+    if protocol == "classic":
+        settings = {**settings, "session_timeout_ms": 45_000}
+    topic, group = await new_topic(kafka_service, 4), kafka_service.unique("group")
+
+    def member(name: str) -> KafkaConsumer:
+        return KafkaConsumer(
+            kafka_service.bootstrap_servers, group, topic, group_instance_id=f"{group}-{name}", **settings
+        )
+
+    async with member("stays") as stays:
+        leaving = member("goes")
+        await leaving.__aenter__()
+        await until(lambda: len(stays.assignment) == len(leaving.assignment) == 2, "sharing the partitions")
+        had, others = leaving.assignment, stays.assignment
+        assert had | others == {TopicPartition(topic, partition) for partition in range(4)}
+        await leaving.close()
+        async with member("goes") as again:
+            await until(lambda: again.assignment, "coming again")
+            assert again.assignment == had
+            assert stays.assignment == others
+            await fill(kafka_service, topic, 4, 1)
+            assert {m.partition for m in await take(stays, 2)} == {place.partition for place in others}
+            assert {m.partition for m in await take(again, 2)} == {place.partition for place in had}
+
+
+async def test_two_with_the_same_instance_id(kafka_service: RunningKafka) -> None:
+    """The newer one has the place; the older one is told, again and again, and its close does no harm."""
+    topic, group = await new_topic(kafka_service), kafka_service.unique("group")
+    settings = {**QUICK, "group_instance_id": group}
+    before = KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings)
+    async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings) as after:
+        pass
+    await before.__aenter__()
+    async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings) as after:
+        for _ in range(2):
+            async with asyncio.timeout(SOON):
+                with pytest.raises(FencedError, match=r"group\.instance\.id") as caught:
+                    await before.receive(1)
+            assert not caught.value.retriable
+        await before.close()
+        await fill(kafka_service, topic, 1, 1)
+        (message,) = await take(after, 1)
+        await after.commit(message, wait=True)
+
+
+async def test_with_the_newer_protocol_the_first_of_an_instance_id_stays(kafka_service: RunningKafka) -> None:
+    settings = settings_of(kafka_service, "consumer")
+    topic, group = await new_topic(kafka_service), kafka_service.unique("group")
+    settings = {**settings, "group_instance_id": group}
+    async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings) as first:
+        second = KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings)
+        async with asyncio.timeout(SOON):
+            with pytest.raises(TransportError, match="instance ID is still used"):
+                async with second:
+                    await second.receive(1)
+        await fill(kafka_service, topic, 1, 1)
+        (message,) = await take(first, 1)
+        await first.commit(message, wait=True)
+
+
+@PROTOCOLS
+async def test_partitions_leave_once_what_is_out_is_finished_and_committed(
+    kafka_service: RunningKafka, protocol: str
+) -> None:
+    """Nothing is handled twice where a member finishes in time what it has when another one comes."""
+    settings = settings_of(kafka_service, protocol)
+    partitions = 4
+    topic, group = await new_topic(kafka_service, partitions), kafka_service.unique("group")
+    await fill(kafka_service, topic, partitions, 50)
+    servers = kafka_service.bootstrap_servers
+    async with KafkaConsumer(servers, group, topic, commit_interval_ms=60_000, **settings) as first:
+        taken = await take(first, partitions * 50)
+        second = KafkaConsumer(servers, group, topic, **settings)
+        joining = asyncio.ensure_future(second.__aenter__())
+        await until(lambda: len(first.assignment) < partitions, "partitions that are to leave")
+        for message in taken:
+            await message.ack()
+        await joining
+        try:
+            await until(lambda: len(first.assignment) + len(second.assignment) == partitions, "sharing the partitions")
+            await fill(kafka_service, topic, partitions, 1)
+            for member in (first, second):
+                for message in await take(member, len(member.assignment)):
+                    assert message.offset == 50, "what was finished before its partition left came again"
+        finally:
+            await second.close()

@@ -1,19 +1,12 @@
-"""Producing: librdkafka's client, and the way of a delivery report into the event loop.
-
-librdkafka calls back once a message, from whichever thread polls it, and each call takes the interpreter's lock. A
-thread that polls beside a busy event loop waits for that lock once a message, so the thread here only waits for the
-first report, and the loop itself takes all that are ready: one hop for each bundle of them.
-"""
+"""Producing: what is handed to librdkafka, and what becomes of it where no broker is left."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from threading import get_ident
 from time import monotonic
 from typing import Any
 
@@ -33,14 +26,13 @@ from commons_events.errors import (
 from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ValueBatch
 from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, dispose_of, has_a_broker
 from commons_events.kafka._errors import is_fenced, publish_error, transport_error
+from commons_events.kafka._reports import Reported
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.kafka._singles import Singles
 from commons_events.message import Headers, Message, Receipt
 
 __all__ = ["Confirmation", "Publisher"]
 
-_IDLE = 0.1
-"""Seconds that the thread waits for a report before it looks whether it should end."""
 _TAKING_BACK = 10.0
 """Seconds that a client may take to give back what it has not sent."""
 _LARGEST_POOLED = 512
@@ -48,11 +40,7 @@ _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
 
 
-class _WakeError(Exception):
-    """Ends a poll in the waiting thread at its first report; librdkafka keeps the others."""
-
-
-class Publisher:
+class Publisher(Reported):
     """One librdkafka producer, of one event loop. All methods are called in that loop.
 
     Args:
@@ -61,8 +49,7 @@ class Publisher:
     """
 
     def __init__(self, settings: KafkaSettings, transactional_id: str | None = None) -> None:
-        self.loop = self._loop = asyncio.get_running_loop()
-        self.loop_thread = get_ident()
+        super().__init__()
         self._new_future: Callable[[], asyncio.Future[Receipt]] = self._loop.create_future
         if type(self._loop).create_future is asyncio.BaseEventLoop.create_future:
             self._new_future = partial(asyncio.Future, loop=self._loop)  # the same, without a call in Python
@@ -85,8 +72,6 @@ class Publisher:
         """From this many bytes on a message is measured with all that belongs to it."""
         self.topics: set[str] = set()
         """Those whose names were found to be right."""
-        self.polled_elsewhere = True
-        """Whether reports may come in another thread than the event loop's. False only while the loop itself polls."""
         self.moving = False
         """Whether messages are being taken back from a client, to be handed to another."""
         self._look_at_brokers = monotonic() + LOOK_FOR_BROKERS
@@ -105,17 +90,11 @@ class Publisher:
         """What librdkafka's queue had no room for, and from which message on."""
         self._waiting_count = 0
         self._free_slots = self._singles.free
-        self._reported: deque[Callable[[], None]] = deque()
-        """What is left for the event loop to do about reports that came in another thread."""
         self._failure: TransportError | None = None
         """Why everything that is under way fails."""
         self._connected = False
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
-        self._stop = False
-        self._may_go_on = threading.Lock()  # takes a tenth of an Event's time
-        self._may_go_on.acquire()
-        self._thread = threading.Thread(target=self._wait_for_reports, name="commons-events-kafka-reports", daemon=True)
         self._thread.start()
 
     def _new_client(self) -> Producer:
@@ -280,19 +259,6 @@ class Publisher:
             return
         self.leave_to_loop(None if batch.left else lambda: self.complete(batch))
 
-    def leave_to_loop(self, what: Callable[[], None] | None) -> None:
-        """In another thread: let the loop do ``what``, and take the reports that follow."""
-        if what is not None:
-            self._reported.append(what)
-        if get_ident() == self._thread.ident:
-            self._ask_loop(self._take_reports)  # now: it wakes up while this thread leaves the client
-            raise _WakeError
-        self._call_in_loop(self._take_reports)
-
-    def in_loop(self) -> bool:
-        """Whether this is the event loop's thread."""
-        return get_ident() == self.loop_thread
-
     def complete(self, batch: Batch) -> None:
         """All its messages are reported: tell whoever waits."""
         self._under_way.discard(batch)
@@ -314,17 +280,7 @@ class Publisher:
             return self._failure
         return publish_error(result, topic)
 
-    def _take_reports(self) -> None:
-        """In the event loop: take every report that is ready, then let the thread wait for the next one."""
-        while self._reported:
-            self._reported.popleft()()
-        if not self._stop:
-            self.polled_elsewhere = False
-            try:
-                self.client.poll(0)
-            finally:
-                self.polled_elsewhere = True
-        self._go_on()
+    def _reports_taken(self) -> None:
         while self._waiting:
             batch, start = self._waiting[0]
             reached = batch.hand_over(start)
@@ -334,44 +290,17 @@ class Publisher:
                 break
             self._waiting.popleft()
 
-    def _wait_for_reports(self) -> None:
-        while not self._stop:
-            try:
-                self.client.poll(_IDLE)
-                if monotonic() > self._look_at_brokers:
-                    self._look_for_brokers()
-                if self.cut_off and not self.is_lost:
-                    self._ask_loop(self._lose if self._is_transactional else self._begin_again)
-                    self._wait_for_loop()
-            except _WakeError:
-                self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
-                self._wait_for_loop()
-
-    def _ask_loop(self, callback: Callable[[], object]) -> None:
-        """In the thread: let the loop run ``callback``, which calls `_go_on`; `_wait_for_loop` returns after that."""
-        self._may_go_on.acquire(blocking=False)
-        self._stop = not self._call_in_loop(callback) or self._stop
-
-    def _wait_for_loop(self) -> None:
-        while not self._stop and not self._may_go_on.acquire(timeout=1.0):
-            if self._loop.is_closed():
-                self._stop = True
-
-    def _go_on(self) -> None:
-        """In the event loop: let the thread wait for the next report."""
-        if self._may_go_on.locked():
-            self._may_go_on.release()
-
-    def _call_in_loop(self, callback: Callable[[], object]) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
-            return False
-        return True
-
     # --- when nothing goes any more ----------------------------------------------------------------------------
+
+    def _was_reported(self) -> None:
+        self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
+
+    def _was_silent(self) -> Callable[[], None] | None:
+        if monotonic() > self._look_at_brokers:
+            self._look_for_brokers()
+        if not self.cut_off or self.is_lost:
+            return None
+        return self._lose if self._is_transactional else self._begin_again
 
     def _look_for_brokers(self) -> None:
         """In the thread, as nothing was reported for a while."""

@@ -317,6 +317,7 @@ class EventProducer:
                     await asyncio.wait([published[-_CHUNKS_UNDER_WAY].future])
                 self._check_usable()
             published.append(self._hand_over(topic, events[start : start + _CHUNK], key, headers))
+        self._handed_over(len(events))
         parts: list[Sequence[PublishResult]] = []
         for chunk in published:
             try:
@@ -351,6 +352,9 @@ class EventProducer:
             if not isinstance(error, Message)
         ]
         return _Chunk(unsent, len(messages), self._publish(messages))
+
+    def _handed_over(self, count: int) -> None:
+        """A batch is handed over to its end, and its sender waits: a broker's own producer may hurry."""
 
     async def _settle_in_flight(self, timeout: float | None) -> int:
         if not self._in_flight:

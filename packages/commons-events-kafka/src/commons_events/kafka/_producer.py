@@ -25,6 +25,9 @@ __all__ = ["KafkaProducer", "ProducerTransaction"]
 
 Key = str | bytes | None
 
+_LARGE = 500
+"""Events of a batch from which on its last messages are sent at once, instead of waiting for others (`linger.ms`)."""
+
 _running_loop = asyncio._get_running_loop  # as `get_running_loop`, without an exception where there is none
 
 
@@ -195,6 +198,10 @@ class KafkaProducer(EventProducer):
             if largest <= (self.config.max_message_bytes or self._kafka.capabilities.max_message_bytes or largest):
                 return _Chunk([], len(events), self._watched(self._kafka.publish_values(topic, events, given, headers)))
         return super()._hand_over(topic, events, key, headers)
+
+    def _handed_over(self, count: int) -> None:
+        if count >= _LARGE and self._open_transaction.get() is None:
+            self._kafka.hurry()
 
     def _messages(
         self,

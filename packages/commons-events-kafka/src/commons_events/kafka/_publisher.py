@@ -35,6 +35,7 @@ __all__ = ["Confirmation", "Publisher"]
 
 _TAKING_BACK = 10.0
 """Seconds that a client may take to give back what it has not sent."""
+_HURRY = 0.1
 _LARGEST_POOLED = 512
 _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
@@ -49,7 +50,7 @@ class Publisher(Reported):
     """
 
     def __init__(self, settings: KafkaSettings, transactional_id: str | None = None) -> None:
-        super().__init__()
+        super().__init__(0 if transactional_id is not None else settings.busy)
         self._new_future: Callable[[], asyncio.Future[Receipt]] = self._loop.create_future
         if type(self._loop).create_future is asyncio.BaseEventLoop.create_future:
             self._new_future = partial(asyncio.Future, loop=self._loop)  # the same, without a call in Python
@@ -81,6 +82,9 @@ class Publisher(Reported):
         self.is_lost = False
         """Whether that was the end of a transactional one: what was open in it is aborted, by whoever follows it."""
         self._room = int(str(config["queue.buffering.max.messages"]))
+        self._lingers = float(str(config.get("linger.ms", 5))) >= 1
+        self._hurries = False
+        """Whether those under way are not to wait for more messages."""
         self._pools: dict[int, list[MessageBatch]] = {}
         self._under_way: set[Batch] = set()
         self._singles = Singles(self)
@@ -152,6 +156,8 @@ class Publisher(Reported):
         reached = batch.hand_over(0)
         if reached < batch.count:
             self._line_up(batch, reached)
+        if self.rests:
+            self.expect_report(batch.count)
 
     def send_one(
         self,
@@ -175,16 +181,15 @@ class Publisher(Reported):
         slot[1] = topic
         slot[3] = headers
         try:
-            self.produce(
-                topic,
-                value,
-                key,
-                -1 if partition is None else partition,
-                slot[2],
-                None,
-                0 if timestamp is None else round(timestamp.timestamp() * 1000),
-                list(headers) if headers else None,
-            )
+            if partition is None:
+                partition = -1
+            if timestamp is None and not headers:  # each argument that is not given saves the client some time
+                self.produce(topic, value, key, partition, slot[2])
+            else:
+                milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
+                self.produce(
+                    topic, value, key, partition, slot[2], None, milliseconds, list(headers) if headers else None
+                )
         except BaseException as error:
             slot[0] = None
             free.append(slot)
@@ -193,6 +198,8 @@ class Publisher(Reported):
             if not isinstance(error, KafkaException):
                 raise
             future.set_exception(publish_error(error, topic))
+        if self.rests:
+            self.expect_report()
         return future
 
     def _one_by_publish(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
@@ -249,6 +256,17 @@ class Publisher(Reported):
         self._waiting.append((batch, start))
         self._waiting_count += count
 
+    def hurry(self) -> None:
+        """Let what was handed over go out now, without waiting for more messages (``linger.ms``)."""
+        if self._lingers and self._under_way:
+            self._hurries = True
+            self._loop.call_soon(self._end_lingering)
+
+    def _end_lingering(self) -> None:
+        """In the event loop: as librdkafka has no other way, flush, until its threads have seen that: a millisecond."""
+        if self._hurries:
+            self.client.flush(0.001)
+
     # --- reports -----------------------------------------------------------------------------------------------
 
     def reported(self, batch: Batch) -> None:
@@ -262,6 +280,7 @@ class Publisher(Reported):
     def complete(self, batch: Batch) -> None:
         """All its messages are reported: tell whoever waits."""
         self._under_way.discard(batch)
+        self._hurries = self._hurries and bool(self._under_way)
         if not batch.future.done():
             batch.future.set_result(batch.results())
         batch.end()
@@ -280,6 +299,9 @@ class Publisher(Reported):
             return self._failure
         return publish_error(result, topic)
 
+    def _in_flight(self) -> int:
+        return len(self._singles) + len(self._under_way)
+
     def _reports_taken(self) -> None:
         while self._waiting:
             batch, start = self._waiting[0]
@@ -289,6 +311,8 @@ class Publisher(Reported):
                 self._waiting[0] = batch, reached
                 break
             self._waiting.popleft()
+            if self._hurries and not self._waiting:
+                self._loop.call_soon(self._end_lingering)
 
     # --- when nothing goes any more ----------------------------------------------------------------------------
 
@@ -296,6 +320,8 @@ class Publisher(Reported):
         self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
 
     def _was_silent(self) -> Callable[[], None] | None:
+        if self._hurries:
+            self.client.flush(_HURRY)  # the loop's own was too short for a busy machine
         if monotonic() > self._look_at_brokers:
             self._look_for_brokers()
         if not self.cut_off or self.is_lost:

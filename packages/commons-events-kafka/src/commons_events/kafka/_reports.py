@@ -3,6 +3,10 @@
 librdkafka calls back once a message, from whichever thread polls it, and each call takes the interpreter's lock. A
 thread that polls beside a busy event loop waits for that lock once a message, so the thread here only waits for the
 first report, and the loop itself takes all that are ready: one hop for each bundle of them.
+
+That hop is a good part of a quick broker's round trip. Where messages are sent one after the other the thread rests,
+and the loop looks for each report by itself, again and again between its other callbacks, for `busy.poll.ms` at most.
+What takes longer is left to the thread; where that happens again and again, the loop stops trying for a while.
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
+from time import monotonic
 
 from confluent_kafka import Producer
 
@@ -20,6 +26,11 @@ __all__ = ["Reported"]
 
 _IDLE = 0.1
 """Seconds that the thread waits for a report before it looks whether it should end."""
+_REST = 0.5
+"""Seconds that it rests at most while nothing is sent: errors and statistics are reported by polling, too."""
+_FEW = 16
+"""Messages in flight up to which the loop looks for reports by itself."""
+_MOST_PASSES = 1024
 
 
 class _WakeError(Exception):
@@ -27,11 +38,17 @@ class _WakeError(Exception):
 
 
 class Reported(ABC):
-    """A producing client of librdkafka whose reports come in the running event loop."""
+    """A producing client of librdkafka whose reports come in the running event loop.
+
+    Either the thread polls or the loop does: the thread waits from when it asks the loop until `_go_on`.
+
+    Args:
+        busy: seconds that the loop may look for a report by itself; 0 for never.
+    """
 
     client: Producer
 
-    def __init__(self) -> None:
+    def __init__(self, busy: float) -> None:
         self.loop = self._loop = asyncio.get_running_loop()
         self._loop_thread = get_ident()
         self.polled_elsewhere = True
@@ -39,9 +56,26 @@ class Reported(ABC):
         self._left: deque[Callable[[], None]] = deque()
         """What is left for the event loop to do about reports that came in another thread."""
         self._stop = False
+        self.rests = False
+        """Whether the thread rests with nothing in flight: who hands a message over calls `expect_report`."""
+        self._asked = False
+        """Whether the thread waits for the loop, which polls meanwhile."""
+        self._busy = busy
+        self._looking = False
+        """Whether the loop looks for a report by itself …"""
+        self._look_until = 0.0
+        """… and how long."""
+        self._misses = 0
+        """How often in a row that was in vain …"""
+        self._passes = 0
+        """… and how many times the thread does not rest because of it."""
         self._may_go_on = threading.Lock()  # takes a tenth of an Event's time
         self._may_go_on.acquire()
         self._thread = threading.Thread(target=self._wait_for_reports, name="commons-events-kafka-reports", daemon=True)
+
+    @abstractmethod
+    def _in_flight(self) -> int:
+        """How many messages, or batches of them, are neither confirmed nor failed."""
 
     @abstractmethod
     def _reports_taken(self) -> None:
@@ -69,17 +103,18 @@ class Reported(ABC):
         self._call_in_loop(self._take_reports)
 
     def _take_reports(self) -> None:
-        """In the event loop: take every report that is ready, then let the thread wait for the next one."""
+        """In the event loop: take every report that is ready."""
         while self._left:
             self._left.popleft()()
-        if not self._stop:
+        if self._asked and not self._stop:
             self.polled_elsewhere = False
             try:
                 self.client.poll(0)
             finally:
                 self.polled_elsewhere = True
-        self._go_on()
         self._reports_taken()
+
+    # --- the thread --------------------------------------------------------------------------------------------
 
     def _wait_for_reports(self) -> None:
         while not self._stop:
@@ -94,19 +129,69 @@ class Reported(ABC):
                 self._wait_for_loop()
 
     def _ask_loop(self, callback: Callable[[], object]) -> None:
-        """In the thread: let the loop run ``callback``, which calls `_go_on`; `_wait_for_loop` returns after that."""
-        self._may_go_on.acquire(blocking=False)
-        self._stop = not self._call_in_loop(callback) or self._stop
+        """In the thread: let the loop run ``callback`` and poll; `_wait_for_loop` returns when that is over."""
+        self._asked = True
+        self._stop = not self._call_in_loop(partial(self._answer, callback)) or self._stop
 
     def _wait_for_loop(self) -> None:
-        while not self._stop and not self._may_go_on.acquire(timeout=1.0):
-            if self._loop.is_closed():
-                self._stop = True
+        while not self._stop and not self._may_go_on.acquire(timeout=_REST):
+            self._stop = not self._call_in_loop(self._end_rest) or self._stop
+
+    def _answer(self, callback: Callable[[], object]) -> None:
+        """In the event loop, as the thread asked."""
+        try:
+            callback()
+        finally:
+            if self._stop or not self._busy or self._in_flight():
+                self._go_on()
+            elif self._passes:
+                self._passes -= 1
+                self._go_on()
+            else:
+                self.rests = True
 
     def _go_on(self) -> None:
         """In the event loop: let the thread wait for the next report."""
-        if self._may_go_on.locked():
+        if self._asked:
+            self._asked = self.rests = False
             self._may_go_on.release()
+
+    def _end_rest(self) -> None:
+        if self.rests and not self._looking:
+            self._go_on()
+
+    # --- looking for reports in the loop -----------------------------------------------------------------------
+
+    def expect_report(self, count: int = 1) -> None:
+        """In the event loop, after messages were handed over while the thread rests."""
+        if count > _FEW:
+            self._go_on()
+        elif not self._looking:
+            self._looking = True
+            self._look_until = monotonic() + self._busy
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if not self.rests:
+            return
+        found = False
+        try:
+            self._take_reports()
+            in_flight = self._in_flight()
+            found = not in_flight
+            if found:
+                self._misses = 0
+            elif in_flight <= _FEW:
+                found = self._looking = monotonic() < self._look_until
+                if found:
+                    self._loop.call_soon(self._look)
+                else:
+                    self._misses += 1
+                    self._passes = min(_MOST_PASSES, 2**self._misses - 2)
+        finally:
+            if not found:
+                self._go_on()
 
     def _call_in_loop(self, callback: Callable[[], object]) -> bool:
         try:

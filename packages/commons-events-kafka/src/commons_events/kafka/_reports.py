@@ -12,7 +12,9 @@ What takes longer is left to the thread; where that happens again and again, the
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -30,7 +32,10 @@ _REST = 0.5
 """Seconds that it rests at most while nothing is sent: errors and statistics are reported by polling, too."""
 _FEW = 16
 """Messages in flight up to which the loop looks for reports by itself."""
-_MOST_PASSES = 1024
+_MOST_MISSES = 10
+"""Looks in vain that count: each doubles the number of sends after which the loop tries again."""
+_yield_core: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
+"""Lets whatever else waits for this core run: on a small machine that is librdkafka's thread, or the broker itself."""
 
 
 class _WakeError(Exception):
@@ -186,9 +191,10 @@ class Reported(ABC):
                 found = self._looking = monotonic() < self._look_until
                 if found:
                     self._loop.call_soon(self._look)
+                    _yield_core()
                 else:
-                    self._misses += 1
-                    self._passes = min(_MOST_PASSES, 2**self._misses - 2)
+                    self._misses = min(self._misses + 1, _MOST_MISSES)
+                    self._passes = 2**self._misses - 2
         finally:
             if not found:
                 self._go_on()

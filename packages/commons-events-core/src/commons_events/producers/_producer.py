@@ -317,7 +317,7 @@ class EventProducer:
                     await asyncio.wait([published[-_CHUNKS_UNDER_WAY].future])
                 self._check_usable()
             published.append(self._hand_over(topic, events[start : start + _CHUNK], key, headers))
-        self._handed_over(len(events))
+            self._handed_over(len(published), max(len(events) - start - _CHUNK, 0))
         parts: list[Sequence[PublishResult]] = []
         for chunk in published:
             try:
@@ -353,8 +353,8 @@ class EventProducer:
         ]
         return _Chunk(unsent, len(messages), self._publish(messages))
 
-    def _handed_over(self, count: int) -> None:
-        """A batch is handed over to its end, and its sender waits: a broker's own producer may hurry."""
+    def _handed_over(self, chunks: int, left: int) -> None:
+        """Of a batch ``chunks`` are handed over, and ``left`` events are not: its sender waits for all, so hurry."""
 
     async def _settle_in_flight(self, timeout: float | None) -> int:
         if not self._in_flight:

@@ -25,8 +25,8 @@ __all__ = ["KafkaProducer", "ProducerTransaction"]
 
 Key = str | bytes | None
 
-_LARGE = 500
-"""Events of a batch from which on its last messages are sent at once, instead of waiting for others (`linger.ms`)."""
+_LARGE = 2
+"""Parts of a batch from which on its messages do not wait for others (`linger.ms`)."""
 
 _running_loop = asyncio._get_running_loop  # as `get_running_loop`, without an exception where there is none
 
@@ -199,9 +199,11 @@ class KafkaProducer(EventProducer):
                 return _Chunk([], len(events), self._watched(self._kafka.publish_values(topic, events, given, headers)))
         return super()._hand_over(topic, events, key, headers)
 
-    def _handed_over(self, count: int) -> None:
-        if count >= _LARGE and self._open_transaction.get() is None:
-            self._kafka.hurry()
+    def _handed_over(self, chunks: int, left: int) -> None:
+        if chunks == _LARGE or (chunks > _LARGE and not left):
+            publisher = self._kafka.publisher
+            if publisher is not None and self._open_transaction.get() is None:
+                publisher.hurry()
 
     def _messages(
         self,

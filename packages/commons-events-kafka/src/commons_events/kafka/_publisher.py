@@ -36,6 +36,7 @@ __all__ = ["Confirmation", "Publisher"]
 _TAKING_BACK = 10.0
 """Seconds that a client may take to give back what it has not sent."""
 _HURRY = 0.1
+"""Seconds of a flush that is to reach librdkafka's threads on the busiest machine."""
 _LARGEST_POOLED = 512
 _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
@@ -257,15 +258,18 @@ class Publisher(Reported):
         self._waiting_count += count
 
     def hurry(self) -> None:
-        """Let what was handed over go out now, without waiting for more messages (``linger.ms``)."""
+        """Let what was handed over go out now, without waiting for more messages (``linger.ms``).
+
+        Only a flush does that, and while it goes on. Here it does not wait: as a rule librdkafka's threads see it, and
+        where they don't, the thread that waits for reports flushes again.
+        """
         if self._lingers and self._under_way:
             self._hurries = True
-            self._loop.call_soon(self._end_lingering)
+            self._loop.call_soon(self._send_now)
 
-    def _end_lingering(self) -> None:
-        """In the event loop: as librdkafka has no other way, flush, until its threads have seen that: a millisecond."""
+    def _send_now(self) -> None:
         if self._hurries:
-            self.client.flush(0.001)
+            self.client.flush(0)
 
     # --- reports -----------------------------------------------------------------------------------------------
 
@@ -311,8 +315,6 @@ class Publisher(Reported):
                 self._waiting[0] = batch, reached
                 break
             self._waiting.popleft()
-            if self._hurries and not self._waiting:
-                self._loop.call_soon(self._end_lingering)
 
     # --- when nothing goes any more ----------------------------------------------------------------------------
 
@@ -321,7 +323,7 @@ class Publisher(Reported):
 
     def _was_silent(self) -> Callable[[], None] | None:
         if self._hurries:
-            self.client.flush(_HURRY)  # the loop's own was too short for a busy machine
+            self.client.flush(_HURRY)
         if monotonic() > self._look_at_brokers:
             self._look_for_brokers()
         if not self.cut_off or self.is_lost:

@@ -136,11 +136,6 @@ class KafkaTransport(ConnectedTransport):
             publisher = self.publisher = publisher or Publisher(self._settings)
         return publisher
 
-    def hurry(self) -> None:
-        """See `Publisher.hurry`."""
-        if self.publisher is not None:
-            self.publisher.hurry()
-
     async def give_up(self, seconds: float | None) -> int:
         """Wait for the messages of `Publisher.send_one`; returns how many were not confirmed within ``seconds``."""
         return 0 if self.publisher is None else await self.publisher.give_up(seconds)

@@ -6,7 +6,8 @@ first report, and the loop itself takes all that are ready: one hop for each bun
 
 That hop is a good part of a quick broker's round trip. Where messages are sent one after the other the thread rests,
 and the loop looks for each report by itself, again and again between its other callbacks, for `busy.poll.ms` at most.
-What takes longer is left to the thread; where that happens again and again, the loop stops trying for a while.
+What takes longer is left to the thread. On a machine that has no core to spare, or with a slow broker, the thread is as
+quick: which of the two ways is taken is learned from how long messages took on either.
 """
 
 from __future__ import annotations
@@ -32,14 +33,49 @@ _REST = 0.5
 """Seconds that it rests at most while nothing is sent: errors and statistics are reported by polling, too."""
 _FEW = 16
 """Messages in flight up to which the loop looks for reports by itself."""
-_MOST_MISSES = 10
-"""Looks in vain that count: each doubles the number of sends after which the loop tries again."""
+_STEP = 1.03
+"""By how much a message that took longer, or less, moves what is typical."""
+_WORTH_IT = 0.9
+"""Looking uses the processor, so it has to take this part of the other way's time at most."""
+_TRY_OTHER = 16
+"""Every so many messages go the other way, since it may have become the quicker one."""
 _yield_core: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
 """Lets whatever else waits for this core run: on a small machine that is librdkafka's thread, or the broker itself."""
 
 
 class _WakeError(Exception):
     """Ends a poll in the waiting thread at its first report; librdkafka keeps the others."""
+
+
+class Quicker:
+    """Whether to look for a report or to leave it to the thread: what took less time lately.
+
+    What is typical is a running median, so that a few messages that took very long do not count for more than others.
+    """
+
+    def __init__(self) -> None:
+        self._typical = {True: 0.0, False: 0.0}
+        self._count = 0
+
+    def looks(self) -> bool:
+        """Whether to look for the next one."""
+        self._count += 1
+        for way, seconds in self._typical.items():
+            if not seconds:
+                return way
+        better = self._typical[True] < self._typical[False] * _WORTH_IT
+        return better != (self._count % _TRY_OTHER == 0)
+
+    def took(self, looked: bool, seconds: float) -> None:
+        """Learn how long a message took."""
+        typical = self._typical[looked]
+        if not typical:
+            typical = seconds
+        elif seconds > typical:
+            typical *= _STEP
+        else:  # far down at once: the first one may have taken very long, for a connection
+            typical /= 2 if seconds < typical / 2 else _STEP
+        self._typical[looked] = typical
 
 
 class Reported(ABC):
@@ -67,13 +103,12 @@ class Reported(ABC):
         """Whether the thread waits for the loop, which polls meanwhile."""
         self._busy = busy
         self._looking = False
-        """Whether the loop looks for a report by itself …"""
-        self._look_until = 0.0
-        """… and how long."""
-        self._misses = 0
-        """How often in a row that was in vain …"""
-        self._passes = 0
-        """… and how many times the thread does not rest because of it."""
+        """Whether the loop looks for a report by itself."""
+        self._quicker = Quicker()
+        self._looked = False
+        """Whether it looked for the last one that was sent while the thread rested …"""
+        self._sent_at = 0.0
+        """… and when that was; 0 where it was one of many."""
         self._may_go_on = threading.Lock()  # takes a tenth of an Event's time
         self._may_go_on.acquire()
         self._thread = threading.Thread(target=self._wait_for_reports, name="commons-events-kafka-reports", daemon=True)
@@ -149,10 +184,8 @@ class Reported(ABC):
         finally:
             if self._stop or not self._busy or self._in_flight():
                 self._go_on()
-            elif self._passes:
-                self._passes -= 1
-                self._go_on()
             else:
+                self._all_reported()
                 self.rests = True
 
     def _go_on(self) -> None:
@@ -169,35 +202,43 @@ class Reported(ABC):
 
     def expect_report(self, count: int = 1) -> None:
         """In the event loop, after messages were handed over while the thread rests."""
-        if count > _FEW:
-            self._go_on()
-        elif not self._looking:
-            self._looking = True
-            self._look_until = monotonic() + self._busy
-            self._loop.call_soon(self._look)
+        if self._looking and count <= _FEW:
+            return
+        self._sent_at = 0.0
+        if count <= _FEW:
+            self._sent_at = monotonic()
+            self._looked = self._quicker.looks()
+            if self._looked:
+                self._looking = True
+                self._loop.call_soon(self._look)
+                return
+        self._go_on()
 
     def _look(self) -> None:
         self._looking = False
         if not self.rests:
             return
-        found = False
+        rests = False
         try:
             self._take_reports()
             in_flight = self._in_flight()
-            found = not in_flight
-            if found:
-                self._misses = 0
-            elif in_flight <= _FEW:
-                found = self._looking = monotonic() < self._look_until
-                if found:
-                    self._loop.call_soon(self._look)
-                    _yield_core()
-                else:
-                    self._misses = min(self._misses + 1, _MOST_MISSES)
-                    self._passes = 2**self._misses - 2
+            if not in_flight:
+                self._all_reported()
+                rests = True
+            elif in_flight > _FEW:
+                self._sent_at = 0.0
+            elif monotonic() < self._sent_at + self._busy:
+                rests = self._looking = True
+                self._loop.call_soon(self._look)
+                _yield_core()
         finally:
-            if not found:
+            if not rests:
                 self._go_on()
+
+    def _all_reported(self) -> None:
+        if self._sent_at:
+            self._quicker.took(self._looked, monotonic() - self._sent_at)
+            self._sent_at = 0.0
 
     def _call_in_loop(self, callback: Callable[[], object]) -> bool:
         try:

@@ -8,14 +8,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import re
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from time import process_time
 from typing import Any
 from uuid import uuid4
 
@@ -23,11 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
+from tools.bench.resources import CPU, PEAK, costs, in_its_own_process, needs_linux, resident  # noqa: E402
+
 LIBRARIES = ("confluent-kafka",)
 COUNT = 1_000_000
 VALUE = b"x" * 100
 MANY = 10_000_000
-CPU, PEAK = "CPU s", "peak MB"
 EARLY, LATE = "MB after a tenth", "MB at the end"
 RAW_PRODUCE, RAW_CONSUME = "raw produce, delivery callbacks", "raw consume(500)"
 
@@ -98,14 +96,10 @@ JOBS: Mapping[str, Callable[[str, str, int], None]] = {
 
 
 def do(job: str, servers: str, topic: str, count: int) -> dict[str, float]:
-    """One job; its costs less those of the process before it, a million messages each."""
+    """One job's costs."""
     import commons_events.kafka  # noqa: F401  # so that it counts as before
 
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins here
-    before, cpu = resident("VmRSS"), process_time()
-    JOBS[job](servers, topic, count)
-    return {CPU: (process_time() - cpu) / count * 1e6, PEAK: resident("VmHWM") - before}
+    return costs(lambda: JOBS[job](servers, topic, count), count)
 
 
 def grow(job: str, servers: str, topic: str, count: int) -> dict[str, float]:
@@ -130,14 +124,6 @@ def grow(job: str, servers: str, topic: str, count: int) -> dict[str, float]:
     return {EARLY: median(seen[tenth : 2 * tenth] or seen), LATE: median(seen[-tenth:])}
 
 
-def resident(which: str) -> float:
-    """Megabytes of the process's memory, as Linux tells them."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    found = re.search(rf"^{which}:\s*(\d+) kB", status, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1024
-
-
 if __name__ == "__main__":
     measured = grow if "growth" in sys.argv[5:] else do
     print(json.dumps(measured(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))))
@@ -145,7 +131,7 @@ if __name__ == "__main__":
 
 from tools.bench.kafka import new_topic, servers  # noqa: E402
 from tools.bench.kafka_consuming import filled  # noqa: E402
-from tools.bench.measure import Effort, LeftOutError, Table  # noqa: E402
+from tools.bench.measure import Effort, Table  # noqa: E402
 
 table = Table(
     "kafka-resources",
@@ -165,26 +151,20 @@ growth = Table(
 )
 
 
-def in_its_own_process(job: str, count: int, *more: str) -> Mapping[str, float]:
-    if not Path("/proc/self/clear_refs").exists():
-        raise LeftOutError("a process's memory is read from Linux's /proc")
+def alone(job: str, count: int, *more: str) -> Mapping[str, float]:
+    needs_linux()
     topic = filled(count, VALUE) if "consum" in job.lower() else new_topic()
-    command = [sys.executable, str(Path(__file__)), job, servers(), topic, str(count), *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
+    return in_its_own_process(__file__, job, servers(), topic, str(count), *more)
 
 
 def register(job: str) -> None:
     @table.contender(job)
     def run(effort: Effort) -> Mapping[str, float]:
-        return in_its_own_process(job, effort.count(COUNT))
+        return alone(job, effort.count(COUNT))
 
     @growth.contender(job)
     def run_long(effort: Effort) -> Mapping[str, float]:
-        return in_its_own_process(job, effort.count(MANY), "growth")
+        return alone(job, effort.count(MANY), "growth")
 
 
 for each_job in JOBS:

@@ -6,14 +6,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
-import re
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -22,12 +18,13 @@ if __name__ == "__main__":
 
 import pika  # noqa: E402
 
+from tools.bench.resources import CPU, PEAK, costs, in_its_own_process, needs_linux  # noqa: E402
+
 LIBRARIES = ("pika",)
 COUNT = 1_000_000
 VALUE = b"x" * 100
 WINDOW = 1_000
 PREFETCH = 500
-CPU, PEAK = "CPU s", "peak MB"
 RAW_PUBLISH = "pika SelectConnection, publish, confirms, 1,000 in flight"
 RAW_CONSUME = "pika BlockingConnection, consume, prefetch 500, an ack for 250"
 
@@ -124,30 +121,18 @@ JOBS: Mapping[str, Callable[[str, str, int], None]] = {
 
 
 def do(job: str, url: str, queue: str, count: int) -> dict[str, float]:
-    """One job; its costs less those of the process before it, a million messages each."""
+    """One job's costs."""
     import commons_events.rabbitmq  # noqa: F401  # so that it counts as before
     import tools.bench.rabbitmq  # noqa: F401
 
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins here
-    before, cpu = resident("VmRSS"), process_time()
-    JOBS[job](url, queue, count)
-    return {CPU: (process_time() - cpu) / count * 1e6, PEAK: resident("VmHWM") - before}
-
-
-def resident(which: str) -> float:
-    """Megabytes of the process's memory, as Linux tells them."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    found = re.search(rf"^{which}:\s*(\d+) kB", status, re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1024
+    return costs(lambda: JOBS[job](url, queue, count), count)
 
 
 if __name__ == "__main__":
     print(json.dumps(do(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))))
     sys.exit()
 
-from tools.bench.measure import Effort, LeftOutError, Table  # noqa: E402
+from tools.bench.measure import Effort, Table  # noqa: E402
 from tools.bench.rabbitmq import delete, filled, new_queue, server  # noqa: E402
 
 table = Table(
@@ -162,17 +147,12 @@ table = Table(
 def register(job: str) -> None:
     @table.contender(job)
     def run(effort: Effort) -> Mapping[str, float]:
-        if not Path("/proc/self/clear_refs").exists():
-            raise LeftOutError("the peak of a process's memory is read from Linux's /proc")
+        needs_linux()
         count = effort.count(COUNT)
         url = server()
         queue = filled(count) if "consume" in job else new_queue()
-        command = [sys.executable, str(Path(__file__)), job, url, queue, str(count)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        figures = in_its_own_process(__file__, job, url, queue, str(count))
         delete(queue)
-        figures: dict[str, float] = json.loads(done.stdout)
         return figures
 
 

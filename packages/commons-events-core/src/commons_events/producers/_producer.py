@@ -320,6 +320,7 @@ class EventProducer:
                 await room
                 self._check_usable()
             published.append(self._hand_over(topic, events[start : start + _CHUNK], key, headers))
+            self._handed_over(len(published), max(len(events) - start - _CHUNK, 0))
         parts: list[Sequence[PublishResult]] = []
         for chunk in published:
             try:
@@ -357,6 +358,9 @@ class EventProducer:
             if not isinstance(error, Message)
         ]
         return _Chunk(unsent, len(messages), self._publish(messages))
+
+    def _handed_over(self, chunks: int, left: int) -> None:
+        """Of a batch ``chunks`` are handed over, and ``left`` events are not: its sender waits for all, so hurry."""
 
     async def _settle_in_flight(self, timeout: float | None) -> int:
         if not self._in_flight:

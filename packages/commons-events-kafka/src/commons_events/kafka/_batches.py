@@ -232,8 +232,12 @@ class ValueBatch(Batch):
         values = iter(self.values[start:] if start else self.values)
         while True:
             try:
-                for value in values:
-                    produce(topic, value, key, -1, report, None, 0, headers)
+                if headers is None:  # each argument that is not given saves the client some time
+                    for value in values:
+                        produce(topic, value, key, -1, report)
+                else:
+                    for value in values:
+                        produce(topic, value, key, -1, report, None, 0, headers)
             except BufferError:
                 return count - length_hint(values) - 1
             except KafkaException as error:

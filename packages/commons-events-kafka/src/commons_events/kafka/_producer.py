@@ -27,6 +27,8 @@ __all__ = ["KafkaProducer", "ProducerTransaction"]
 Key = str | bytes | None
 
 _LAST_PARTITION = (1 << 31) - 1
+_LARGE = 2
+"""Parts of a batch from which on its messages do not wait for others (`linger.ms`)."""
 
 _running_loop = asyncio._get_running_loop  # as `get_running_loop`, without an exception where there is none
 
@@ -209,6 +211,12 @@ class KafkaProducer(EventProducer):
             if largest <= (self.config.max_message_bytes or self._kafka.capabilities.max_message_bytes or largest):
                 return _Chunk([], len(events), self._watched(self._kafka.publish_values(topic, events, given, headers)))
         return super()._hand_over(topic, events, key, headers)
+
+    def _handed_over(self, chunks: int, left: int) -> None:
+        if chunks == _LARGE or (chunks > _LARGE and not left):
+            publisher = self._kafka.publisher
+            if publisher is not None and self._open_transaction.get() is None:
+                publisher.hurry()
 
     def _messages(
         self,

@@ -1,20 +1,13 @@
-"""Producing: librdkafka's client, and the way of a delivery report into the event loop.
-
-librdkafka calls back once a message, from whichever thread polls it, and each call takes the interpreter's lock. A
-thread that polls beside a busy event loop waits for that lock once a message, so the thread here only waits for the
-first report, and the loop itself takes all that are ready: one hop for each bundle of them.
-"""
+"""Producing: what is handed to librdkafka, and what becomes of it where no broker is left."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from threading import get_ident
 from time import monotonic
 from typing import Any
 
@@ -35,26 +28,23 @@ from commons_events.errors import (
 from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ValueBatch
 from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, dispose_of, has_a_broker
 from commons_events.kafka._errors import is_fenced, publish_error, transport_error
+from commons_events.kafka._reports import Reported
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.kafka._singles import Singles
 from commons_events.message import Headers, Message, Receipt
 
 __all__ = ["Confirmation", "Publisher"]
 
-_IDLE = 0.1
-"""Seconds that the thread waits for a report before it looks whether it should end."""
 _TAKING_BACK = 10.0
 """Seconds that a client may take to give back what it has not sent."""
+_HURRY = 0.1
+"""Seconds of a flush that is to reach librdkafka's threads on the busiest machine."""
 _LARGEST_POOLED = 512
 _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
 
 
-class _WakeError(Exception):
-    """Ends a poll in the waiting thread at its first report; librdkafka keeps the others."""
-
-
-class Publisher:
+class Publisher(Reported):
     """One librdkafka producer, of one event loop. All methods are called in that loop.
 
     Args:
@@ -63,8 +53,7 @@ class Publisher:
     """
 
     def __init__(self, settings: KafkaSettings, transactional_id: str | None = None) -> None:
-        self.loop = self._loop = asyncio.get_running_loop()
-        self.loop_thread = get_ident()
+        super().__init__(0 if transactional_id is not None else settings.busy)
         self._new_future: Callable[[], asyncio.Future[Receipt]] = self._loop.create_future
         if type(self._loop).create_future is asyncio.BaseEventLoop.create_future:
             self._new_future = partial(asyncio.Future, loop=self._loop)  # the same, without a call in Python
@@ -87,8 +76,6 @@ class Publisher:
         """From this many bytes on a message is measured with all that belongs to it."""
         self.topics: set[str] = set()
         """Those whose names were found to be right."""
-        self.polled_elsewhere = True
-        """Whether reports may come in another thread than the event loop's. False only while the loop itself polls."""
         self.moving = False
         """Whether messages are being taken back from a client, to be handed to another."""
         self._look_at_brokers = monotonic() + LOOK_FOR_BROKERS
@@ -98,6 +85,9 @@ class Publisher:
         self.is_lost = False
         """Whether that was the end of a transactional one: what was open in it is aborted, by whoever follows it."""
         self._room = int(str(config["queue.buffering.max.messages"]))
+        self._lingers = float(str(config.get("linger.ms", 5))) >= 1
+        self._hurries = False
+        """Whether those under way are not to wait for more messages."""
         self._pools: dict[int, list[MessageBatch]] = {}
         self._under_way: set[Batch] = set()
         self._singles = Singles(self)
@@ -108,17 +98,11 @@ class Publisher:
         """What librdkafka's queue had no room for, and from which message on."""
         self._waiting_count = 0
         self._free_slots = self._singles.free
-        self._reported: deque[Callable[[], None]] = deque()
-        """What is left for the event loop to do about reports that came in another thread."""
         self._failure: TransportError | None = None
         """Why everything that is under way fails."""
         self._connected = False
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
-        self._stop = False
-        self._may_go_on = threading.Lock()  # takes a tenth of an Event's time
-        self._may_go_on.acquire()
-        self._thread = threading.Thread(target=self._wait_for_reports, name="commons-events-kafka-reports", daemon=True)
         self._thread.start()
 
     def _new_client(self) -> Producer:
@@ -176,6 +160,8 @@ class Publisher:
         reached = batch.hand_over(0)
         if reached < batch.count:
             self._line_up(batch, reached)
+        if self.rests:
+            self.expect_report(batch.count)
 
     def send_one(
         self,
@@ -199,16 +185,15 @@ class Publisher:
         slot[1] = topic
         slot[3] = headers
         try:
-            self.produce(
-                topic,
-                value,
-                key,
-                -1 if partition is None else partition,
-                slot[2],
-                None,
-                0 if timestamp is None else round(timestamp.timestamp() * 1000),
-                list(headers) if headers else None,
-            )
+            if partition is None:
+                partition = -1
+            if timestamp is None and not headers:  # each argument that is not given saves the client some time
+                self.produce(topic, value, key, partition, slot[2])
+            else:
+                milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
+                self.produce(
+                    topic, value, key, partition, slot[2], None, milliseconds, list(headers) if headers else None
+                )
         except BaseException as error:
             slot[0] = None
             free.append(slot)
@@ -217,6 +202,8 @@ class Publisher:
             if not isinstance(error, KafkaException):
                 raise
             future.set_exception(publish_error(error, topic))
+        if self.rests:
+            self.expect_report()
         return future
 
     def _one_by_publish(self, message: Message, check_topic: Callable[[str], None]) -> asyncio.Future[Receipt]:
@@ -277,6 +264,20 @@ class Publisher:
         self._waiting.append((batch, start))
         self._waiting_count += count
 
+    def hurry(self) -> None:
+        """Let what was handed over go out now, without waiting for more messages (``linger.ms``).
+
+        Only a flush does that, and while it goes on. Here it does not wait: as a rule librdkafka's threads see it, and
+        where they don't, the thread that waits for reports flushes again.
+        """
+        if self._lingers and self._under_way:
+            self._hurries = True
+            self._loop.call_soon(self._send_now)
+
+    def _send_now(self) -> None:
+        if self._hurries:
+            self.client.flush(0)
+
     # --- reports -----------------------------------------------------------------------------------------------
 
     def reported(self, batch: Batch) -> None:
@@ -287,22 +288,10 @@ class Publisher:
             return
         self.leave_to_loop(None if batch.left else lambda: self.complete(batch))
 
-    def leave_to_loop(self, what: Callable[[], None] | None) -> None:
-        """In another thread: let the loop do ``what``, and take the reports that follow."""
-        if what is not None:
-            self._reported.append(what)
-        if get_ident() == self._thread.ident:
-            self._ask_loop(self._take_reports)  # now: it wakes up while this thread leaves the client
-            raise _WakeError
-        self._call_in_loop(self._take_reports)
-
-    def in_loop(self) -> bool:
-        """Whether this is the event loop's thread."""
-        return get_ident() == self.loop_thread
-
     def complete(self, batch: Batch) -> None:
         """All its messages are reported: tell whoever waits."""
         self._under_way.discard(batch)
+        self._hurries = self._hurries and bool(self._under_way)
         if not batch.future.done():
             batch.future.set_result(batch.results())
         batch.end()
@@ -321,19 +310,10 @@ class Publisher:
             return self._failure
         return publish_error(result, topic)
 
-    def _take_reports(self) -> None:
-        """In the event loop: take every report that is ready, then let the thread wait for the next one."""
-        while self._reported:
-            self._reported.popleft()()
-        if not self._stop:
-            self.polled_elsewhere = False
-            try:
-                self.client.poll(0)
-            except KafkaException as error:
-                self._loop.call_soon(self._end_by, error)
-            finally:
-                self.polled_elsewhere = True
-        self._go_on()
+    def _in_flight(self) -> int:
+        return len(self._singles) + len(self._under_way)
+
+    def _reports_taken(self) -> None:
         while self._waiting:
             batch, start = self._waiting[0]
             reached = batch.hand_over(start)
@@ -343,47 +323,19 @@ class Publisher:
                 break
             self._waiting.popleft()
 
-    def _wait_for_reports(self) -> None:
-        while not self._stop:
-            try:
-                self.client.poll(_IDLE)
-                if monotonic() > self._look_at_brokers:
-                    self._look_for_brokers()
-                if self.cut_off and not self.is_lost:
-                    self._ask_loop(self._lose if self._is_transactional else self._begin_again)
-                    self._wait_for_loop()
-            except _WakeError:
-                self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
-                self._wait_for_loop()
-            except KafkaException as error:
-                self._ask_loop(partial(self._end_by, error))
-                self._wait_for_loop()
-
-    def _ask_loop(self, callback: Callable[[], object]) -> None:
-        """In the thread: let the loop run ``callback``, which calls `_go_on`; `_wait_for_loop` returns after that."""
-        self._may_go_on.acquire(blocking=False)
-        self._stop = not self._call_in_loop(callback) or self._stop
-
-    def _wait_for_loop(self) -> None:
-        while not self._stop and not self._may_go_on.acquire(timeout=1.0):
-            if self._loop.is_closed():
-                self._stop = True
-
-    def _go_on(self) -> None:
-        """In the event loop: let the thread wait for the next report."""
-        if self._may_go_on.locked():
-            self._may_go_on.release()
-
-    def _call_in_loop(self, callback: Callable[[], object]) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
-            return False
-        return True
-
     # --- when nothing goes any more ----------------------------------------------------------------------------
+
+    def _was_reported(self) -> None:
+        self._look_at_brokers, self._looks = monotonic() + LOOK_FOR_BROKERS, 0
+
+    def _was_silent(self) -> Callable[[], None] | None:
+        if self._hurries:
+            self.client.flush(_HURRY)
+        if monotonic() > self._look_at_brokers:
+            self._look_for_brokers()
+        if not self.cut_off or self.is_lost:
+            return None
+        return self._lose if self._is_transactional else self._begin_again
 
     def _look_for_brokers(self) -> None:
         """In the thread, as nothing was reported for a while."""

@@ -25,13 +25,15 @@ LOGGER.addHandler(logging.NullHandler())
 
 OWN: Mapping[str, float] = {
     "connect.timeout.ms": 10_000,
+    "busy.poll.ms": 1,
     "commit.interval.ms": 1_000,
     "revoke.timeout.ms": 10_000,
     "transaction.commit.timeout.ms": 30_000,
 }
 """Settings that librdkafka does not have, and their defaults: how long a broker is looked for before it counts as out
-of reach; how long finished offsets are gathered until they are committed; how long a partition that is to leave waits
-for the deliveries that are out; how long the end of a transaction may take."""
+of reach; how long the event loop looks for a message's report by itself, before a thread waits for it; how long
+finished offsets are gathered until they are committed; how long a partition that is to leave waits for the deliveries
+that are out; how long the end of a transaction may take."""
 
 AUTO_CREATE = "COMMONS_EVENTS_KAFKA_AUTO_CREATE_TOPICS"
 """The environment variable by which a process asks for topics that are made on first use: for tests."""
@@ -83,6 +85,8 @@ _ALIASES = {
     "compression.codec": "compression.type",
 }
 _TRANSACTIONAL = frozenset({"transactional.id", "transaction.timeout.ms"})
+_LINGER = 5
+"""librdkafka's own ``linger.ms``."""
 _FRAMING = 65_536
 """Bytes beside value, key and headers' texts that librdkafka may count to a message."""
 DEFAULT_MAX_MESSAGE_BYTES = 1_000_000
@@ -160,6 +164,12 @@ class KafkaSettings:
             more = {"transactional.id": transactional_id, "transaction.timeout.ms": timeout}
             config |= {**more, "delivery.timeout.ms": delivery}
         return config
+
+    @property
+    def busy(self) -> float:
+        """Seconds that an event loop looks for a report by itself; 0 where librdkafka waits longer for messages."""
+        busy = self.own["busy.poll.ms"]
+        return busy if float(self.options.get("linger.ms", _LINGER)) < busy * 1000 else 0.0
 
     def consumer(self, group_id: str) -> dict[str, Any]:
         """The configuration of a consuming client."""

@@ -96,5 +96,5 @@ class Singles:
         """The futures of those that are in flight."""
         return [slot[0] for slot in self._all if slot[0] is not None]
 
-    def __bool__(self) -> bool:
-        return len(self.free) < len(self._all)
+    def __len__(self) -> int:
+        return len(self._all) - len(self.free)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from heapq import merge
-from itertools import chain, repeat
+from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 
-from commons_events.kafka._raw import HEADERS, KEY, OFFSET, TIMESTAMP, VALUE, RawMessage
+from commons_events.kafka._raw import RawMessage
 from commons_events.message import Headers, Message
 from commons_events.transport import Delivery, Outcome, RedeliverySchedule, Settler, TopicPartition
 
@@ -22,101 +22,60 @@ __all__ = ["KafkaDelivery", "Part", "PartitionState", "Redelivery", "Run", "hand
 
 
 class Part(NamedTuple):
-    """Messages of one partition in the order of the log, by columns.
-
-    librdkafka's objects are let go of as soon as they are read: thousands of them at a time would keep Python's garbage
-    collector busier than everything else is.
-    """
+    """Messages of one partition in the order of the log."""
 
     id: TopicPartition
-    offsets: list[int]
-    values: list[bytes | None]
-    keys: list[bytes | None]
-    timestamps: list[int | None]
-    """Milliseconds since 1970."""
-    raws: list[RawMessage] | None
-    """The objects themselves where they have headers, which are read when somebody asks for them."""
-    is_plain: bool
-    """Whether they have values, and no headers."""
-
-    @classmethod
-    def of(cls, id: TopicPartition, raws: list[RawMessage]) -> Part:
-        """These messages, which are all of one partition."""
-        values = list(map(VALUE, raws))
-        has_headers = any(map(HEADERS, raws))
-        return cls(
-            id,
-            list(map(OFFSET, raws)),
-            values,
-            list(map(KEY, raws)),
-            [None if kind == TIMESTAMP_NOT_AVAILABLE else time for kind, time in map(TIMESTAMP, raws)],
-            raws if has_headers else None,
-            not has_headers and all(values),
-        )
-
-    def cut(self, start: int, end: int) -> Part:
-        """A part of it."""
-        place = slice(start, end)
-        return Part(
-            self.id,
-            self.offsets[place],
-            self.values[place],
-            self.keys[place],
-            self.timestamps[place],
-            None if self.raws is None else self.raws[place],
-            self.is_plain,
-        )
-
-    def only(self, places: list[int]) -> Part:
-        """The messages at these places."""
-        return Part(
-            self.id,
-            [self.offsets[place] for place in places],
-            [self.values[place] for place in places],
-            [self.keys[place] for place in places],
-            [self.timestamps[place] for place in places],
-            None if self.raws is None else [self.raws[place] for place in places],
-            self.is_plain,
-        )
+    raws: list[RawMessage]
 
 
 class KafkaDelivery(Delivery):
-    """A delivery whose `Message` is made when somebody asks for it. It holds little: many are made a second."""
+    """A delivery that reads of librdkafka's message what somebody asks for. It holds little: many are made a second."""
 
-    __slots__ = ("is_open", "is_tombstone", "key", "made", "raw", "run", "time", "value")
+    __slots__ = ("is_open", "made", "raw", "run")
 
     attempt = 1
-    key: bytes | None
-    value: bytes
-    is_tombstone: bool
-    """Set where it is one."""
-    time: int | None
-    """Milliseconds since 1970."""
-    raw: RawMessage | None
-    """Who knows the headers; None where there are none."""
+    raw: RawMessage
+    """The message, as librdkafka gave it."""
     run: Run
     """Those that it was handed out with."""
     is_open: bool
     """Whether it is not finished, and still this subscription's: what is said of it counts."""
-    made: Message | None
-    """The message, once somebody has asked for it."""
+    made: Message
+    """The message, once somebody has asked for it; unset before."""
 
     @property
     def message(self) -> Message:  # type: ignore[override]  # made late
         """The message as it lies in the log."""
-        made = self.made
-        if made is None:
-            value = None if getattr(self, "is_tombstone", False) else self.value
-            self.made = made = Message(self.topic, value, self.key, self.headers, _timestamp(self.time))
-        return made
+        try:
+            return self.made
+        except AttributeError:
+            self.made = made = to_message(self.raw)
+            return made
+
+    @property
+    def value(self) -> bytes:
+        """See `Delivery`."""
+        return self.raw.value() or b""
+
+    @property
+    def key(self) -> bytes | None:
+        """See `Delivery`."""
+        return self.raw.key()
 
     @property
     def headers(self) -> Headers:
         """See `Delivery`."""
-        made = self.made
-        if made is not None:
-            return made.headers
-        return () if self.raw is None else _headers(self.raw)
+        return _headers(self.raw)
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """See `Delivery`."""
+        return _timestamp(self.raw)
+
+    @property
+    def offset(self) -> int:  # type: ignore[override]  # it stands in the message
+        """See `Delivery`."""
+        return self.raw.offset()
 
     @property
     def subscription(self) -> KafkaSubscription:
@@ -124,8 +83,10 @@ class KafkaDelivery(Delivery):
         return self.run.state.subscription
 
     topic = property(attrgetter("run.state.id.topic"), doc="See `Delivery`.")
-    data = property(attrgetter("value"), doc="See `Delivery`.")
-    body = property(attrgetter("value"), doc="See `Delivery`.")
+    partition = property(attrgetter("run.state.id.partition"), doc="See `Delivery`.")
+    settler = property(attrgetter("run.state.settler"), doc="See `Delivery`.")
+    data = value
+    body = value
 
 
 _NEW = KafkaDelivery.__new__
@@ -136,15 +97,8 @@ class Redelivery(KafkaDelivery):
 
     __slots__ = ("attempt",)
 
-    def __init__(self, of: KafkaDelivery, run: Run, attempt: int) -> None:
-        self.raw, self.time, self.key, self.value = of.raw, of.time, of.key, of.value
-        if getattr(of, "is_tombstone", False):
-            self.is_tombstone = True
-        self.made = None
-        self.run = run
-        self.settler = run.state.settler
-        self.partition, self.offset = of.partition, of.offset
-        self.attempt = attempt
+    def __init__(self, raw: RawMessage, run: Run, attempt: int) -> None:
+        self.raw, self.run, self.attempt = raw, run, attempt
         self.outcome: Outcome | None = None
         self.is_open = True
 
@@ -164,28 +118,14 @@ class Run:
         """How many are with the user, unfinished."""
 
 
-def handed_out(state: PartitionState, part: Part) -> Run:
+def handed_out(state: PartitionState, raws: list[RawMessage]) -> Run:
     """Deliveries of these messages, for the first time."""
-    run, settler, partition, new = Run(state), state.settler, state.id.partition, _NEW
-    run.deliveries = deliveries = []
-    if part.is_plain:  # the most frequent case, in which every instruction counts
-        for offset, value, key, time in zip(part.offsets, part.values, part.keys, part.timestamps, strict=True):
-            delivery = new(KafkaDelivery)  # what an __init__ would do, without the call
-            delivery.run, delivery.offset, delivery.key, delivery.time = run, offset, key, time
-            delivery.settler, delivery.outcome, delivery.is_open, delivery.partition = settler, None, True, partition
-            delivery.made, delivery.raw, delivery.value = None, None, value  # type: ignore[assignment]  # none is None
-            deliveries.append(delivery)
-    else:
-        raws: Iterable[RawMessage | None] = repeat(None) if part.raws is None else part.raws
-        columns = zip(part.offsets, part.values, part.keys, part.timestamps, raws, strict=False)
-        for offset, value, key, time, raw in columns:
-            delivery = new(KafkaDelivery)
-            delivery.run, delivery.offset, delivery.key, delivery.time = run, offset, key, time
-            delivery.settler, delivery.outcome, delivery.is_open, delivery.partition = settler, None, True, partition
-            delivery.made, delivery.raw, delivery.value = None, raw, value or b""
-            if value is None:
-                delivery.is_tombstone = True
-            deliveries.append(delivery)
+    run, new = Run(state), _NEW
+    deliveries = run.deliveries
+    for raw in raws:  # every instruction counts
+        delivery = new(KafkaDelivery)  # what an __init__ would do, without the call
+        delivery.raw, delivery.run, delivery.outcome, delivery.is_open = raw, run, None, True
+        deliveries.append(delivery)
     run.left = len(deliveries)
     state.runs[run] = None
     return run
@@ -193,13 +133,12 @@ def handed_out(state: PartitionState, part: Part) -> Run:
 
 def to_message(raw: RawMessage) -> Message:
     """Librdkafka's message as ours."""
+    return Message(raw.topic(), raw.value(), raw.key(), _headers(raw), _timestamp(raw))
+
+
+def _timestamp(raw: RawMessage) -> datetime | None:
     kind, milliseconds = raw.timestamp()
-    timestamp = _timestamp(None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds)
-    return Message(raw.topic(), raw.value(), raw.key(), _headers(raw), timestamp)
-
-
-def _timestamp(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _headers(raw: RawMessage) -> Headers:
@@ -265,7 +204,7 @@ class PartitionState:
     def unfinished(self) -> Iterator[int]:
         """The offsets that were received and are not finished, in the order of the log."""
         first = (delivery.offset for run in self.runs for delivery in run.deliveries if delivery.is_open)
-        return merge(first, sorted(self.returned))  # type: ignore[arg-type]  # ours have an offset
+        return merge(first, sorted(self.returned))
 
     def position(self) -> int | None:
         """The offset at which the group goes on: all before it are finished."""
@@ -283,38 +222,32 @@ class PartitionState:
         delivery.is_open = False
         if delivery.run is self.again:
             self.again.left -= 1
-            del self.returned[delivery.offset]  # type: ignore[arg-type]  # ours have an offset
+            del self.returned[delivery.offset]
         else:
             self.finished(delivery.run, 1)
 
     def put_back(self, delivery: KafkaDelivery, due: float, attempt: int) -> None:
         """Let a delivery come again at ``due``, before anything of its key that was not delivered yet."""
         offset = delivery.offset
-        assert offset is not None
         self.close(delivery)
-        self.returned[offset] = Redelivery(delivery, self.again, attempt)
+        self.returned[offset] = Redelivery(delivery.raw, self.again, attempt)
         self.redeliveries.put_back(offset, delivery.key, due)
 
-    def admit(self, part: Part) -> Part:
+    def admit(self, raws: list[RawMessage]) -> list[RawMessage]:
         """What of new messages may be handed out: those that were not received before, nor wait behind their key."""
-        admitted: list[int] = []
-        waiting: list[int] = []
+        admitted: list[RawMessage] = []
         held = self.redeliveries.held
-        for place, (offset, key) in enumerate(zip(part.offsets, part.keys, strict=True)):
+        for raw in raws:
+            offset, key = raw.offset(), raw.key()
             if self.next is not None and offset < self.next:
                 continue
             self.next = offset + 1
-            (waiting if key is not None and key in held else admitted).append(place)
-        if waiting:
-            # They wait until those of their keys that come again are finished with.
-            apart = handed_out(self, part.only(waiting))
-            del self.runs[apart]
-            for delivery in apart.deliveries:
-                assert delivery.offset is not None
-                assert delivery.key is not None
-                self.returned[delivery.offset] = Redelivery(delivery, self.again, 1)
-                self.redeliveries.park(delivery.offset, delivery.key)
-        return part.only(admitted)
+            if key is not None and key in held:  # it waits until those of its key that come again are finished with
+                self.returned[offset] = Redelivery(raw, self.again, 1)
+                self.redeliveries.park(offset, key)
+            else:
+                admitted.append(raw)
+        return admitted
 
     def pop_due(self, now: float) -> Redelivery | None:
         """The next delivery that comes again by now, which is then with the user; or None."""

@@ -34,7 +34,7 @@ from commons_events.kafka._brokers import (
 )
 from commons_events.kafka._errors import DELETED, UNREACHABLE, transport_error
 from commons_events.kafka._partition import Part
-from commons_events.kafka._raw import ERROR, PARTITION, TOPIC, RawMessage
+from commons_events.kafka._raw import ERROR, PARTITION, RawMessage
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.transport import SubscribeRequest
 from commons_events.transport import TopicPartition as PartitionId
@@ -43,11 +43,11 @@ __all__ = ["Arrival", "Assigned", "Owner", "Poller", "Reached", "Sought"]
 
 _IDLE = 0.05
 """Seconds that one poll waits, and so the most that a command or the end waits for the thread."""
-_MOST_AHEAD = 10_000
+_MOST_AHEAD = 2_000
 """Messages that are handed over ahead of the user …"""
 _BYTES_AHEAD = 64 << 20
 """… and about their bytes."""
-_TOGETHER = 5_000
+_TOGETHER = 1_000
 """Messages that are handed over at once: each hand-over wakes the event loop, and takes the interpreter from it …"""
 _AT_ONCE = 500
 """… and those that are taken from librdkafka at once: fewer objects than the garbage collector takes notice of."""
@@ -62,6 +62,10 @@ _SILENT_MEMBER = 1.0
 while no topic matches its patterns, since librdkafka joins then once there is one."""
 
 T = TypeVar("T")
+
+
+def _place(raw: RawMessage) -> tuple[str, int]:
+    return raw.topic(), raw.partition()
 
 
 def _ids(partitions: Iterable[TopicPartition]) -> list[PartitionId]:
@@ -379,10 +383,8 @@ class Poller:
         while batch:
             received += len(batch)
             self._gather(batch)
-            batch.clear()  # before the next ones are made
             room = min(room, self._most_ahead)  # fewer, now that they were seen to be large
-            if received < room:
-                batch = self.consumer.consume(min(_AT_ONCE, room - received), 0)
+            batch = self.consumer.consume(min(_AT_ONCE, room - received), 0) if received < room else []
         self._hand_over()
         return received > 0
 
@@ -450,9 +452,12 @@ class Poller:
     def _gather_messages(self, raws: list[RawMessage]) -> None:
         if not raws:
             return
-        for partition, messages in groupby(raws, PARTITION):
-            for topic, same in [(self._only_topic, messages)] if self._only_topic else groupby(messages, TOPIC):
-                self._gathered.append(Part.of(PartitionId(topic, partition), list(same)))
+        partitions = list(map(PARTITION, raws))
+        if self._only_topic and partitions.count(partitions[0]) == len(partitions):  # as it is most often
+            self._gathered.append(Part(PartitionId(self._only_topic, partitions[0]), raws))
+        else:
+            for (topic, partition), same in groupby(raws, _place):
+                self._gathered.append(Part(PartitionId(topic, partition), list(same)))
         mean = sum(map(len, raws)) // len(raws)
         self._most_ahead = min(_MOST_AHEAD, max(_BYTES_AHEAD // (mean + 1), 2))
         self.most_together = min(_TOGETHER, max(_BYTES_TOGETHER // (mean + 1), 1))

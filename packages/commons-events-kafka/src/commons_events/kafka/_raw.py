@@ -8,7 +8,7 @@ from typing import Protocol, cast
 from confluent_kafka import KafkaError
 from confluent_kafka import Message as ClientMessage
 
-__all__ = ["ERROR", "HEADERS", "KEY", "OFFSET", "PARTITION", "TIMESTAMP", "TOPIC", "VALUE", "RawMessage"]
+__all__ = ["ERROR", "PARTITION", "RawMessage"]
 
 
 class RawMessage(Protocol):
@@ -53,10 +53,4 @@ class RawMessage(Protocol):
 
 # Its methods as functions, for `map`: that calls them without a step of Python's in between.
 ERROR = cast("Callable[[RawMessage], KafkaError | None]", ClientMessage.error)
-HEADERS = cast("Callable[[RawMessage], object]", ClientMessage.headers)
-KEY = cast("Callable[[RawMessage], bytes | None]", ClientMessage.key)
-OFFSET = cast("Callable[[RawMessage], int]", ClientMessage.offset)
 PARTITION = cast("Callable[[RawMessage], int]", ClientMessage.partition)
-TIMESTAMP = cast("Callable[[RawMessage], tuple[int, int]]", ClientMessage.timestamp)
-TOPIC = cast("Callable[[RawMessage], str]", ClientMessage.topic)
-VALUE = cast("Callable[[RawMessage], bytes | None]", ClientMessage.value)

@@ -108,7 +108,8 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
 
     def _take_new(self, part: Part, taken: list[KafkaDelivery], room: int) -> bool:
         """Hand messages of ``part`` out; True once none is left in it."""
-        start, count = self._place, len(part.offsets)
+        start, raws = self._place, part.raws
+        count = len(raws)
         end = min(start + min(room, self._poller.most_together), count)
         all_taken = end == count
         self._place = 0 if all_taken else end
@@ -119,13 +120,13 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             self._place = 0
             return True
         if start or not all_taken:
-            part = part.cut(start, end)
-        if state.redeliveries.held or (state.next is not None and part.offsets[0] < state.next):
-            part = state.admit(part)
-            if not part.offsets:
+            raws = raws[start:end]
+        if state.redeliveries.held or (state.next is not None and raws[0].offset() < state.next):
+            raws = state.admit(raws)
+            if not raws:
                 return all_taken
-        state.next = max(part.offsets[-1] + 1, state.next or 0)
-        taken += handed_out(state, part).deliveries
+        state.next = max(raws[-1].offset() + 1, state.next or 0)
+        taken += handed_out(state, raws).deliveries
         return all_taken
 
     def _reach(self, end: Reached) -> None:
@@ -444,7 +445,6 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         finished: dict[PartitionState, set[int]] = {}
         for delivery, _, _ in settlements:
             assert isinstance(delivery, KafkaDelivery)
-            assert delivery.offset is not None
             state = delivery.run.state
             if self._closed or not state.owned or not delivery.is_open:
                 raise TransactionError(f"{delivery!r} belongs to another member by now, so nothing is committed.")

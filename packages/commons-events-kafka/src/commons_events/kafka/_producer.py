@@ -216,7 +216,7 @@ class KafkaProducer(EventProducer):
         if chunks == _LARGE or (chunks > _LARGE and not left):
             publisher = self._kafka.publisher
             if publisher is not None and self._open_transaction.get() is None:
-                publisher.hurry()
+                publisher.hurry(at_once=chunks == _LARGE)
 
     def _messages(
         self,

@@ -264,15 +264,18 @@ class Publisher(Reported):
         self._waiting.append((batch, start))
         self._waiting_count += count
 
-    def hurry(self) -> None:
-        """Let what was handed over go out now, without waiting for more messages (``linger.ms``).
+    def hurry(self, *, at_once: bool) -> None:
+        """Let what was handed over go out without waiting for more messages (``linger.ms``).
 
-        Only a flush does that, and while it goes on. Here it does not wait: as a rule librdkafka's threads see it, and
-        where they don't, the thread that waits for reports flushes again.
+        Only a flush does that, and while it goes on. The thread flushes as soon as there is a moment without a report.
+
+        Args:
+            at_once: flush already now, without waiting: as a rule librdkafka's threads see it, and begin to send.
         """
         if self._lingers and self._under_way:
             self._hurries = True
-            self._loop.call_soon(self._send_now)
+            if at_once:
+                self._loop.call_soon(self._send_now)
 
     def _send_now(self) -> None:
         if self._hurries:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from pydantic.errors import PydanticInvalidForJsonSchema
@@ -53,7 +52,7 @@ class _Generator(GenerateJsonSchema):
         if shared is not None:
             if not shared[1]:
                 shared[1].update(super().generate_inner(schema))
-            return deepcopy(shared[1])
+            return _copied(shared[1])  # type: ignore[no-any-return]
         return super().generate_inner(schema)
 
     def encode_default(self, dft: Any) -> Any:
@@ -116,6 +115,12 @@ _PLAIN = {"bool": "boolean", "int": "integer", "none": "null", "str": "string"}
 _TYPES = frozenset({bool, int, str, type(None)})
 _shared: dict[int, tuple[Any, dict[str, Any]]] = {}
 """By the identities of their core schemas, which stand beside: the envelope's fields, that most classes share."""
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def _share_envelope(event_class: type[Event]) -> None:

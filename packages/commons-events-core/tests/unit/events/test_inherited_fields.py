@@ -1,6 +1,8 @@
 """An event class has the envelope's fields just as pydantic hands fields down to any other model."""
 
+from collections.abc import Iterator
 from datetime import datetime
+from types import new_class
 from typing import Any
 
 import pytest
@@ -14,16 +16,13 @@ pytestmark = pytest.mark.usefixtures("isolated")
 
 
 @pytest.fixture(name="isolated")
-def _isolated():
+def _isolated() -> Iterator[None]:
     with registry.isolated():
         yield
 
 
-Plain: type[BaseModel] = create_model(
-    "Plain",
-    __config__=ConfigDict(**Event.model_config),
-    **{name: (info.annotation, info) for name, info in Event.model_fields.items()},
-)
+_ENVELOPE: dict[str, Any] = {name: (info.annotation, info) for name, info in Event.model_fields.items()}
+Plain = create_model("Plain", __config__=ConfigDict(**Event.model_config), **_ENVELOPE)
 
 
 class Mixin:
@@ -49,18 +48,20 @@ BODIES: dict[str, tuple[tuple[type[Any], ...], dict[str, Any]]] = {
 }
 
 
+def _made(name: str, bases: tuple[type[Any], ...], namespace: dict[str, Any]) -> type[BaseModel]:
+    return new_class(name, bases, exec_body=lambda body: body.update({"__module__": __name__, **namespace}))
+
+
 @pytest.mark.parametrize("body", BODIES)
 @pytest.mark.parametrize("below", [False, True], ids=["subclass", "subclass of a subclass"])
 def test_fields_are_handed_down_as_in_a_plain_model(body: str, below: bool) -> None:
     mixins, namespace = BODIES[body]
     event_class, plain = (
-        type(base)("Made", (*mixins, base), {"__module__": __name__, "__qualname__": "Made", **namespace})
-        for base in (Event, Plain)
+        _made("Made", (*mixins, base), {"__qualname__": "Made", **namespace}) for base in (Event, Plain)
     )
     if below:
         event_class, plain = (
-            type(base)("Below", (base,), {"__module__": __name__, "__annotations__": {"more": int}})
-            for base in (event_class, plain)
+            _made("Below", (base,), {"__annotations__": {"more": int}}) for base in (event_class, plain)
         )
     assert {name: repr(info) for name, info in event_class.model_fields.items()} == {
         name: repr(info) for name, info in plain.model_fields.items()

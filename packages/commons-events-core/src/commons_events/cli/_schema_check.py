@@ -17,6 +17,7 @@ from rich.text import Text
 from commons_events.cli._input import InputError, load_event_class
 from commons_events.cli._text import plain, printable
 from commons_events.compatibility import Compatibility, CompatibilityMode, SchemaText, Violation, compatibility
+from commons_events.compatibility._formats import format_of
 from commons_events.errors import CommonsEventsError
 from commons_events.event import Event
 from commons_events.plugins import serializer
@@ -43,7 +44,7 @@ def run_check(
     """Compare, write what was found to stdout, and return the exit code."""
     try:
         schemas = [_load(name, import_path) for name in (*old, new)]
-        stated = schema_type or _stated_type([*old, new])
+        stated = schema_type or _stated_type([*old, new], schemas)
         result = compatibility(schemas[:-1], schemas[-1], mode, schema_type=stated)
     except (InputError, CommonsEventsError) as error:
         return _complain("check", error)
@@ -120,11 +121,22 @@ def _imports(path: Path, text: str, import_path: Sequence[Path]) -> dict[str, st
     return found
 
 
-def _stated_type(names: Sequence[str]) -> str | None:
-    """The format that the files' names state, where one does; a class's own is another matter."""
+def _stated_type(names: Sequence[str], schemas: Sequence[_Schema]) -> str | None:
+    """The format that the files' names state, where one does; a class's own is another matter.
+
+    A text that shows its format must not show another one: a .proto file and a JSON Schema are of no one format.
+    """
     stated = {_TYPES[suffix] for name in names if (suffix := Path(name).suffix) in _TYPES}
-    if len(stated) > 1:
-        raise InputError(f"{', '.join(names)}: these are of different formats. Compare schemas of one format.")
+    shown = {found for one in schemas if isinstance(one, SchemaText) and (found := format_of(one.text)) is not None}
+    if len(stated) > 1 or (stated and shown - stated) or len(shown) > 1:
+        formats = ", ".join(sorted(stated | shown))
+        raise InputError(
+            f"{', '.join(names)}: these are of different formats ({formats}). Compare schemas of one format."
+        )
+    if not stated | shown and not any(isinstance(one, type) for one in schemas):
+        raise InputError(
+            f"{', '.join(names)}: these texts may be of several formats. Say which: --type avro, json or protobuf."
+        )
     return stated.pop() if stated else None
 
 

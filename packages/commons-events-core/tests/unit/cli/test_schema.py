@@ -163,6 +163,22 @@ def test_bad_input(arguments: list[str], said: str) -> None:
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(("old", "new"), [("one.json", "v1.proto"), ("v1.avsc", "one.json"), ("one.json", "avro.json")])
+def test_texts_that_show_another_format_than_the_rest(schemas: Path, old: str, new: str) -> None:
+    (schemas / "one.json").write_text('{"type": "object", "properties": {}}')
+    (schemas / "avro.json").write_text('{"type": "record", "name": "R", "fields": []}')
+    code, _, err = invoke("check", old, new)
+    assert (code, "different formats" in err) == (2, True), err
+
+
+def test_texts_that_show_no_format(schemas: Path) -> None:
+    (schemas / "either.json").write_text('{"type": "string"}')
+    code, _, err = invoke("check", "either.json", "either.json")
+    assert (code, "--type avro" in err) == (2, True), err
+    code, out, _ = invoke("check", "either.json", "either.json", "--type", "json")
+    assert (code, "is compatible" in out) == (0, True)
+
+
 def test_files_that_are_no_text(schemas: Path) -> None:
     for data, said in {b"\xff\xfe": "not UTF-8", b"\x00": "binary", b"": "empty", b"{" * 9_000_000: "larger"}.items():
         (schemas / "odd.avsc").write_bytes(data)

@@ -560,6 +560,21 @@ async def test_the_log_of_a_standby_is_not_read_onwards(postgres_database: str) 
             [stored async for stored in store.read_all()]
         with pytest.raises(CapabilityError, match="standby"):
             await anext(aiter(store.subscribe()))
+async def test_a_new_file_that_another_one_is_opening_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE mine (n int)")
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM mine").fetchall()  # holds what the file's mode cannot be changed beside
+    store = EventStore(f"sqlite:///{path}", busy_timeout=60.0)
+    opening = asyncio.ensure_future(store.open())
+    await asyncio.sleep(0.1)
+    assert not opening.done()
+    other.execute("ROLLBACK")
+    other.close()
+    await opening
+    assert (await store.append("a", [Kept()])).version == 1
+    await store.close()
 
 
 async def test_a_lock_on_one_stream_leaves_the_others_be(postgres_database: str) -> None:

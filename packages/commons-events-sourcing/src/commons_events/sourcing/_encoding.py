@@ -67,9 +67,16 @@ def prepare_event(event: Event, tags: Sequence[str], max_bytes: int) -> Prepared
         EventTooLargeError: it has more than ``max_bytes``.
         InvalidStreamError: its id or a tag is empty, too long, or of characters that cannot be stored.
     """
+    return _prepare(event, _class_of(event), tags, max_bytes)
+
+
+def _class_of(event: Event) -> _Class:
     if not isinstance(event, Event):
         raise TypeError(f"An event store keeps events of commons_events.Event, not {type(event).__name__}: {event!r}.")
-    known = _class(type(event))
+    return _class(type(event))
+
+
+def _prepare(event: Event, known: _Class, tags: Sequence[str], max_bytes: int) -> PreparedEvent:
     event_id = event.event_id
     if not (len(event_id) == _ID_LENGTH and event_id.isascii() and event_id.isprintable()):
         check_name(event_id, "event's id")
@@ -108,10 +115,12 @@ def prepare_events(
     if type(expected) is not ExpectedState:
         expected = check_position(expected, "The expected version")
     name = check_stream(stream)
-    encoded = [
-        prepare_event(event.event, event.tags, max_bytes)
-        if type(event) is NewEvent
-        else prepare_event(event, (), max_bytes)  # type: ignore[arg-type]  # a NewEvent has gone the other way
-        for event in events
-    ]
+    encoded: list[PreparedEvent] = []
+    cls: type | None = None
+    known: _Class | None = None
+    for given in events:
+        event, tags = given if type(given) is NewEvent else (given, ())
+        if known is None or type(event) is not cls:  # looked up once for all that follow of the same class
+            cls, known = type(event), _class_of(event)  # type: ignore[arg-type]  # a NewEvent has gone the other way
+        encoded.append(_prepare(event, known, tags, max_bytes))  # type: ignore[arg-type]
     return PreparedAppend(name, encoded, expected)

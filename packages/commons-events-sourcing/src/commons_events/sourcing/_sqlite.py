@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -50,6 +51,8 @@ _TROUBLES = frozenset(
 _POLL = 0.1
 """Seconds after which a reader looks whether another process has written: SQLite tells nobody."""
 
+_PAUSE = 0.01
+"""Seconds between two tries to switch a file to its mode."""
 _WARM = 16
 """Commits after which it pays to give the write-ahead log its length at once."""
 
@@ -163,7 +166,7 @@ class SqliteBackend(Backend):
             )
             connection.execute(f"PRAGMA synchronous={self._synchronous}")
             if self._path:
-                mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+                mode = self._to_wal(connection)
                 if mode != "wal":
                     raise StoreUnavailableError(
                         f"{self._path}: the file system has no shared memory for SQLite's write-ahead log (its mode is "
@@ -172,6 +175,18 @@ class SqliteBackend(Backend):
         except sqlite3.DatabaseError as error:
             raise self._failure(error) from error
         return connection
+
+    def _to_wal(self, connection: sqlite3.Connection) -> str:
+        """Switch the file to its mode. For this alone SQLite does not wait while another one opens the file, too."""
+        pause = threading.Event()
+        for _ in range(int(self._timeout / _PAUSE)):
+            try:
+                return str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0])
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                pause.wait(_PAUSE)
+        return str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0])
 
     def _failure(self, error: sqlite3.Error) -> Exception:
         where = self._path or "sqlite://"

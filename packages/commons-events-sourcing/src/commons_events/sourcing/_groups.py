@@ -115,6 +115,7 @@ class GroupSubscription:
         self._poll_interval = poll_interval
         self._parts: dict[int, _Part] = {}
         self._renewed = float("-inf")
+        self._joined = False
         self._change = asyncio.Event()
         self._turn = asyncio.Lock()
         self._closed = False
@@ -149,6 +150,7 @@ class GroupSubscription:
         if now - self._renewed < (third if self._parts else min(third, _EMPTY_HANDED)):
             return
         backend = await self._store._ready()
+        self._joined = True  # also if this is cancelled on the way
         leases = await backend.lease(self.group, self.partitions, self.worker, self._seconds)
         self._renewed = now
         held = {lease.partition: lease for lease in leases}
@@ -213,10 +215,10 @@ class GroupSubscription:
             return
         self._closed = True
         self._change.set()
-        held, self._parts = list(self._parts), {}
-        if held or self._renewed > float("-inf"):  # also who holds nothing counts as alive, and is left a share
+        self._parts = {}
+        if self._joined:  # also who holds nothing counts as alive, and is left a share
             backend = await self._store._ready()
-            await backend.lease(self.group, self.partitions, self.worker, 0.0, held)
+            await backend.lease(self.group, self.partitions, self.worker, 0.0, range(self.partitions))
 
     async def __aenter__(self) -> Self:
         return self

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Double,
     Index,
     Integer,
@@ -84,12 +84,14 @@ streams = Table(
     UniqueConstraint("id", "category", name="commons_events_streams_name"),
     comment="Streams of events: one row each, which writers lock to move its version on.",
 )
-# room beside the rows, so that a new version needs no new entry in an index; SQLAlchemy 2.0 has no word for it
-event.listen(
-    streams,
-    "after_create",
-    DDL("ALTER TABLE commons_events_streams SET (fillfactor = 80)").execute_if(dialect="postgresql"),
-)
+
+
+@event.listens_for(streams, "after_create")
+def _leave_room(_table: Table, connection: Connection, **_: Any) -> None:
+    """Room beside the rows, so that a new version needs no new entry in an index; SQLAlchemy 2.0 has no word for it."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("ALTER TABLE commons_events_streams SET (fillfactor = 80)"))
+
 
 events = Table(
     "commons_events_events",

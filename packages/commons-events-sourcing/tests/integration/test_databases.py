@@ -560,6 +560,8 @@ async def test_the_log_of_a_standby_is_not_read_onwards(postgres_database: str) 
             [stored async for stored in store.read_all()]
         with pytest.raises(CapabilityError, match="standby"):
             await anext(aiter(store.subscribe()))
+
+
 async def test_a_new_file_that_another_one_is_opening_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     with sqlite3.connect(path) as other:

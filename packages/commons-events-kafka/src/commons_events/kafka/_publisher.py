@@ -185,14 +185,13 @@ class Publisher(Reported):
         slot[1] = topic
         slot[3] = headers
         try:
-            if partition is None:
-                partition = -1
+            chosen = -1 if partition is None else partition
             if timestamp is None and not headers:  # each argument that is not given saves the client some time
-                self.produce(topic, value, key, partition, slot[2])
+                self.produce(topic, value, key, chosen, slot[2])
             else:
                 milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
                 self.produce(
-                    topic, value, key, partition, slot[2], None, milliseconds, list(headers) if headers else None
+                    topic, value, key, chosen, slot[2], None, milliseconds, list(headers) if headers else None
                 )
         except BaseException as error:
             slot[0] = None

@@ -44,7 +44,7 @@ from commons_events.transport import (
 __all__ = ["ConsumerConfig", "EventConsumer"]
 
 _running_loop = asyncio._get_running_loop
-_NACK = Outcome.NACK  # see `Delivery.ack`
+_ACK, _NACK = Outcome.ACK, Outcome.NACK  # see `Delivery.ack`
 _TOPIC = attrgetter("topic")
 _MOST_UNSIFTED = 64
 
@@ -278,7 +278,7 @@ class EventConsumer:
         if delay is None and outcome is _NACK:
             delay = self._backoff(delivery.attempt)
         settled = subscription.settle_delivery(delivery, outcome, delay)
-        if outcome is not Outcome.ACK and self._buffer:
+        if outcome is not _ACK and self._buffer:
             return self._with_followers(subscription, delivery, settled)
         return settled
 

@@ -84,7 +84,6 @@ class KafkaDelivery(Delivery):
 
     topic = property(attrgetter("run.state.id.topic"), doc="See `Delivery`.")
     partition = property(attrgetter("run.state.id.partition"), doc="See `Delivery`.")
-    settler = property(attrgetter("run.state.settler"), doc="See `Delivery`.")
     data = value
     body = value
 
@@ -98,7 +97,7 @@ class Redelivery(KafkaDelivery):
     __slots__ = ("attempt",)
 
     def __init__(self, raw: RawMessage, run: Run, attempt: int) -> None:
-        self.raw, self.run, self.attempt = raw, run, attempt
+        self.raw, self.run, self.settler, self.attempt = raw, run, run.state.settler, attempt
         self.outcome: Outcome | None = None
         self.is_open = True
 
@@ -120,11 +119,12 @@ class Run:
 
 def handed_out(state: PartitionState, raws: list[RawMessage]) -> Run:
     """Deliveries of these messages, for the first time."""
-    run, new = Run(state), _NEW
+    run, settler, new = Run(state), state.settler, _NEW
     deliveries = run.deliveries
     for raw in raws:  # every instruction counts
         delivery = new(KafkaDelivery)  # what an __init__ would do, without the call
-        delivery.raw, delivery.run, delivery.outcome, delivery.is_open = raw, run, None, True
+        delivery.raw, delivery.run, delivery.settler = raw, run, settler
+        delivery.outcome, delivery.is_open = None, True
         deliveries.append(delivery)
     run.left = len(deliveries)
     state.runs[run] = None

@@ -43,11 +43,11 @@ __all__ = ["Arrival", "Assigned", "Owner", "Poller", "Reached", "Sought"]
 
 _IDLE = 0.05
 """Seconds that one poll waits, and so the most that a command or the end waits for the thread."""
-_MOST_AHEAD = 2_000
+_MOST_AHEAD = 10_000
 """Messages that are handed over ahead of the user …"""
 _BYTES_AHEAD = 64 << 20
 """… and about their bytes."""
-_TOGETHER = 1_000
+_TOGETHER = 5_000
 """Messages that are handed over at once: each hand-over wakes the event loop, and takes the interpreter from it …"""
 _AT_ONCE = 500
 """… and those that are taken from librdkafka at once: fewer objects than the garbage collector takes notice of."""

@@ -190,9 +190,7 @@ class Publisher(Reported):
                 self.produce(topic, value, key, chosen, slot[2])
             else:
                 milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
-                self.produce(
-                    topic, value, key, chosen, slot[2], None, milliseconds, list(headers) if headers else None
-                )
+                self.produce(topic, value, key, chosen, slot[2], None, milliseconds, list(headers) if headers else None)
         except BaseException as error:
             slot[0] = None
             free.append(slot)

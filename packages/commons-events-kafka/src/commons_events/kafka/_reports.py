@@ -33,8 +33,10 @@ _REST = 0.5
 """Seconds that it rests at most while nothing is sent: errors and statistics are reported by polling, too."""
 _FEW = 16
 """Messages in flight up to which the loop looks for reports by itself."""
-_STEP = 1.03
-"""By how much a message that took longer, or less, moves what is typical."""
+_STEP = 0.03
+"""By what part of it a message that took longer, or less, moves what is typical, in the long run."""
+_ENOUGH = 8
+"""As many messages go either way before what they took decides."""
 _WORTH_IT = 0.9
 """Looking uses the processor, so it has to take this part of the other way's time at most."""
 _TRY_OTHER = 16
@@ -51,30 +53,34 @@ class Quicker:
     """Whether to look for a report or to leave it to the thread: what took less time lately.
 
     What is typical is a running median, so that a few messages that took very long do not count for more than others.
+    It moves in large steps at first: the first message may have taken very long, for a connection.
     """
 
     def __init__(self) -> None:
         self._typical = {True: 0.0, False: 0.0}
+        self._seen = {True: 0, False: 0}
         self._count = 0
 
     def looks(self) -> bool:
         """Whether to look for the next one."""
         self._count += 1
-        for way, seconds in self._typical.items():
-            if not seconds:
-                return way
+        seen = self._seen
+        if seen[True] < _ENOUGH or seen[False] < _ENOUGH:
+            return seen[True] <= seen[False]
         better = self._typical[True] < self._typical[False] * _WORTH_IT
         return better != (self._count % _TRY_OTHER == 0)
 
     def took(self, looked: bool, seconds: float) -> None:
         """Learn how long a message took."""
         typical = self._typical[looked]
+        self._seen[looked] = seen = self._seen[looked] + 1
+        step = 1 + max(_STEP, 1 / seen)
         if not typical:
             typical = seconds
         elif seconds > typical:
-            typical *= _STEP
-        else:  # far down at once: the first one may have taken very long, for a connection
-            typical /= 2 if seconds < typical / 2 else _STEP
+            typical *= step
+        else:
+            typical = max(typical / 2, seconds) if seconds < typical / 2 else typical / step
         self._typical[looked] = typical
 
 

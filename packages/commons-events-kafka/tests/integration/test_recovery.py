@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -20,6 +21,7 @@ from commons_events.kafka._transport import KafkaTransport
 from commons_events.testing import History
 from commons_events.testing.services import RunningKafka
 from commons_events.transport import Delivery
+from commons_events.transport import TopicPartition as PartitionId
 
 pytestmark = pytest.mark.asyncio
 PATIENCE = 60.0
@@ -85,7 +87,7 @@ async def test_a_client_made_anew_goes_on_where_it_was(kafka_service: RunningKaf
         _, poller = subscription(consumer)
         for last in (29, 39):
             before = poller.consumer
-            await poller.call(poller.begin_again)
+            await poller.call(partial(poller.begin_again, "for a test"))
             assert poller.consumer is not before
             await case.send(10)
             await case.receive(consumer, last)
@@ -98,10 +100,36 @@ async def test_a_reader_from_the_end_made_anew_does_not_go_back(kafka_service: R
     await case.send(5)
     async with case.consumer(grouped=False, start="latest") as consumer:
         _, poller = subscription(consumer)
-        await poller.call(poller.begin_again)
+        await poller.call(partial(poller.begin_again, "for a test"))
         await case.send(5)
         await case.receive(consumer, 9)
     assert [number for _, number in case.history.handled] == [5, 6, 7, 8, 9]
+
+
+async def test_a_client_that_fetches_nothing_of_its_partitions_is_made_anew(kafka_service: RunningKafka) -> None:
+    """As one whose question where its group stands was lost with its broker: it is assigned, and never fetches."""
+    case = Case(kafka_service)
+    await case.declare()
+    await case.send(5)
+    async with case.consumer() as consumer:
+        await case.receive(consumer, 4)
+        _, poller = subscription(consumer)
+        async with asyncio.timeout(PATIENCE):
+            while poller._unheard:  # noqa: ASYNC110  # a set; the end of a partition is heard of, too
+                await asyncio.sleep(0.05)
+        before = poller.consumer
+
+        def fall_silent() -> None:
+            partitions = before.assignment()
+            before.pause(partitions)
+            poller._unheard.update(PartitionId(p.topic, p.partition) for p in partitions)
+            poller._hear_until = 0.0
+
+        await poller.call(fall_silent)
+        await case.send(5)
+        await case.receive(consumer, 9)
+        assert poller.consumer is not before
+    case.history.check()
 
 
 async def test_a_commit_that_is_under_way_and_fails_is_made_again_on_closing(kafka_service: RunningKafka) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from math import inf
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -57,6 +57,10 @@ _PAUSE_AFTER = 0.25
 """Seconds without room after which the partitions are paused."""
 _LOOK_FOR_PARTITIONS = 30.0
 """Seconds between looks for new partitions, where no group does that."""
+_UNHEARD = 20.0
+"""Seconds in which each partition that was assigned has to tell of a message or of its end."""
+_UNHEARD_AT_ONCE = 3
+"""Of how many of them the leaders are asked, since each that does not answer takes a second."""
 _SILENT_MEMBER = 1.0
 """Seconds after which a member has its place that was given nothing, where nobody says so: in a KIP-848 group, and
 while no topic matches its patterns, since librdkafka joins then once there is one."""
@@ -156,6 +160,10 @@ class Poller:
         """How many partitions each topic had when we came."""
         self._starts: dict[PartitionId, int] = {}
         """Without a group: where each partition began."""
+        self._unheard: set[PartitionId] = set()
+        """Partitions of which nothing was heard since they were assigned: neither a message nor their end …"""
+        self._hear_until = inf
+        """… and by when that should have been."""
         self._is_paused = False
         self._looked_for_partitions = monotonic()
         self._look_at = monotonic() + LOOK_FOR_BROKERS
@@ -346,6 +354,8 @@ class Poller:
 
     def _tell_assigned(self, partitions: Sequence[TopicPartition]) -> None:
         self._assignments += 1
+        self._unheard.update(_ids(partitions))
+        self._hear_until = monotonic() + _UNHEARD
         self._starts |= {PartitionId(p.topic, p.partition): p.offset for p in partitions}
         self._hand_over(Assigned(_ids(partitions), self._assignments))
 
@@ -364,6 +374,9 @@ class Poller:
             if self._is_paused and ahead <= self._most_ahead // 2:
                 self.consumer.resume(self.consumer.assignment())
                 self._is_paused = False
+                self._hear_until = monotonic() + _UNHEARD
+            if self._unheard and monotonic() > self._hear_until:
+                self._look_for_unheard()
             if self._take_all(min(_TOGETHER, max(self._most_ahead - ahead, 1))):
                 self._look_at = monotonic() + LOOK_FOR_BROKERS
                 continue
@@ -399,13 +412,29 @@ class Poller:
         self._look_at = monotonic() + LOOK_AGAIN
         self._looks += 1
         if self._looks >= CUT_OFF:
-            self.begin_again()
+            self.begin_again("no Kafka broker is left")
 
-    def begin_again(self) -> None:
+    def _look_for_unheard(self) -> None:
+        """Begin again where a partition's leader answers, and its messages are not fetched.
+
+        librdkafka asks its group once where to begin, and waits without end where the answer is lost with the broker.
+        """
+        self._hear_until = monotonic() + _UNHEARD
+        for topic, partition in islice(self._unheard, _UNHEARD_AT_ONCE):
+            try:
+                self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=LOOK_AGAIN)
+            except KafkaException as error:
+                LOGGER.debug("nothing is heard of %s/%d, whose leader does not answer: %s", topic, partition, error)
+            else:
+                self.begin_again(f"nothing was heard of {topic}/{partition} for {_UNHEARD:g} s, and its leader answers")
+                return
+
+    def begin_again(self, reason: str) -> None:
         """In the thread: put a new client in place of this one; what it had assigned is lost, and comes again."""
-        LOGGER.warning("no Kafka broker is left: connecting anew to %s", self._settings.bootstrap_servers)
+        LOGGER.warning("%s: connecting anew to %s", reason, self._settings.bootstrap_servers)
         before, self._looks = self.consumer, 0
         had = before.assignment()
+        self._unheard.clear()
         if self.grouped:
             self._on_lost(before, had)
         else:
@@ -422,6 +451,8 @@ class Poller:
             self._subscribe()
         else:
             self.consumer.assign(had)
+            self._unheard.update(_ids(had))
+            self._hear_until = monotonic() + _UNHEARD
 
     def _room_comes(self) -> bool:
         self.room.clear()
@@ -458,6 +489,8 @@ class Poller:
         else:
             for (topic, partition), same in groupby(raws, _place):
                 self._gathered.append(Part(PartitionId(topic, partition), list(same)))
+        if self._unheard:
+            self._unheard.difference_update([part.id for part in self._gathered if isinstance(part, Part)])
         mean = sum(map(len, raws)) // len(raws)
         self._most_ahead = min(_MOST_AHEAD, max(_BYTES_AHEAD // (mean + 1), 2))
         self.most_together = min(_TOGETHER, max(_BYTES_TOGETHER // (mean + 1), 1))
@@ -467,7 +500,9 @@ class Poller:
         code = error.code()
         topic = raw.topic()
         if code == KafkaError._PARTITION_EOF:
-            self._hand_over(Reached(PartitionId(topic, raw.partition()), raw.offset()))
+            reached = Reached(PartitionId(topic, raw.partition()), raw.offset())
+            self._unheard.discard(reached.partition)
+            self._hand_over(reached)
         elif error.fatal() or code == KafkaError._FATAL:
             raise KafkaException(error)
         elif code in UNREACHABLE or error.retriable() or (code in DELETED and topic and topic[0] == "^"):
@@ -532,6 +567,7 @@ class Poller:
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if not self._is_current(consumer) or not partitions:
             return  # closing has told the broker what there is to tell
+        self._unheard.difference_update(_ids(partitions))
         done: Future[list[TopicPartition]] = Future()
         self._in_loop(self._owner.on_revoke, _ids(partitions), self._assignments, done)
         try:
@@ -547,6 +583,7 @@ class Poller:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self._is_current(consumer):
+            self._unheard.difference_update(_ids(partitions))
             self._in_loop(self._owner.on_revoke, _ids(partitions), self._assignments, None)
 
     def _is_current(self, consumer: Consumer) -> bool:

@@ -21,6 +21,7 @@ from commons_events.sourcing._groups import lost, repartitioned
 from commons_events.sourcing._leases import plan
 from commons_events.sourcing._memory import not_ahead, not_found
 from commons_events.sourcing._rules import deleted
+from commons_events.sourcing._sqlite_names import HEAD
 from commons_events.sourcing._types import StoredSnapshot, StreamId
 
 __all__ = [
@@ -184,9 +185,13 @@ def streams_of(connection: Connection, id: str) -> list[StreamId]:
 
 def delete_stream(connection: Connection, stream: StreamId, expected: int | None) -> None:
     """See `Backend.delete_stream`."""
-    c = t.streams.c
+    on_sqlite = connection.dialect.name == "sqlite"
+    streams: Any = t.streams_on_sqlite if on_sqlite else t.streams
+    events: Any = t.events_on_sqlite if on_sqlite else t.events
+    c, e = streams.c, events.c
+    version = select(func.coalesce(func.max(e.version), 0)).where(e.stream_id == c.stream_id).scalar_subquery()
     query = (
-        select(c.stream_id, c.version, c.deleted_at)
+        select(c.stream_id, (version if on_sqlite else c.version).label("version"), c.deleted_at)
         .where(c.id == stream.id, c.category == stream.category)
         .with_for_update()
     )
@@ -197,8 +202,11 @@ def delete_stream(connection: Connection, stream: StreamId, expected: int | None
         raise deleted(stream)
     if expected is not None and row.version != expected:
         raise VersionConflictError(str(stream), expected, row.version)
-    connection.execute(update(t.streams).where(c.stream_id == row.stream_id).values(deleted_at=current_runtime().now()))
-    connection.execute(delete(t.events).where(t.events.c.stream_id == row.stream_id))
+    noted: dict[str, Any] = {"deleted_at": current_runtime().now()}
+    if on_sqlite:  # where nothing else remembers which positions were given
+        noted["deleted_position"] = text(HEAD)
+    connection.execute(update(streams).where(c.stream_id == row.stream_id).values(noted))
+    connection.execute(delete(events).where(e.stream_id == row.stream_id))
     delete_snapshots(connection, stream)
 
 

@@ -360,16 +360,13 @@ class SqliteBackend(Backend):
         return await self._read_events(fetch_log, query, first, last, limit, backwards)
 
     async def stream_version(self, stream: StreamId) -> int:
-        row = await self._read(lambda c: c.execute(STATE, stream).fetchone())
-        if row is not None and row[2]:
+        _, version, gone, _ = await self._read(lambda c: c.execute(STATE, stream).fetchone())
+        if gone:
             raise deleted(stream)
-        return row[1] if row is not None else 0
+        return int(version)
 
     async def streams_of(self, id: str) -> list[StreamId]:
-        statement = (
-            "SELECT id, category FROM commons_events_streams WHERE id = ? AND deleted_at IS NULL AND version > 0 "
-            "ORDER BY category"
-        )
+        statement = "SELECT id, category FROM commons_events_streams WHERE id = ? AND deleted_at IS NULL ORDER BY category"
         return [StreamId(*row) for row in await self._read(lambda c: c.execute(statement, (id,)).fetchall())]
 
     async def head(self) -> int:

@@ -7,12 +7,17 @@ import sqlite3
 from collections.abc import Sequence
 
 from commons_events.sourcing._backend import LogQuery
+from commons_events.sourcing._tables import BLOCK
 from commons_events.sourcing._types import StreamId
 
-__all__ = ["Kind", "Names", "kinds_of"]
+__all__ = ["HEAD", "Kind", "Names", "kinds_of"]
 
 Kind = tuple[str, str, str, str]
 """Category, event type, schema version and format."""
+
+HEAD = """max(coalesce((SELECT max(position) FROM commons_events_events), 0), coalesce((
+  SELECT max(deleted_position) FROM commons_events_streams WHERE deleted_position IS NOT NULL), 0))"""
+"""In SQL: the last position that was given to an event, be it deleted or not."""
 
 _MOST = 10_000
 _ID = (
@@ -20,6 +25,7 @@ _ID = (
     "WHERE category = ? AND event_type = ? AND schema_version = ? AND format = ?"
 )
 _INSERT = "INSERT INTO commons_events_kinds (category, event_type, schema_version, format) VALUES (?, ?, ?, ?)"
+_NOTE = "INSERT OR IGNORE INTO commons_events_blocks (kind_id, block) VALUES (?, ?)"
 _KINDS = (
     "SELECT kind_id, event_type, schema_version, format FROM commons_events_kinds "
     "WHERE kind_id IN (SELECT value FROM json_each(?))"
@@ -37,6 +43,7 @@ class Names:
 
     def __init__(self) -> None:
         self._ids: dict[Kind, int] = {}
+        self._blocks: dict[int, int] = {}
         self._kinds: dict[int, tuple[str, str, str]] = {}
         self._streams: dict[int, StreamId] = {}
 
@@ -51,9 +58,18 @@ class Names:
             row = (cursor.lastrowid,)
         if len(self._ids) >= _MOST:  # categories that a program makes on and on
             self._ids.clear()
+            self._blocks.clear()
         kind_id: int = row[0]
         self._ids[kind] = kind_id
         return kind_id
+
+    def note_block(self, cursor: sqlite3.Cursor, kind_id: int, position: int) -> int:
+        """Note that an event of this kind goes to this position; gives the first one behind the block of it."""
+        block = position // BLOCK
+        if self._blocks.get(kind_id, -1) < block:  # they rise
+            cursor.execute(_NOTE, (kind_id, block))
+            self._blocks[kind_id] = block
+        return (block + 1) * BLOCK
 
     def kinds(self, raw: sqlite3.Connection, ids: set[int]) -> dict[int, tuple[str, str, str]]:
         """Type, schema version and format by what stands for them, of these ids and maybe more."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
 from commons_events.sourcing._backend import LogPage, LogQuery
 from commons_events.sourcing._sql import as_utc
-from commons_events.sourcing._sqlite_names import Names, kinds_of
+from commons_events.sourcing._sqlite_names import HEAD, Names, kinds_of
+from commons_events.sourcing._tables import BLOCK
 from commons_events.sourcing._types import StoredEvent, StoredSnapshot, StreamId
 
 __all__ = ["fetch_from_snapshot", "fetch_log", "fetch_snapshot", "fetch_stream", "find_head"]
@@ -20,6 +22,8 @@ _VALUES = (
 )
 _MERGED = 256
 """Kinds that are looked up one by one; where more are wanted, reading all events finds some soon."""
+_BLOCKS = 64
+"""Blocks of a kind that are looked up at once."""
 
 
 def _tags(text: str) -> tuple[str, ...]:
@@ -73,34 +77,31 @@ def fetch_log(
     raw: sqlite3.Connection, names: Names, query: LogQuery, first: int, last: int, limit: int, backwards: bool
 ) -> LogPage:
     # There is one writer at a time, and positions rise with every commit: all up to the head that is there is there.
-    head = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'commons_events_events'").fetchone()
-    known = min(last, head[0] if head is not None else 0)
+    known = min(last, raw.execute(f"SELECT {HEAD}").fetchone()[0])
     if first > known:
         return LogPage([], max(known, 0))
-    conditions: list[str] = ["position BETWEEN ? AND ?"]
-    parameters: list[int | str] = [first, known]
+    conditions: list[str] = []
+    ranges: Iterable[tuple[int, int]] = ((first, known),)
     if query.types or query.categories:
         wanted = kinds_of(raw, query)  # after the head, so that the kinds of all that is read are there
         if not wanted:
             return LogPage([], known)
-        if not query.tags and 1 < len(wanted) <= _MERGED:
-            positions = _merged(raw, wanted, first, known, limit, backwards)
-            conditions, parameters = ["position IN (SELECT value FROM json_each(?))"], [json.dumps(positions)]
-        else:
-            # the plus keeps SQLite from sorting all that is there instead of reading in order
-            plus = "+" if len(wanted) > 1 else ""
-            conditions.append(f"{plus}kind_id IN ({', '.join(map(str, wanted))})")
+        conditions.append(f"kind_id IN ({', '.join(map(str, wanted))})")
+        if len(wanted) <= _MERGED:
+            ranges = _ranges(raw, wanted, first, known, backwards)
     if query.tags:
         conditions.append("tags IS NOT NULL")
-    for tag in query.tags:
-        conditions.append("EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)")
-        parameters.append(tag)
-    order = "DESC" if backwards else ""
-    rows = raw.execute(
+        conditions += ["EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)"] * len(query.tags)
+    statement = (
         f"SELECT {_VALUES}, e.stream_id FROM commons_events_events e "
-        f"WHERE {' AND '.join(conditions)} ORDER BY position {order} LIMIT ?",
-        (*parameters, limit),
-    ).fetchall()
+        f"WHERE {' AND '.join(['position BETWEEN ? AND ?', *conditions])} "
+        f"ORDER BY position {'DESC' if backwards else ''} LIMIT ?"
+    )
+    rows: list[Any] = []
+    for low, high in ranges:
+        rows += raw.execute(statement, (low, high, *query.tags, limit - len(rows))).fetchall()
+        if len(rows) == limit:
+            break
     kinds = names.kinds(raw, {row[3] for row in rows})
     streams = names.streams(raw, {row[8] for row in rows})
     new, time = tuple.__new__, datetime.fromisoformat
@@ -114,13 +115,42 @@ def fetch_log(
     return LogPage(events, events[-1].position if len(events) == limit and not backwards else known)
 
 
-def _merged(
-    raw: sqlite3.Connection, kinds: Sequence[int], first: int, last: int, limit: int, backwards: bool
-) -> list[int]:
-    """The first positions of events of these kinds: each kind's are found in order, so that few are looked at."""
+def _ranges(
+    raw: sqlite3.Connection, kinds: Sequence[int], first: int, last: int, backwards: bool
+) -> Iterator[tuple[int, int]]:
+    """The parts of the log, in order, that have all events of these kinds, and some in every block."""
+    order, step = ("DESC", -1) if backwards else ("", 1)
     statement = (
-        "SELECT position FROM commons_events_events WHERE kind_id = ? AND position BETWEEN ? AND ? "
-        f"ORDER BY position {'DESC' if backwards else ''} LIMIT ?"
+        "SELECT block FROM commons_events_blocks WHERE kind_id = ? AND block BETWEEN ? AND ? "
+        f"ORDER BY block {order} LIMIT {_BLOCKS}"
     )
-    found = [row[0] for kind in kinds for row in raw.execute(statement, (kind, first, last, limit))]
-    return sorted(found, reverse=backwards)[:limit]
+    low, high = first // BLOCK, last // BLOCK
+    while low <= high:
+        # of each kind the next ones: so all up to the nearest of their ends are known
+        found: set[int] = set()
+        ends: list[int] = []
+        for kind in kinds:
+            blocks = [row[0] for row in raw.execute(statement, (kind, low, high))]
+            found.update(blocks)
+            if len(blocks) == _BLOCKS:
+                ends.append(blocks[-1])
+        end = (max(ends) if backwards else min(ends)) if ends else (low if backwards else high)
+        run: list[int] = []
+        for block in sorted(found, reverse=backwards):
+            if (block < end) if backwards else (block > end):
+                break
+            if run and block != run[-1] + step:
+                yield _positions(run, first, last)
+                run = []
+            run.append(block)
+        if run:
+            yield _positions(run, first, last)
+        if backwards:
+            high = end - 1
+        else:
+            low = end + 1
+
+
+def _positions(run: Sequence[int], first: int, last: int) -> tuple[int, int]:
+    """From the first position of blocks that lie side by side to their last one."""
+    return max(first, min(run) * BLOCK), min(last, (max(run) + 1) * BLOCK - 1)

@@ -10,14 +10,18 @@ from datetime import UTC, datetime, timedelta
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._group_commit import Outcome
 from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat, fits, lookup
-from commons_events.sourcing._sqlite_names import Kind, Names
+from commons_events.sourcing._sqlite_names import HEAD, Kind, Names
 from commons_events.sourcing._types import AppendResult, ExpectedState, PreparedAppend
 
 __all__ = ["STATE", "write"]
 
-STATE = "SELECT stream_id, version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = ? AND category = ?"
-_COLUMNS = "stream_id, version, kind_id, event_id, data, data_bytes, tags, timestamp, recorded_at"
-_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?)"
+STATE = f"""SELECT s.stream_id,
+  coalesce((SELECT max(version) FROM commons_events_events WHERE stream_id = s.stream_id), 0),
+  s.deleted_at IS NOT NULL, {HEAD}
+FROM (SELECT 1) LEFT JOIN commons_events_streams s ON s.id = ? AND s.category = ?"""
+"""Of a stream: what stands for it, NULL where it does not exist; its version; whether it was deleted. And the head."""
+_COLUMNS = "position, stream_id, version, kind_id, event_id, data, data_bytes, tags, timestamp, recorded_at"
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _AT_ONCE = 64
 """Rows of one statement: each statement costs as much as some rows. Its text is made for 1, 2, 4, 8 … rows alone."""
 _INSERTS = {
@@ -44,8 +48,7 @@ def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend], names: Nam
 
 def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, names: Names) -> AppendResult:
     stream, events, expected = append
-    row = cursor.execute(STATE, stream).fetchone()
-    stream_id, version, gone = row if row is not None else (None, 0, 0)
+    stream_id, version, gone, head = cursor.execute(STATE, stream).fetchone()
     if gone:
         raise deleted(stream)
     if expected != version and (where := lookup(expected, version, len(events))) is not None:
@@ -60,38 +63,40 @@ def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, names: 
         raise conflict(stream, expected, version)
     if not events:
         return AppendResult(stream, version, version + 1, 0, 0, False)
-    count = len(events)
     if stream_id is None:
-        cursor.execute("INSERT INTO commons_events_streams (id, category, version) VALUES (?, ?, ?)", (*stream, count))
+        cursor.execute("INSERT INTO commons_events_streams (id, category) VALUES (?, ?)", stream)
         stream_id = cursor.lastrowid
-    else:
-        cursor.execute(
-            "UPDATE commons_events_streams SET version = ? WHERE stream_id = ?", (version + count, stream_id)
-        )
     category = stream.category
     values: list[object] = []
     kind: Kind | None = None
-    kind_id = 0
-    for at, (event_id, event_type, schema_version, format, data, tags, timestamp) in enumerate(events, version + 1):
+    kind_id = block_end = 0
+    at, position = version, head
+    for event_id, event_type, schema_version, format, data, tags, timestamp in events:
+        at += 1
+        position += 1
         if kind is None or kind[1] != event_type or kind[2] != schema_version or kind[3] != format:
             kind = (category, event_type, schema_version, format)
             kind_id = names.kind_id(cursor, kind)
+            block_end = 0
+        if position >= block_end:
+            block_end = names.note_block(cursor, kind_id, position)
         json_text, raw_bytes = (data.decode(), None) if format == "json" else (None, data)
         tags_text = json.dumps(tags, ensure_ascii=False) if tags else None
-        values += stream_id, at, kind_id, event_id, json_text, raw_bytes, tags_text, _text(timestamp), now
-    last = _insert(cursor, values, count)
-    return AppendResult(stream, version + count, version + 1, last - count + 1, last)
+        values += (
+            position, stream_id, at, kind_id, event_id, json_text, raw_bytes, tags_text, _text(timestamp), now
+        )  # fmt: skip
+    _insert(cursor, values, len(events))
+    return AppendResult(stream, at, version + 1, head + 1, position)
 
 
-def _insert(cursor: sqlite3.Cursor, values: list[object], count: int) -> int:
-    """Store these rows, their values one after the other; gives the last one's position."""
+def _insert(cursor: sqlite3.Cursor, values: list[object], count: int) -> None:
+    """Store these rows, their values one after the other."""
     start, size, width = 0, _AT_ONCE, len(values) // count
     while start < count:
         while size > count - start:
             size //= 2
         cursor.execute(_INSERTS[size], values[start * width : (start + size) * width])
         start += size
-    return cursor.lastrowid or 0
 
 
 def _known(

@@ -1,10 +1,13 @@
 """The store's tables, as SQLAlchemy knows them: the same on PostgreSQL and SQLite but for a few types and the events.
 
-SQLite writes whole pages to its log, so each index costs an append a page; there, what many events have in common
-stands in ``commons_events_kinds``, and one short index on it serves where PostgreSQL has two.
+SQLite writes whole pages to its log, so that each table and index that an append touches costs it a page. There, what
+many events have in common stands in ``commons_events_kinds``, and which parts of the log have events of a kind in
+``commons_events_blocks``, a row for many events, where PostgreSQL has two indexes; and a stream's version is that of
+its last event.
 
-Events are partition-ready: no foreign key points at them or from them, and one writer at a time moves a stream's row
-on, which is what keeps versions unique; the unique index only says so once more.
+Events are partition-ready: no foreign key points at them or from them, and one writer at a time moves a stream on (on
+PostgreSQL it locks the stream's row, on SQLite there is one writer), which is what keeps versions unique; the unique
+index only says so once more.
 """
 
 from __future__ import annotations
@@ -34,9 +37,11 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import DateTime, TypeEngine
 
 __all__ = [
+    "BLOCK",
     "NAMES",
     "POSITIONS",
     "SCHEMA_VERSION",
+    "blocks",
     "checkpoints",
     "events",
     "events_on_sqlite",
@@ -49,11 +54,12 @@ __all__ = [
     "snapshots",
     "sqlite_metadata",
     "streams",
+    "streams_on_sqlite",
     "versions",
     "workers",
 ]
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """Of the tables as they stand here: the newest revision among the migrations."""
 
 metadata = MetaData()
@@ -73,14 +79,70 @@ def _number() -> TypeEngine[Any]:
 
 _TIME = DateTime(timezone=True)
 
+BLOCK = 32
+"""Positions in a row of ``commons_events_blocks``."""
+
+
+def _name_columns() -> list[Column[Any]]:
+    """Of a stream, on both databases."""
+    return [
+        Column("stream_id", _number(), primary_key=True, comment="Stands for the stream in commons_events_events."),
+        Column("id", _word(), nullable=False, comment="The stream's id, such as an aggregate's."),
+        Column("category", _word(), nullable=False, comment="What the stream belongs to, such as an aggregate's class."),
+    ]
+
+
+def _deleted_at() -> Column[Any]:
+    return Column("deleted_at", _TIME, comment="When it was deleted; it takes no events any more.")
+
+
+def _place_columns() -> list[Column[Any]]:
+    """Of an event: where it is, on both databases."""
+    return [
+        Column("position", _number(), primary_key=True, comment="The event's place in the whole store."),
+        Column("stream_id", _number(), nullable=False, comment="Its stream, in commons_events_streams."),
+        Column("version", _number(), nullable=False, comment="Its place in its stream, from 1: the aggregate_version."),
+    ]
+
+
+def _event_id() -> Column[Any]:
+    return Column("event_id", _word(), nullable=False, comment="The event's own id (CloudEvents: id).")
+
+
+def _content_columns(read: str, tags: str) -> list[Column[Any]]:
+    """Of an event: what it says, on both databases.
+
+    Args:
+        read: how its JSON is read.
+        tags: what they are kept as.
+    """
+    return [
+        Column(
+            "data",
+            Text().with_variant(postgresql.JSON(), "postgresql"),
+            comment=f"The whole event, where its format is JSON: byte by byte as it was written; read it as {read}.",
+        ),
+        Column("data_bytes", LargeBinary(), comment="The whole event, where its format is another one."),
+        Column(
+            "tags",
+            Text().with_variant(postgresql.ARRAY(Text()), "postgresql"),
+            comment=f"Words to find the event by{tags}; NULL where it has none.",
+        ),
+        Column("timestamp", _TIME, nullable=False, comment="The event's own time (CloudEvents: time)."),
+        Column("recorded_at", _TIME, nullable=False, server_default=func.now(), comment="When the store took it."),
+        UniqueConstraint("stream_id", "version", name="commons_events_events_stream"),
+        Index("commons_events_events_id", "event_id"),
+    ]
+
+
+_EVENTS = "Every event, as it was written. Rows are only added."
+
 streams = Table(
     "commons_events_streams",
     metadata,
-    Column("stream_id", _number(), primary_key=True, comment="Stands for the stream in commons_events_events."),
-    Column("id", _word(), nullable=False, comment="The stream's id, such as an aggregate's."),
-    Column("category", _word(), nullable=False, comment="What the stream belongs to, such as an aggregate's class."),
+    *_name_columns(),
     Column("version", _number(), nullable=False, comment="The aggregate_version of the stream's last event."),
-    Column("deleted_at", _TIME, comment="When it was deleted; it takes no events any more."),
+    _deleted_at(),
     UniqueConstraint("id", "category", name="commons_events_streams_name"),
     comment="Streams of events: one row each, which writers lock to move its version on.",
 )
@@ -96,34 +158,13 @@ def _leave_room(_table: Table, connection: Connection, **_: Any) -> None:
 events = Table(
     "commons_events_events",
     metadata,
-    Column(
-        "position",
-        _number(),
-        primary_key=True,
-        comment="The event's place in the whole store.",
-    ),
-    Column("stream_id", _number(), nullable=False, comment="Its stream, in commons_events_streams."),
-    Column("version", _number(), nullable=False, comment="Its place in its stream, from 1: the aggregate_version."),
+    *_place_columns(),
     Column("category", _word(), nullable=False, comment="Its stream's category."),
-    Column("event_id", _word(), nullable=False, comment="The event's own id (CloudEvents: id)."),
+    _event_id(),
     Column("event_type", _word(), nullable=False, comment="The event's type (CloudEvents: type)."),
     Column("schema_version", _word(), nullable=False, comment="The version of the class that wrote it."),
     Column("format", _word(), nullable=False, comment="How it was written: json, avro, protobuf …"),
-    Column(
-        "data",
-        Text().with_variant(postgresql.JSON(), "postgresql"),
-        comment="The whole event, where its format is JSON: byte by byte as it was written; read it as data::jsonb.",
-    ),
-    Column("data_bytes", LargeBinary(), comment="The whole event, where its format is another one."),
-    Column(
-        "tags",
-        Text().with_variant(postgresql.ARRAY(Text()), "postgresql"),
-        comment="Words to find the event by; NULL where it has none.",
-    ),
-    Column("timestamp", _TIME, nullable=False, comment="The event's own time (CloudEvents: time)."),
-    Column("recorded_at", _TIME, nullable=False, server_default=func.now(), comment="When the store took it."),
-    UniqueConstraint("stream_id", "version", name="commons_events_events_stream"),
-    Index("commons_events_events_id", "event_id"),
+    *_content_columns("data::jsonb", ""),
     Index("commons_events_events_category", "category", "position"),
     Index("commons_events_events_type", "event_type", "position"),
     Index(
@@ -132,7 +173,7 @@ events = Table(
         postgresql_using="gin",
         postgresql_where=text("tags IS NOT NULL"),
     ),
-    comment="Every event, as it was written. Rows are only added.",
+    comment=_EVENTS,
 )
 
 checkpoints = Table(
@@ -224,7 +265,7 @@ versions = Table(
 
 sqlite_metadata = MetaData()
 for _table in metadata.tables.values():
-    if _table is not events:
+    if _table not in (streams, events):
         _table.to_metadata(sqlite_metadata)
 
 kinds = Table(
@@ -239,26 +280,40 @@ kinds = Table(
     comment="What many events have in common. Rows are only added.",
 )
 
+blocks = Table(
+    "commons_events_blocks",
+    sqlite_metadata,
+    Column("kind_id", Integer(), nullable=False, comment="The kind."),
+    Column("block", Integer(), nullable=False, comment=f"Positions divided by {BLOCK}, without the remainder."),
+    PrimaryKeyConstraint("kind_id", "block", name="commons_events_blocks_pkey"),
+    comment="Where to look for events of a kind. Rows are only added.",
+    sqlite_with_rowid=False,
+)
+
+streams_on_sqlite = Table(
+    "commons_events_streams",
+    sqlite_metadata,
+    *_name_columns(),
+    _deleted_at(),
+    Column(
+        "deleted_position",
+        Integer(),
+        comment="The store's last position when it was deleted: no position up to it is given again.",
+    ),
+    UniqueConstraint("id", "category", name="commons_events_streams_name"),
+    Index("commons_events_streams_deleted", "deleted_position", sqlite_where=text("deleted_position IS NOT NULL")),
+    comment="Streams of events: one row each. A stream's version is that of its last event.",
+)
+
 events_on_sqlite = Table(
     "commons_events_events",
     sqlite_metadata,
-    Column("position", Integer(), primary_key=True, comment="The event's place in the whole store."),
-    Column("stream_id", Integer(), nullable=False, comment="Its stream, in commons_events_streams."),
-    Column("version", Integer(), nullable=False, comment="Its place in its stream, from 1: the aggregate_version."),
+    *_place_columns(),
     Column("kind_id", Integer(), nullable=False, comment="Its category, type and format, in commons_events_kinds."),
-    Column("event_id", Text(), nullable=False, comment="The event's own id (CloudEvents: id)."),
-    Column("data", Text(), comment="The whole event, where its format is JSON, as it was written."),
-    Column("data_bytes", LargeBinary(), comment="The whole event, where its format is another one."),
-    Column("tags", Text(), comment="Words to find the event by, a list in JSON; NULL where it has none."),
-    Column("timestamp", _TIME, nullable=False, comment="The event's own time (CloudEvents: time)."),
-    Column("recorded_at", _TIME, nullable=False, server_default=func.now(), comment="When the store took it."),
-    UniqueConstraint("stream_id", "version", name="commons_events_events_stream"),
-    Index("commons_events_events_id", "event_id"),
-    # SQLite puts the position behind the columns of every index by itself
-    Index("commons_events_events_kind", "kind_id"),
+    _event_id(),
+    *_content_columns("data ->> '$.field'", ", a list in JSON"),
     Index("commons_events_events_tags", "tags", sqlite_where=text("tags IS NOT NULL")),
-    comment="Every event, as it was written. Rows are only added.",
-    sqlite_autoincrement=True,
+    comment=_EVENTS,
 )
 
 

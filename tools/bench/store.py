@@ -80,6 +80,12 @@ sqlite_writers = table(
     "As above.",
     *(f"{count} savers" for count in WRITERS),
 )
+sqlite_batches = table(
+    "store-sqlite-batches",
+    "Concurrent savers on SQLite, 10 and 100 events a transaction, µs an event",
+    "As above; ours write several savers' appends in one transaction where they wait for each other.",
+    *(f"{size} a tx, {count} savers" for size in SIZES[1:] for count in WRITERS[1:]),
+)
 catch_up = table(
     "store-catch-up",
     "Catching up with a subscription, µs an event",
@@ -136,11 +142,11 @@ async def append(kind: str, count: int, size: int, stream: str, to: EventStore |
     return (perf_counter() - start) / count / size * 1e6
 
 
-async def savers(kind: str, count: int, writers: int) -> float:
+async def savers(kind: str, count: int, writers: int, size: int = 1) -> float:
     await store(kind).open()
     start = perf_counter()
-    await asyncio.gather(*(append(kind, count // writers, 1, uuid4().hex) for _ in range(writers)))
-    return (perf_counter() - start) / count * 1e6
+    await asyncio.gather(*(append(kind, count // writers, size, uuid4().hex) for _ in range(writers)))
+    return (perf_counter() - start) / (count // writers * writers) / size * 1e6
 
 
 def ours_appends(kind: str) -> Callable[[Effort], dict[str, float]]:
@@ -155,6 +161,15 @@ def ours_savers(kind: str) -> Callable[[Effort], dict[str, float]]:
         return {f"{n} savers": run(savers(kind, max(effort.count(640), n), n)) for n in WRITERS}
 
     return measure
+
+
+def in_batches(work: Callable[[int, int, int], float]) -> Callable[[Effort], dict[str, float]]:
+    """Of concurrent savers, each metric: given how many transactions, how many savers, and how many events in each."""
+    return lambda effort: {
+        f"{size} a tx, {n} savers": work(max(effort.count(APPENDS[size]) * 2, n), n, size)
+        for size in SIZES[1:]
+        for n in WRITERS[1:]
+    }
 
 
 # --- bare ------------------------------------------------------------------------------------------------------
@@ -201,11 +216,11 @@ def bare_sqlite(count: int, size: int) -> float:
         return (perf_counter() - start) / count / size * 1e6
 
 
-def threads(work: Callable[[int, int], float], count: int, writers: int) -> float:
+def threads(work: Callable[[int, int], float], count: int, writers: int, size: int = 1) -> float:
     with ThreadPoolExecutor(writers) as pool:
         start = perf_counter()
-        list(pool.map(work, [count // writers] * writers, [1] * writers))
-        return (perf_counter() - start) / count * 1e6
+        list(pool.map(work, [count // writers] * writers, [size] * writers))
+        return (perf_counter() - start) / (count // writers * writers) / size * 1e6
 
 
 def make_bare() -> None:
@@ -334,6 +349,14 @@ postgres_writers.contender(OURS, *(at_most(0.5, APPLICATION, metric=f"{n} savers
 sqlite_writers.contender(APPLICATION)(in_threads(theirs("sqlite")))
 sqlite_writers.contender(OURS, at_most(1.0, APPLICATION, metric="16 savers"))(ours_savers("sqlite"))
 
+sqlite_batches.contender(APPLICATION)(
+    in_batches(lambda count, writers, size: threads(theirs("sqlite"), count, writers, size))
+)
+sqlite_batches.contender(
+    OURS,
+    *(at_most(1 / 1.5, APPLICATION, metric=f"{size} a tx, {n} savers") for size in SIZES[1:] for n in WRITERS[1:]),
+)(in_batches(lambda count, writers, size: run(savers("sqlite", count, writers, size))))
+
 
 @catch_up.contender(OURS)
 def _(effort: Effort) -> dict[str, float]:
@@ -370,4 +393,4 @@ def _(effort: Effort) -> dict[str, float]:
     return {"PostgreSQL": follow("postgres", count), "SQLite": follow("sqlite", count)}
 
 
-TABLES = (postgres_append, postgres_writers, sqlite_append, sqlite_writers, catch_up)
+TABLES = (postgres_append, postgres_writers, sqlite_append, sqlite_writers, sqlite_batches, catch_up)

@@ -366,7 +366,9 @@ class SqliteBackend(Backend):
         return int(version)
 
     async def streams_of(self, id: str) -> list[StreamId]:
-        statement = "SELECT id, category FROM commons_events_streams WHERE id = ? AND deleted_at IS NULL ORDER BY category"
+        statement = (
+            "SELECT id, category FROM commons_events_streams WHERE id = ? AND deleted_at IS NULL ORDER BY category"
+        )
         return [StreamId(*row) for row in await self._read(lambda c: c.execute(statement, (id,)).fetchall())]
 
     async def head(self) -> int:

@@ -115,6 +115,6 @@ def _known(
 
 
 def _text(timestamp: datetime) -> str:
-    if timestamp.utcoffset() != _NO_TIME:
+    if timestamp.tzinfo is not UTC and timestamp.utcoffset() != _NO_TIME:
         timestamp = timestamp.astimezone(UTC)
     return timestamp.isoformat(" ")

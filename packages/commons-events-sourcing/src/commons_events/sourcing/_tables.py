@@ -88,7 +88,9 @@ def _name_columns() -> list[Column[Any]]:
     return [
         Column("stream_id", _number(), primary_key=True, comment="Stands for the stream in commons_events_events."),
         Column("id", _word(), nullable=False, comment="The stream's id, such as an aggregate's."),
-        Column("category", _word(), nullable=False, comment="What the stream belongs to, such as an aggregate's class."),
+        Column(
+            "category", _word(), nullable=False, comment="What the stream belongs to, such as an aggregate's class."
+        ),
     ]
 
 

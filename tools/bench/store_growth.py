@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from commons_events.sourcing import EventStore
+from commons_events.sourcing._tables import BLOCK
 from tools.bench.measure import Effort, LeftOutError, Table, at_most
 from tools.bench.store import SIZES, append, folder, item, run, server
 
@@ -52,15 +53,19 @@ _FILL = (
 )
 
 
+_NUMBERS = "WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < :count{per})"
 _FILL_SQLITE = (
-    """WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < :count / :a_stream)
-    INSERT INTO commons_events_streams (stream_id, id, category, version) SELECT n, 'filled-' || n, 'Basket', :a_stream
-    FROM g""",
-    """WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < :count)
-    INSERT INTO commons_events_events (position, stream_id, version, category, event_id, event_type, schema_version,
-      format, data, timestamp, recorded_at)
-    SELECT n, (n - 1) / :a_stream + 1, (n - 1) % :a_stream + 1, 'Basket', printf('%012x-', n) || hex(randomblob(11)),
-      'bench.item_added', '1.0.0', 'json', :data, :now, :now FROM g""",
+    f"""{_NUMBERS.format(per=" / :a_stream")}
+    INSERT INTO commons_events_streams (stream_id, id, category) SELECT n, 'filled-' || n, 'Basket' FROM g""",
+    """INSERT INTO commons_events_kinds (kind_id, category, event_type, schema_version, format)
+    VALUES (1, 'Basket', 'bench.item_added', '1.0.0', 'json')""",
+    f"""{_NUMBERS.format(per=" / :a_block")}
+    INSERT INTO commons_events_blocks (kind_id, block) SELECT 1, n - 1 FROM g""",
+    "INSERT OR IGNORE INTO commons_events_blocks (kind_id, block) VALUES (1, :count / :a_block)",
+    f"""{_NUMBERS.format(per="")}
+    INSERT INTO commons_events_events (position, stream_id, version, kind_id, event_id, data, timestamp, recorded_at)
+    SELECT n, (n - 1) / :a_stream + 1, (n - 1) % :a_stream + 1, 1,
+      printf('%08x-%04x-7%03x-8%03x-%012x', n / 65536, n % 65536, n % 4096, n % 999, n), :data, :now, :now FROM g""",
 )
 
 
@@ -69,13 +74,14 @@ def filled_sqlite(count: int) -> EventStore:
     """A store in a file with so many events."""
     path = folder() / f"grown-{count}.db"
     run(_make(f"sqlite:///{path}"))
-    given = {"count": count, "a_stream": A_STREAM, "data": item(1).to_json().decode(), "now": "2026-01-02 00:00:00"}
+    data, now = item(1).to_json().decode(), "2026-01-02 00:00:00.000000+00:00"
+    given = {"count": count, "a_stream": A_STREAM, "a_block": BLOCK, "data": data, "now": now}
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         indexes = connection.execute(
             "SELECT name, sql FROM sqlite_master "
             "WHERE type = 'index' AND tbl_name = 'commons_events_events' AND sql IS NOT NULL"
         ).fetchall()
-        for index, _ in indexes:
+        for index, _ in indexes:  # to make them afterwards is quicker
             connection.execute(f"DROP INDEX {index}")
         for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -256000"):
             connection.execute(f"PRAGMA {setting}")
@@ -83,6 +89,8 @@ def filled_sqlite(count: int) -> EventStore:
             connection.execute(statement, given)
         for _, definition in indexes:
             connection.execute(definition)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # or the first appends wait for what is still on its way to the disk
     store = EventStore(f"sqlite:///{path}")
     run(_open(store))
     return store

@@ -23,6 +23,7 @@ from commons_events.errors import (
     VersionConflictError,
 )
 from commons_events.sourcing import Append, EventStore, StreamId, upgrade
+from commons_events.sourcing._sqlite_write import STATE
 from commons_events.sourcing._tables import SCHEMA_VERSION, metadata, metadata_of
 from commons_events.sourcing.projections import ProjectionStates
 from commons_events.testing.services import RunningPostgres
@@ -39,6 +40,10 @@ class Kept(Event):
 
 class Named(Event):
     event_type = "tests.named"
+
+
+class Late(Event):
+    event_type = "tests.late"
 
 
 def sync(url: str) -> str:
@@ -337,18 +342,19 @@ async def test_events_on_sqlite_keep_all_when_the_tables_are_brought_up(tmp_path
         assert (await store.append(StreamId("a", "Order"), [Kept()], expected=3)).last_position == 7
 
 
-async def test_an_upgrade_that_fails_on_sqlite_leaves_all_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_the_way", ["commons_events_events_0003", "commons_events_events_0004"])
+async def test_an_upgrade_that_fails_on_sqlite_leaves_all_as_it_was(tmp_path: Path, in_the_way: str) -> None:
     path = tmp_path / "events.db"
     url = f"sqlite:///{path}"
     await asyncio.to_thread(upgrade, url, "0002")
     fill_old(path)
     with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE commons_events_events_0003 (n int)")
+        connection.execute(f"CREATE TABLE {in_the_way} (n int)")
         before = list(connection.iterdump())
         with pytest.raises(StoreUnavailableError, match="already exists"):
             await asyncio.to_thread(upgrade, url)
         assert list(connection.iterdump()) == before
-        connection.execute("DROP TABLE commons_events_events_0003")
+        connection.execute(f"DROP TABLE {in_the_way}")
     connection.close()
     assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
 
@@ -358,15 +364,20 @@ async def test_each_read_on_sqlite_has_its_index(tmp_path: Path) -> None:
     async with EventStore(f"sqlite:///{path}") as store:
         await store.append(StreamId("a", "Order"), [Kept(number=n) for n in range(50)])
     with sqlite3.connect(path) as connection:
-        for condition in (
-            "event_id = 'x'", "kind_id = 1 AND position BETWEEN 2 AND 9 ORDER BY position LIMIT 3",
-            "kind_id = 1 AND position BETWEEN 2 AND 9 ORDER BY position DESC LIMIT 3",
-            "stream_id = 1 AND version BETWEEN 2 AND 9 ORDER BY version", "position BETWEEN 2 AND 9 ORDER BY position",
-        ):  # fmt: skip
-            plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM commons_events_events WHERE {condition}")
-            shown = "\n".join(row[3] for row in plan)
+        for read in (
+            "commons_events_events WHERE event_id = 'x'",
+            "commons_events_events WHERE stream_id = 1 AND version BETWEEN 2 AND 9 ORDER BY version",
+            "commons_events_events WHERE position BETWEEN 2 AND 9 AND kind_id IN (1, 2) ORDER BY position DESC LIMIT 3",
+            "commons_events_blocks WHERE kind_id = 1 AND block BETWEEN 2 AND 9 ORDER BY block LIMIT 3",
+            "commons_events_blocks WHERE kind_id = 1 AND block BETWEEN 2 AND 9 ORDER BY block DESC LIMIT 3",
+        ):
+            shown = "\n".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {read}"))
             assert shown.startswith("SEARCH"), shown
             assert "TEMP B-TREE" not in shown, shown
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {STATE}", ("a", "Order"))]
+        searched = [step for step in plan if "commons_events" in step or step.split()[1] in ("s", "e")]
+        assert searched
+        assert all(step.startswith("SEARCH") for step in searched), plan
     connection.close()
 
 
@@ -412,6 +423,48 @@ async def test_events_of_many_kinds_are_found_in_order_on_sqlite(tmp_path: Path)
                 ]
                 backwards = [one async for one in store.read_all(**query, backwards=True, limit=20)]  # type: ignore[arg-type]
                 assert backwards == forwards[::-1][:20]
+
+
+@pytest.mark.parametrize("page_size", [7, 500])
+async def test_events_of_a_kind_are_found_in_a_long_log_on_sqlite(tmp_path: Path, page_size: int) -> None:
+    """Dense ones, rare ones, ones that come only at the end, and where a deleted stream has left a gap."""
+
+    def kind_of(number: int) -> type[Event]:
+        return Named if number % 701 == 0 else Late if number > 4_400 else Kept
+
+    async with EventStore(f"sqlite:///{tmp_path / 'events.db'}", synchronous="OFF", page_size=page_size) as store:
+        for start in range(0, 4_500, 100):
+            await store.append(f"s{start % 900}", [kind_of(n)() for n in range(start, start + 100)])
+        await store.delete_stream("s300")
+        every = [one async for one in store.read_all()]
+        assert len(every) == 4_000
+        for wanted in ([Kept], [Named], [Late], [Named, Late], [Kept, Named, Late]):
+            names = {one.event_type for one in wanted}
+            for low, high in ((0, None), (650, 3_600), (31, 32), (4_480, None)):
+                found = [one async for one in store.read_all(types=wanted, from_position=low, to_position=high)]
+                assert found == [
+                    one
+                    for one in every
+                    if one.event_type in names and low <= one.position and (high is None or one.position <= high)
+                ]
+                query = {"types": wanted, "from_position": low, "to_position": high, "backwards": True}
+                assert [one async for one in store.read_all(**query)] == found[::-1]  # type: ignore[arg-type]
+
+
+async def test_a_position_is_not_given_twice_though_its_stream_was_deleted(place: Place) -> None:  # noqa: F811
+    async with place.store() as store:
+        await store.append("a", [Kept()])
+        last = (await store.append("b", [Kept(), Kept()])).last_position
+        await store.delete_stream("b")
+        async with store.transaction() as transaction:
+            again = await transaction.append("c", [Kept()])
+        assert again.first_position > last
+        await store.delete_stream("c")
+        await store.delete_stream("a")
+    if place.kind == "memory":
+        return
+    async with place.store() as store:
+        assert (await store.append("d", [Kept()])).first_position > again.last_position
 
 
 async def test_the_log_of_sqlite_gets_its_length_early_and_nothing_else_changes(tmp_path: Path) -> None:

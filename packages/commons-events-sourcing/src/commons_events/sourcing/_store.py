@@ -23,9 +23,6 @@ from commons_events.sourcing._store_transaction import (
     MAX_POSITION,
     StoreTransaction,
     bounds,
-    check_interval,
-    check_several,
-    checked_snapshot,
     log_query,
     prepare_all,
 )
@@ -39,9 +36,12 @@ from commons_events.sourcing._types import (
     StoredEvent,
     StoredSnapshot,
     StreamId,
+    check_interval,
     check_name,
     check_position,
+    check_several,
     check_stream,
+    checked_snapshot,
 )
 
 __all__ = ["BaseEventStore"]

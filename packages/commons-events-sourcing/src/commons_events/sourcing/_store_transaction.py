@@ -1,10 +1,8 @@
-"""`StoreTransaction`, and what it and the store check of what they are given."""
+"""`StoreTransaction`, and how it and the store take what they are given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from commons_events.errors import ConfigurationError
@@ -23,7 +21,9 @@ from commons_events.sourcing._types import (
     StreamId,
     check_name,
     check_position,
+    check_several,
     check_stream,
+    checked_snapshot,
 )
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ __all__ = [
     "MAX_POSITION",
     "StoreTransaction",
     "bounds",
-    "check_interval",
-    "check_several",
-    "checked_snapshot",
     "log_query",
     "prepare_all",
 ]
@@ -141,38 +138,10 @@ def prepare_all(appends: Iterable[Append], max_bytes: int) -> Sequence[PreparedA
     return prepared
 
 
-def checked_snapshot(snapshot: StoredSnapshot) -> StoredSnapshot:
-    """The snapshot with its stream's whole name, and its time with a zone; a naive one means UTC.
-
-    Raises:
-        InvalidStreamError: the stream's name, or the kind, cannot be stored.
-        InvalidVersionError: the version is negative, or no version.
-    """
-    check_name(snapshot.kind, "snapshot's kind")
-    check_position(snapshot.version, "A snapshot's version")
-    taken = snapshot.taken_at
-    taken = taken.replace(tzinfo=UTC) if taken.tzinfo is None else taken
-    return replace(snapshot, stream=check_stream(snapshot.stream), taken_at=taken)
-
-
 def bounds(first: int, last: int | None, what: str) -> tuple[int, int]:
     """Both ends, checked."""
     low = check_position(first, f"from_{what}")
     return low, MAX_POSITION if last is None else check_position(last, f"to_{what}")
-
-
-def check_interval(seconds: float, what: str) -> float:
-    """Raise `ConfigurationError` where ``seconds`` is not more than 0; else give it back."""
-    if not seconds > 0:
-        raise ConfigurationError(f"{what} is {seconds!r}; it is a number of seconds, more than 0.")
-    return seconds
-
-
-def check_several(events: Iterable[Event | NewEvent]) -> Iterable[Event | NewEvent]:
-    """Raise `TypeError` where one event was given in the place of several, which would be taken apart."""
-    if isinstance(events, Event | NewEvent):
-        raise TypeError(f"append() takes a list of events, and was given one {type(events).__name__}. Write [event].")
-    return events
 
 
 def log_query(categories: Iterable[str], types: Iterable[str | type[Event]], tags: Iterable[str]) -> LogQuery:

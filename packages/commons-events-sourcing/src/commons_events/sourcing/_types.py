@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from commons_events.errors import InvalidStreamError, InvalidVersionError
+from commons_events.errors import ConfigurationError, InvalidStreamError, InvalidVersionError
 from commons_events.event import Event
 from commons_events.sourcing._decoding import decode
 
@@ -28,8 +28,12 @@ __all__ = [
     "StoredSnapshot",
     "StreamId",
     "Tagged",
+    "check_interval",
+    "check_name",
     "check_position",
+    "check_several",
     "check_stream",
+    "checked_snapshot",
 ]
 
 MAX_NAME = 255
@@ -219,3 +223,31 @@ def check_position(value: Any, what: str) -> int:
     if not 0 <= value < 2**63:
         raise InvalidVersionError(f"{what} is {value}; it is 0 or more, and below 2⁶³.")
     return value
+
+
+def check_interval(seconds: float, what: str) -> float:
+    """Raise `ConfigurationError` where ``seconds`` is not more than 0; else give it back."""
+    if not seconds > 0:
+        raise ConfigurationError(f"{what} is {seconds!r}; it is a number of seconds, more than 0.")
+    return seconds
+
+
+def check_several(events: Iterable[Event | NewEvent]) -> Iterable[Event | NewEvent]:
+    """Raise `TypeError` where one event was given in the place of several, which would be taken apart."""
+    if isinstance(events, Event | NewEvent):
+        raise TypeError(f"append() takes a list of events, and was given one {type(events).__name__}. Write [event].")
+    return events
+
+
+def checked_snapshot(snapshot: StoredSnapshot) -> StoredSnapshot:
+    """The snapshot with its stream's whole name, and its time with a zone; a naive one means UTC.
+
+    Raises:
+        InvalidStreamError: the stream's name, or the kind, cannot be stored.
+        InvalidVersionError: the version is negative, or no version.
+    """
+    check_name(snapshot.kind, "snapshot's kind")
+    check_position(snapshot.version, "A snapshot's version")
+    taken = snapshot.taken_at
+    taken = taken.replace(tzinfo=UTC) if taken.tzinfo is None else taken
+    return replace(snapshot, stream=check_stream(snapshot.stream), taken_at=taken)

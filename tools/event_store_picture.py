@@ -17,7 +17,7 @@ COLUMNS = (
     ("streams", "snapshots", "version"),
     ("events", "leases", "workers"),
     ("checkpoints", "projections", "parked"),
-    ("events on SQLite", "kinds"),
+    ("streams on SQLite", "events on SQLite", "kinds", "blocks"),
 )
 """Which tables stand below each other; their names without what all begin with."""
 LINKS = (
@@ -27,7 +27,9 @@ LINKS = (
     ("parked", "projection", "projections", "name"),
     ("projections", "name", "checkpoints", "name"),
     ("leases", "group_name", "workers", "group_name"),
+    ("events on SQLite", "stream_id", "streams on SQLite", "stream_id"),
     ("events on SQLite", "kind_id", "kinds", "kind_id"),
+    ("blocks", "kind_id", "kinds", "kind_id"),
 )
 """Columns that hold the same values. None is a foreign key."""
 PREFIX = "commons_events_"
@@ -87,7 +89,8 @@ def boxes() -> dict[str, Box]:
     from commons_events.sourcing import _tables
 
     tables = {name.removeprefix(PREFIX): table for name, table in _tables.metadata.tables.items()}
-    tables |= {"events on SQLite": _tables.events_on_sqlite, "kinds": _tables.kinds}
+    tables |= {"events on SQLite": _tables.events_on_sqlite, "streams on SQLite": _tables.streams_on_sqlite}
+    tables |= {"kinds": _tables.kinds, "blocks": _tables.blocks}
     drawn = [name for column in COLUMNS for name in column]
     if sorted(drawn) != sorted(tables):
         raise SystemExit(f"tools/event_store_picture.py: COLUMNS has {sorted(drawn)}, the store {sorted(tables)}.")

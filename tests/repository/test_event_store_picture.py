@@ -16,13 +16,13 @@ def test_the_picture_is_that_of_the_tables() -> None:
 
 
 def test_every_table_and_column_is_in_it_and_inside_its_box() -> None:
-    from commons_events.sourcing._tables import events_on_sqlite, kinds, metadata
+    from commons_events.sourcing._tables import metadata, sqlite_metadata
 
     drawn = ElementTree.fromstring(maker.picture())
     words = {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
-    for table in metadata.tables.values():
+    for table in (*metadata.tables.values(), *sqlite_metadata.tables.values()):
         assert {table.name, *table.columns.keys()} <= words
-    assert {"commons_events_events on SQLite", *events_on_sqlite.columns.keys(), *kinds.columns.keys()} <= words
+    assert {"commons_events_events on SQLite", "commons_events_streams on SQLite"} <= words
     places = list(maker.boxes().values())
     for number, one in enumerate(places):
         for other in places[number + 1 :]:

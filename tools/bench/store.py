@@ -7,7 +7,9 @@ files lie in the temporary folder, in WAL mode with synchronous=FULL.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -122,7 +124,9 @@ def server() -> str:
 
 @cache
 def folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="bench-store-"))
+    made = tempfile.mkdtemp(prefix="bench-store-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)  # the grown stores have gigabytes
+    return Path(made)
 
 
 @cache

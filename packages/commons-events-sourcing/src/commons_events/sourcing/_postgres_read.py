@@ -40,6 +40,15 @@ _VALUES = (
 _STREAM = f"""SELECT {_VALUES} FROM commons_events_events e
 WHERE stream_id = (SELECT stream_id FROM commons_events_streams WHERE id = $1 AND category = $2)
   AND version BETWEEN $3 AND $4 ORDER BY version"""
+_LENGTH = "SELECT version FROM commons_events_streams WHERE id = $1 AND category = $2"
+_PAGE = f"""SELECT {_VALUES}, ({_LENGTH}) FROM commons_events_events e
+WHERE stream_id = (SELECT stream_id FROM commons_events_streams WHERE id = $1 AND category = $2) AND version """
+_PAGE_ON = f"{_PAGE} BETWEEN $3 AND $4 ORDER BY e.version"
+# psycopg sends small numbers as smallint, whose sums are smallint, too
+_PAGE_BACK = (
+    f"{_PAGE} BETWEEN greatest($3::bigint, least($4::bigint, ({_LENGTH})) - $5::bigint + 1) AND $4 "
+    "ORDER BY e.version DESC"
+)
 _TAKEN = f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END, pg_is_in_recovery() FROM {POSITIONS}"
 _WRITERS = """SELECT virtualtransaction FROM pg_locks
 WHERE locktype = 'relation' AND relation = 'commons_events_events'::regclass AND mode = 'RowExclusiveLock'
@@ -105,18 +114,48 @@ async def fetch_stream(
     connection: Connection, stream: StreamId, first: int, last: int, limit: int, backwards: bool
 ) -> list[StoredEvent]:
     """See `Backend.fetch_stream`."""
-    statement = _STREAM + (" DESC" if backwards else "") + (f" LIMIT {limit:d}" if limit < _MANY else "")
+    if limit >= _MANY:
+        return await _fetch(connection, _STREAM + (" DESC" if backwards else ""), stream, first, last)
+    # The versions say where a page ends. Told only how many rows are wanted, the server reads and sorts all of a long
+    # stream for each page wherever it takes streams to be short.
+    first = max(first, 1)
     async with AsyncRawCursor(connection) as cursor:
-        await cursor.execute(statement, (stream.id, stream.category, first, last), prepare=True, binary=True)
+        if backwards:
+            await cursor.execute(_PAGE_BACK, (*stream, first, last, limit), prepare=True, binary=True)
+        else:
+            await cursor.execute(_PAGE_ON, (*stream, first, min(last, first + limit - 1)), prepare=True, binary=True)
+        rows = await cursor.fetchall()
+    events = _made(rows, stream)
+    if len(rows) == limit:
+        return events
+    if rows:
+        length: int = rows[0][-1]
+        if backwards:
+            last = min(last, length) - limit
+        else:
+            first, last = first + limit, min(last, length)
+        if first > last:
+            return events
+    # there are none, or some are missing in between, such as a part of the table that was put away
+    statement = f"{_STREAM} {'DESC' if backwards else ''} LIMIT {limit - len(rows)}"
+    return events + await _fetch(connection, statement, stream, first, last)
+
+
+async def _fetch(connection: Connection, statement: str, stream: StreamId, first: int, last: int) -> list[StoredEvent]:
+    async with AsyncRawCursor(connection) as cursor:
+        await cursor.execute(statement, (*stream, first, last), prepare=True, binary=True)
         return await _events_of(cursor, stream)
 
 
 async def _events_of(cursor: AsyncRawCursor[Any], stream: StreamId) -> list[StoredEvent]:
-    rows = await cursor.fetchall()
+    return _made(await cursor.fetchall(), stream)
+
+
+def _made(rows: Sequence[Sequence[Any]], stream: StreamId) -> list[StoredEvent]:
     make = StoredEvent._make
     return [
         make((a, stream, b, c, d, e, f, g if g is not None else h, tuple(i) if i else (), j, k))
-        for a, b, c, d, e, f, g, h, i, j, k in rows
+        for a, b, c, d, e, f, g, h, i, j, k, *_ in rows
     ]
 
 

@@ -7,11 +7,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from commons_events import Event, EventConsumer, Message
-from commons_events.errors import ConnectionLostError, PublishError, UnknownEventTypeError
+from commons_events.errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    InvalidStreamError,
+    InvalidVersionError,
+    PublishError,
+    UnknownEventTypeError,
+)
 from commons_events.event import registry
 from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.message import PublishResult
@@ -92,6 +100,59 @@ async def test_stored_events_reach_the_broker_in_order_for_each_stream(place: Pl
             await running
         assert len(transport.sent) == len(set(transport.sent)) == 13
     await transport.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"categories": "Order"}, ConfigurationError, r"Write \['Order'\]"),
+        ({"types": "tests.moved"}, ConfigurationError, r"Write \['tests.moved'\]"),
+        ({"tags": "red"}, ConfigurationError, r"Write \['red'\]"),
+        ({"name": ""}, InvalidStreamError, "relay's name is empty"),
+        ({"after": -1}, InvalidVersionError, "after is -1"),
+        ({"lease_seconds": float("nan")}, ConfigurationError, "lease_seconds is nan"),
+        ({"topic": None}, ConfigurationError, "topic is None"),
+    ],
+)
+async def test_a_relay_that_cannot_work_is_refused(settings: dict[str, Any], error: type[Exception], said: str) -> None:
+    async with EventStore("memory://") as store:
+        with pytest.raises(error, match=said):
+            OutboxRelay(store, MemoryTransport(MemoryBroker()), **{"topic": "orders", **settings})
+
+
+async def test_a_relay_that_was_held_up_sends_nothing_more_once_another_one_has_taken_over(place: Place) -> None:  # noqa: F811
+    """Or a stream's earlier events would come again behind its later ones."""
+    held_up, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Counting):
+        def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
+            async def later() -> Sequence[PublishResult]:
+                held_up.set()
+                await go_on.wait()
+                return await published
+
+            published = super().publish(messages)
+            return asyncio.ensure_future(later())
+
+    slow, quick = Slow.make(), Counting.make()
+    async with place.opened() as store:
+        await store.append("a", [Moved(event_id=f"{number}") for number in range(5)])
+        first = OutboxRelay(store, slow, topic="orders", lease_seconds=0.2)
+        second = OutboxRelay(store, quick, topic="orders", lease_seconds=30)
+        working = asyncio.ensure_future(first.run_once())
+        await asyncio.wait_for(held_up.wait(), WAIT)
+
+        async def took_over() -> bool:
+            return await second.run_once() > 0
+
+        await eventually(took_over, timeout=WAIT)
+        assert quick.sent == ["0", "1", "2", "3", "4"]
+        go_on.set()
+        assert await working == 1  # what was under way when it was held up
+        assert slow.sent == ["0"]
+        assert await store.checkpoint("outbox") == await store.head()
+    for transport in (slow, quick):
+        await transport.close()
 
 
 async def test_a_relayed_event_is_received_as_it_was_stored(place: Place) -> None:  # noqa: F811

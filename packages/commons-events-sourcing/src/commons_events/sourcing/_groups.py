@@ -12,7 +12,7 @@ from commons_events.errors import CheckpointError, ConfigurationError, InvalidSt
 from commons_events.event import Event
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Lease, LogQuery
-from commons_events.sourcing._types import MAX_NAME, StoredEvent, StreamId, check_name
+from commons_events.sourcing._types import MAX_NAME, StoredEvent, StreamId, check_count, check_name
 
 if TYPE_CHECKING:
     from commons_events.sourcing._store import BaseEventStore
@@ -101,8 +101,7 @@ class GroupSubscription:
         lease_seconds: float,
         poll_interval: float,
     ) -> None:
-        if not 1 <= partitions <= 1024:
-            raise ConfigurationError(f"partitions is {partitions}; a group has 1 to 1024.")
+        check_count(partitions, "partitions", 1024)
         if worker is not None:
             check_name(worker, "worker's name")
         self.worker = worker if worker is not None else current_runtime().new_id()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from commons_events.binding import BinaryBinding, Binding
 from commons_events.errors import ConfigurationError, LeaseLostError, StoreUnavailableError, TransportError
@@ -13,8 +13,10 @@ from commons_events.log import logger
 from commons_events.message import Message, Receipt
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Lease
+from commons_events.sourcing._groups import lost
+from commons_events.sourcing._store_transaction import log_query
 from commons_events.sourcing._subscription import Subscription
-from commons_events.sourcing._types import StoredEvent
+from commons_events.sourcing._types import StoredEvent, check_interval, check_name, check_position
 from commons_events.transport import Transport
 
 if TYPE_CHECKING:
@@ -62,10 +64,13 @@ class OutboxRelay:
         tags: Iterable[str] = (),
         lease_seconds: float = 30.0,
     ) -> None:
-        if lease_seconds <= 0:
-            raise ConfigurationError(f"lease_seconds is {lease_seconds}; it is more than 0.")
+        check_interval(lease_seconds, "lease_seconds")
+        check_name(name, "relay's name")
+        given: Any = topic
         if isinstance(topic, str):
             transport.check_topic(topic)
+        elif not callable(given):
+            raise ConfigurationError(f"topic is {given!r:.100}; it is a topic, or a function that gives each event's.")
         self.name = name
         self.published = 0
         """How many messages this object has had confirmed."""
@@ -74,8 +79,8 @@ class OutboxRelay:
         self._topic = topic
         self._source = source or f"urn:commons-events:{name}"
         self._binding = binding or BinaryBinding(transport.header_prefix, outside=True)
-        self._after = after
-        self._categories, self._types, self._tags = tuple(categories), tuple(types), tuple(tags)
+        self._after = check_position(after, "after")
+        self._query = log_query(categories, types, tags)
         self._seconds = lease_seconds
         self._worker = current_runtime().new_id()
 
@@ -114,7 +119,8 @@ class OutboxRelay:
         lease = await self._lease()
         try:
             if lease is not None:
-                await self._work(lease, forever=False)
+                with suppress(LeaseLostError):  # another one has taken over, and publishes the rest
+                    await self._work(lease, forever=False)
         finally:
             await self._give_back()
         return self.published - before
@@ -135,13 +141,13 @@ class OutboxRelay:
     async def _work(self, lease: Lease, *, forever: bool) -> None:
         start = await self._store.checkpoint(self.name) or self._after
         subscription = self._store.subscribe(
-            after=start, categories=self._categories, types=self._types, tags=self._tags
+            after=start, categories=self._query.categories, types=self._query.types, tags=self._query.tags
         )
         saved = start
         while True:
             page = await self._page(subscription, forever)
             if page:
-                await self._publish(page)
+                await self._publish(page, lease)
             elif not forever:
                 return
             if subscription.position > saved:
@@ -149,8 +155,7 @@ class OutboxRelay:
                     await transaction.check_lease(lease)
                     await transaction.save_checkpoint(self.name, subscription.position)
                 saved = subscription.position
-            if await self._lease() != lease:
-                return
+            await self._keep(lease)
 
     async def _page(self, subscription: Subscription, forever: bool) -> Sequence[StoredEvent]:
         page = await subscription.next_page(wait=False)
@@ -159,8 +164,18 @@ class OutboxRelay:
             await backend.wait(subscription.position, min(1.0, self._seconds / 3))
         return page
 
-    async def _publish(self, page: Sequence[StoredEvent]) -> None:
-        """Rounds of one message for each stream: where one fails, none after it is out before it."""
+    async def _keep(self, lease: Lease) -> None:
+        if await self._lease() != lease:
+            raise lost(lease)
+
+    async def _publish(self, page: Sequence[StoredEvent], lease: Lease) -> None:
+        """Rounds of one message for each stream: where one fails, none after it is out before it.
+
+        The lease is renewed meanwhile, however long the broker takes: another relay would come past this one, and what
+        this one had left would then follow what is newer.
+        """
+        clock = current_runtime().monotonic
+        renewed = clock()
         waiting: dict[object, list[Message]] = {}
         for stored in page:
             topic = self._topic if isinstance(self._topic, str) else self._topic(stored)
@@ -173,6 +188,9 @@ class OutboxRelay:
             waiting.setdefault(stored.stream, []).append(message)
         failures = 0
         while waiting:
+            if clock() - renewed > self._seconds / 3:
+                await self._keep(lease)
+                renewed = clock()
             streams = list(waiting)
             results = await self._transport.publish([waiting[stream][0] for stream in streams])
             failure: TransportError | None = None
@@ -189,5 +207,5 @@ class OutboxRelay:
                 continue
             if not failure.retriable:
                 raise failure
-            await current_runtime().sleep(min(_FIRST_DELAY * 2**failures, _LONGEST_DELAY))
+            await current_runtime().sleep(min(_FIRST_DELAY * 2.0 ** min(failures, 10), self._seconds / 3, _LONGEST_DELAY))
             failures += 1

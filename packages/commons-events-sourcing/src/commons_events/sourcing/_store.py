@@ -36,6 +36,7 @@ from commons_events.sourcing._types import (
     StoredEvent,
     StoredSnapshot,
     StreamId,
+    check_count,
     check_interval,
     check_name,
     check_position,
@@ -60,11 +61,9 @@ class BaseEventStore:
     """
 
     def __init__(self, backend: Backend, *, max_event_bytes: int = MAX_EVENT_BYTES, page_size: int = 500) -> None:
-        if max_event_bytes < 1 or page_size < 1:
-            raise ConfigurationError("max_event_bytes and page_size are 1 or more.")
         self.backend = backend
-        self.max_event_bytes = max_event_bytes
-        self.page_size = page_size
+        self.max_event_bytes = check_count(max_event_bytes, "max_event_bytes")
+        self.page_size = check_count(page_size, "page_size")
         self._opening: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False

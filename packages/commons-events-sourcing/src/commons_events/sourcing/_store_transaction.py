@@ -132,7 +132,13 @@ def prepare_all(appends: Iterable[Append], max_bytes: int) -> Sequence[PreparedA
     Raises:
         ConfigurationError: a stream comes twice.
     """
-    prepared = [prepare(append, max_bytes) for append in appends]
+    prepared = []
+    given: Any
+    for given in appends:
+        if not isinstance(given, Append):
+            raise TypeError(f"append_many() takes a list of Append, not {type(given).__name__}: {given!r:.100}.")
+        check_several(given.events)
+        prepared.append(prepare(given, max_bytes))
     if len(prepared) > 1 and len({append.stream for append in prepared}) < len(prepared):
         raise ConfigurationError("A stream comes twice in one append_many; put its events into one Append.")
     return prepared

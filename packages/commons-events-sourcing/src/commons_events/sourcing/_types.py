@@ -28,6 +28,7 @@ __all__ = [
     "StoredSnapshot",
     "StreamId",
     "Tagged",
+    "check_count",
     "check_interval",
     "check_name",
     "check_position",
@@ -226,17 +227,30 @@ def check_position(value: Any, what: str) -> int:
 
 
 def check_interval(seconds: float, what: str) -> float:
-    """Raise `ConfigurationError` where ``seconds`` is not more than 0; else give it back."""
-    if not seconds > 0:
+    """Raise `ConfigurationError` where ``seconds`` is not a number more than 0; else give it back."""
+    given: Any = seconds
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
         raise ConfigurationError(f"{what} is {seconds!r}; it is a number of seconds, more than 0.")
     return seconds
 
 
 def check_several(events: Iterable[Event | NewEvent]) -> Iterable[Event | NewEvent]:
-    """Raise `TypeError` where one event was given in the place of several, which would be taken apart."""
-    if isinstance(events, Event | NewEvent):
-        raise TypeError(f"append() takes a list of events, and was given one {type(events).__name__}. Write [event].")
+    """Raise `TypeError` where one event was given in the place of several, which would be taken apart, or nothing."""
+    given: Any = events
+    if isinstance(given, Event | NewEvent):
+        raise TypeError(f"An append takes a list of events, and was given one {type(given).__name__}. Write [event].")
+    if not isinstance(given, Iterable):
+        raise TypeError(f"An append takes a list of events, not {type(given).__name__}: {given!r:.100}.")
     return events
+
+
+def check_count(value: Any, what: str, most: int | None = None) -> int:
+    """Raise `ConfigurationError` where ``value`` is not an int from 1 to ``most``; else give it back."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
+        raise ConfigurationError(
+            f"{what} is {value!r}; it is a whole number, 1 or more{f', and at most {most:,}' if most else ''}."
+        )
+    return value
 
 
 def checked_snapshot(snapshot: StoredSnapshot) -> StoredSnapshot:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -485,6 +486,27 @@ async def test_a_rebuild_that_was_broken_off_is_gone_on_with(store: EventStore) 
     done = await projector.rebuild("people")
     assert done.events == 2
     assert await second.rows(store) == [("u-1", "n5", 6)]
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_that_an_older_package_has_broken_off_begins_anew_on_sqlite(tmp_path: Path) -> None:
+    async with EventStore(f"sqlite:///{tmp_path / 'events.db'}") as store:
+        await name(store, *(f"n{number}" for number in range(6)))
+        await People().projector(store).catch_up()
+
+        def stop(step: RebuildProgress) -> None:
+            raise KeyboardInterrupt
+
+        new = People(version=2)
+        with pytest.raises(KeyboardInterrupt):
+            await new.projector(store, batch=2).rebuild("people", on_progress=stop)
+        (beside,) = [path for path in tmp_path.glob("*-rebuild-*") if not path.name.endswith(("-wal", "-shm"))]
+        with sqlite3.connect(beside) as connection:
+            connection.execute("UPDATE commons_events_version SET version_num = '0001'")
+        connection.close()
+        assert (await new.projector(store).rebuild("people")).events == 6
+        assert await new.rows(store) == [("u-1", "n5", 6)]
+        assert not beside.exists()
 
 
 @pytest.mark.asyncio

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Table, insert, text
 from sqlalchemy.schema import CreateIndex, CreateTable, sort_tables
 
-from commons_events.errors import CapabilityError
+from commons_events.errors import CapabilityError, StoreSchemaError
 from commons_events.retries import Retry
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _tables as t
@@ -237,6 +237,12 @@ async def _sqlite_shadow(
         _remove(path)
     beside = EventStore(f"sqlite:///{quote(str(path))}")
     try:
+        try:
+            await beside.open()
+        except StoreSchemaError:  # a rebuild that another version of the package has broken off: from the start
+            await beside.close()
+            _remove(path)
+            beside = EventStore(f"sqlite:///{quote(str(path))}")
         beside_states = ProjectionStates(beside)
         async with beside.transaction() as transaction:
             await transaction.run_sync(_make_missing(projection.tables))

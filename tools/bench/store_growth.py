@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("psycopg", "SQLAlchemy")
 STORED = (10_000, 1_000_000, 10_000_000)
 LARGE = "COMMONS_EVENTS_BENCH_LARGE"
-COUNTS = {1: 300, 10: 150, 100: 60}
+COUNTS = {1: 600, 10: 150, 100: 60}
 A_STREAM = 100
 """Events of a stream."""
 

@@ -10,7 +10,6 @@ from typing import Self
 from commons_events.errors import (
     AmbiguousStreamError,
     ClosedError,
-    ConfigurationError,
     StreamNotFoundError,
     WrongEventLoopError,
 )

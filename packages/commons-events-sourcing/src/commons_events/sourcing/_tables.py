@@ -34,6 +34,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import SchemaItem
 from sqlalchemy.types import DateTime, TypeEngine
 
 __all__ = [
@@ -111,8 +112,8 @@ def _event_id() -> Column[Any]:
     return Column("event_id", _word(), nullable=False, comment="The event's own id (CloudEvents: id).")
 
 
-def _content_columns(read: str, tags: str) -> list[Column[Any]]:
-    """Of an event: what it says, on both databases.
+def _content_columns(read: str, tags: str) -> list[SchemaItem]:
+    """Of an event: what it says and how it is found, on both databases.
 
     Args:
         read: how its JSON is read.

@@ -207,7 +207,6 @@ class OutboxRelay:
                 continue
             if not failure.retriable:
                 raise failure
-            await current_runtime().sleep(
-                min(_FIRST_DELAY * 2.0 ** min(failures, 10), self._seconds / 3, _LONGEST_DELAY)
-            )
+            delay = min(_FIRST_DELAY * 2.0 ** min(failures, 10), _LONGEST_DELAY)
+            await current_runtime().sleep(min(delay, self._seconds / 3))
             failures += 1

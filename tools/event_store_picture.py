@@ -17,7 +17,7 @@ COLUMNS = (
     ("streams", "snapshots", "version"),
     ("events", "leases", "workers"),
     ("checkpoints", "projections", "parked"),
-    ("streams on SQLite", "events on SQLite", "kinds", "blocks"),
+    ("streams on SQLite", "events on SQLite", "kinds", "blocks", "tags"),
 )
 """Which tables stand below each other; their names without what all begin with."""
 LINKS = (
@@ -30,6 +30,7 @@ LINKS = (
     ("events on SQLite", "stream_id", "streams on SQLite", "stream_id"),
     ("events on SQLite", "kind_id", "kinds", "kind_id"),
     ("blocks", "kind_id", "kinds", "kind_id"),
+    ("tags", "position", "events on SQLite", "position"),
 )
 """Columns that hold the same values. None is a foreign key."""
 PREFIX = "commons_events_"
@@ -90,7 +91,7 @@ def boxes() -> dict[str, Box]:
 
     tables = {name.removeprefix(PREFIX): table for name, table in _tables.metadata.tables.items()}
     tables |= {"events on SQLite": _tables.events_on_sqlite, "streams on SQLite": _tables.streams_on_sqlite}
-    tables |= {"kinds": _tables.kinds, "blocks": _tables.blocks}
+    tables |= {"kinds": _tables.kinds, "blocks": _tables.blocks, "tags": _tables.tags}
     drawn = [name for column in COLUMNS for name in column]
     if sorted(drawn) != sorted(tables):
         raise SystemExit(f"tools/event_store_picture.py: COLUMNS has {sorted(drawn)}, the store {sorted(tables)}.")

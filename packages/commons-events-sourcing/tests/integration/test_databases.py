@@ -22,7 +22,7 @@ from commons_events.errors import (
     UnknownDatabaseError,
     VersionConflictError,
 )
-from commons_events.sourcing import Append, EventStore, StreamId, upgrade
+from commons_events.sourcing import Append, EventStore, NewEvent, StreamId, upgrade
 from commons_events.sourcing._sqlite_write import STATE
 from commons_events.sourcing._tables import SCHEMA_VERSION, metadata, metadata_of
 from commons_events.sourcing.projections import ProjectionStates
@@ -369,11 +369,15 @@ async def test_each_read_on_sqlite_has_its_index(tmp_path: Path) -> None:
             "commons_events_events WHERE stream_id = 1 AND version BETWEEN 2 AND 9 ORDER BY version",
             "commons_events_events WHERE position BETWEEN 2 AND 9 AND kind_id IN (1, 2) ORDER BY position DESC LIMIT 3",
             "commons_events_blocks WHERE kind_id = 1 AND block BETWEEN 2 AND 9 ORDER BY block LIMIT 3",
+            "commons_events_tags t CROSS JOIN commons_events_events e ON e.position = t.position WHERE "
+            "t.position BETWEEN 2 AND 9 AND t.tag = 'red' AND kind_id IN (1, 2) AND EXISTS (SELECT 1 FROM "
+            "commons_events_tags o WHERE o.tag = 'blue' AND o.position = t.position) ORDER BY t.position DESC LIMIT 3",
             "commons_events_blocks WHERE kind_id = 1 AND block BETWEEN 2 AND 9 ORDER BY block DESC LIMIT 3",
         ):
             shown = "\n".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {read}"))
             assert shown.startswith("SEARCH"), shown
             assert "TEMP B-TREE" not in shown, shown
+            assert "SCAN" not in shown, shown
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {STATE}", ("a", "Order"))]
         searched = [step for step in plan if "commons_events" in step or step.split()[1] in ("s", "e")]
         assert searched
@@ -423,6 +427,40 @@ async def test_events_of_many_kinds_are_found_in_order_on_sqlite(tmp_path: Path)
                 ]
                 backwards = [one async for one in store.read_all(**query, backwards=True, limit=20)]  # type: ignore[arg-type]
                 assert backwards == forwards[::-1][:20]
+
+
+@pytest.mark.parametrize("page_size", [3, 500])
+async def test_events_are_found_by_their_tags_wherever_they_are(place: Place, page_size: int) -> None:  # noqa: F811
+    async with place.store(page_size=page_size) as store:
+        for start in range(0, 300, 50):
+            events = [
+                NewEvent(
+                    (Named if number % 2 else Kept)(),
+                    tuple(tag for tag, every in (("a", 3), ("b", 50), ("ä 'x'", 7)) if number % every == 0),
+                )
+                for number in range(start, start + 50)
+            ]
+            await store.append(StreamId(f"s{start}", "Order" if start % 100 else ""), events)
+        await store.delete_stream("s100")
+        every = [one async for one in store.read_all()]
+        for wanted in (["a"], ["b"], ["a", "b"], ["b", "a"], ["ä 'x'", "a"], ["none"], ["a", "none"]):
+            for more in ({}, {"types": [Named]}, {"categories": ["Order"]}, {"types": [Kept], "categories": [""]}):
+                found = [one async for one in store.read_all(tags=wanted, **more)]  # type: ignore[arg-type]
+                assert found == [
+                    one
+                    for one in every
+                    if set(wanted) <= set(one.tags)
+                    and (one.event_type in [cls.event_type for cls in more.get("types", [Kept, Named])])  # type: ignore[union-attr]
+                    and one.stream.category in more.get("categories", ["", "Order"])
+                ]
+                back = store.read_all(tags=wanted, backwards=True, limit=4, **more)  # type: ignore[arg-type]
+                assert [one async for one in back] == found[::-1][:4]
+        if place.kind == "sqlite":
+            async with store.transaction() as transaction:
+                left = await transaction.execute(
+                    text("SELECT count(*) FROM commons_events_tags WHERE position BETWEEN 101 AND 150")
+                )
+                assert left.scalar_one() == 0
 
 
 @pytest.mark.parametrize("page_size", [7, 500])

@@ -205,6 +205,8 @@ def delete_stream(connection: Connection, stream: StreamId, expected: int | None
     noted: dict[str, Any] = {"deleted_at": current_runtime().now()}
     if on_sqlite:  # where nothing else remembers which positions were given
         noted["deleted_position"] = text(HEAD)
+        of_stream = select(e.position).where(e.stream_id == row.stream_id)
+        connection.execute(delete(t.tags).where(t.tags.c.position.in_(of_stream)))
     connection.execute(update(streams).where(c.stream_id == row.stream_id).values(noted))
     connection.execute(delete(events).where(e.stream_id == row.stream_id))
     delete_snapshots(connection, stream)

@@ -22,6 +22,9 @@ _VALUES = (
 )
 _MERGED = 256
 """Kinds that are looked up one by one; where more are wanted, reading all events finds some soon."""
+_TAGGED = "EXISTS (SELECT 1 FROM commons_events_tags o WHERE o.tag = ? AND o.position = t.position)"
+_COUNTED = 1000
+"""Events of a tag that are counted to find out which one is rare."""
 _BLOCKS = 64
 """Blocks of a kind that are looked up at once."""
 
@@ -87,19 +90,22 @@ def fetch_log(
         if not wanted:
             return LogPage([], known)
         conditions.append(f"kind_id IN ({', '.join(map(str, wanted))})")
-        if len(wanted) <= _MERGED:
+        if len(wanted) <= _MERGED and not query.tags:
             ranges = _ranges(raw, wanted, first, known, backwards)
-    if query.tags:
-        conditions.append("tags IS NOT NULL")
-        conditions += ["EXISTS (SELECT 1 FROM json_each(tags) WHERE value = ?)"] * len(query.tags)
+    source, place, tags = "commons_events_events e", "e.position", query.tags
+    if tags:
+        source = "commons_events_tags t CROSS JOIN commons_events_events e ON e.position = t.position"
+        place, tags = "t.position", _rarest_first(raw, tags, first, known)
+        conditions.append("t.tag = ?")
+        conditions += [_TAGGED] * (len(tags) - 1)
     statement = (
-        f"SELECT {_VALUES}, e.stream_id FROM commons_events_events e "
-        f"WHERE {' AND '.join(['position BETWEEN ? AND ?', *conditions])} "
-        f"ORDER BY position {'DESC' if backwards else ''} LIMIT ?"
+        f"SELECT {_VALUES}, e.stream_id FROM {source} "
+        f"WHERE {' AND '.join([f'{place} BETWEEN ? AND ?', *conditions])} "
+        f"ORDER BY {place} {'DESC' if backwards else ''} LIMIT ?"
     )
     rows: list[Any] = []
     for low, high in ranges:
-        rows += raw.execute(statement, (low, high, *query.tags, limit - len(rows))).fetchall()
+        rows += raw.execute(statement, (low, high, *tags, limit - len(rows))).fetchall()
         if len(rows) == limit:
             break
     kinds = names.kinds(raw, {row[3] for row in rows})
@@ -113,6 +119,18 @@ def fetch_log(
         for a, b, c, d, e, f, g, h, i in rows
     ]
     return LogPage(events, events[-1].position if len(events) == limit and not backwards else known)
+
+
+def _rarest_first(raw: sqlite3.Connection, tags: Sequence[str], first: int, last: int) -> Sequence[str]:
+    """So that the one that few events have leads to them, and the others are looked up for these."""
+    if len(tags) == 1:
+        return tags
+    statement = (
+        "SELECT count(*) FROM (SELECT 1 FROM commons_events_tags WHERE tag = ? AND position BETWEEN ? AND ? "
+        f"LIMIT {_COUNTED})"
+    )
+    counts = {tag: raw.execute(statement, (tag, first, last)).fetchone()[0] for tag in tags}
+    return sorted(counts, key=counts.__getitem__)
 
 
 def _ranges(

@@ -70,6 +70,7 @@ def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, names: 
     values: list[object] = []
     kind: Kind | None = None
     kind_id = block_end = 0
+    tagged: list[tuple[str, int]] = []
     at, position = version, head
     for event_id, event_type, schema_version, format, data, tags, timestamp in events:
         at += 1
@@ -81,11 +82,16 @@ def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, names: 
         if position >= block_end:
             block_end = names.note_block(cursor, kind_id, position)
         json_text, raw_bytes = (data.decode(), None) if format == "json" else (None, data)
-        tags_text = json.dumps(tags, ensure_ascii=False) if tags else None
+        tags_text = None
+        if tags:
+            tags_text = json.dumps(tags, ensure_ascii=False)
+            tagged += [(tag, position) for tag in tags]
         values += (
             position, stream_id, at, kind_id, event_id, json_text, raw_bytes, tags_text, _text(timestamp), now
         )  # fmt: skip
     _insert(cursor, values, len(events))
+    if tagged:
+        cursor.executemany("INSERT INTO commons_events_tags (tag, position) VALUES (?, ?)", tagged)
     return AppendResult(stream, at, version + 1, head + 1, position)
 
 

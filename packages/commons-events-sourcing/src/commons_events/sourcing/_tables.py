@@ -56,6 +56,7 @@ __all__ = [
     "sqlite_metadata",
     "streams",
     "streams_on_sqlite",
+    "tags",
     "versions",
     "workers",
 ]
@@ -315,8 +316,17 @@ events_on_sqlite = Table(
     Column("kind_id", Integer(), nullable=False, comment="Its category, type and format, in commons_events_kinds."),
     _event_id(),
     *_content_columns("data ->> '$.field'", ", a list in JSON"),
-    Index("commons_events_events_tags", "tags", sqlite_where=text("tags IS NOT NULL")),
     comment=_EVENTS,
+)
+
+tags = Table(
+    "commons_events_tags",
+    sqlite_metadata,
+    Column("tag", Text(), nullable=False, comment="A word to find events by."),
+    Column("position", Integer(), nullable=False, comment="An event that has it, in commons_events_events."),
+    PrimaryKeyConstraint("tag", "position", name="commons_events_tags_pkey"),
+    comment="Which events have a tag: an index of the lists in commons_events_events.",
+    sqlite_with_rowid=False,
 )
 
 

@@ -1,4 +1,7 @@
-"""On SQLite: fewer pages that an append touches, by `commons_events_blocks` and versions that stand in events alone."""
+"""On SQLite: fewer pages that an append touches, by `commons_events_blocks` and versions that stand in events alone.
+
+And tags are found by `commons_events_tags`: no index of events finds a word in a list.
+"""
 
 from alembic import op
 
@@ -26,6 +29,11 @@ _FILL_EVENTS = """INSERT INTO commons_events_events_0004 (position, stream_id, v
   data_bytes, tags, timestamp, recorded_at)
 SELECT position, stream_id, version, kind_id, event_id, data, data_bytes, tags, timestamp, recorded_at
 FROM commons_events_events ORDER BY position"""
+_TAGS = """CREATE TABLE commons_events_tags (
+  tag TEXT NOT NULL, position INTEGER NOT NULL,
+  CONSTRAINT commons_events_tags_pkey PRIMARY KEY (tag, position)) WITHOUT ROWID"""
+_FILL_TAGS = """INSERT INTO commons_events_tags SELECT DISTINCT t.value, e.position
+FROM commons_events_events e, json_each(e.tags) t WHERE e.tags IS NOT NULL"""
 _SWAP = (
     "DROP TABLE commons_events_streams",
     "ALTER TABLE commons_events_streams_0004 RENAME TO commons_events_streams",
@@ -34,7 +42,6 @@ _SWAP = (
     "DROP TABLE commons_events_events",
     "ALTER TABLE commons_events_events_0004 RENAME TO commons_events_events",
     "CREATE INDEX commons_events_events_id ON commons_events_events (event_id)",
-    "CREATE INDEX commons_events_events_tags ON commons_events_events (tags) WHERE tags IS NOT NULL",
 )
 
 
@@ -42,5 +49,5 @@ def upgrade() -> None:
     """Copy streams and events into the new tables, as they are; on PostgreSQL all stays as it is."""
     if op.get_bind().dialect.name != "sqlite":
         return
-    for statement in (_BLOCKS, _FILL_BLOCKS, _STREAMS, _FILL_STREAMS, _EVENTS, _FILL_EVENTS, *_SWAP):
+    for statement in (_BLOCKS, _FILL_BLOCKS, _STREAMS, _FILL_STREAMS, _EVENTS, _FILL_EVENTS, _TAGS, _FILL_TAGS, *_SWAP):
         op.execute(statement)

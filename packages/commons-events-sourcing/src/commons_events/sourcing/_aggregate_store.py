@@ -23,7 +23,7 @@ from commons_events.sourcing._domain_event import DomainEvent
 from commons_events.sourcing._snapshots import state_codec
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._store_transaction import MAX_POSITION
-from commons_events.sourcing._types import Append, StoredEvent, StoredSnapshot, StreamId, check_position
+from commons_events.sourcing._types import Append, StoredEvent, StoredSnapshot, StreamId
 
 __all__ = ["AggregateStore", "KnownSnapshot", "events_of", "stream_of"]
 
@@ -94,8 +94,13 @@ class AggregateStore(BaseEventStore):
             AggregateDefinitionError: the class cannot be made from the id alone.
             InvalidVersionError: the version is less than 1.
         """
-        if version is not None and check_position(version, "An aggregate's version") < 1:
-            raise InvalidVersionError(f"An aggregate's version is a whole number from 1 on, not {version!r}.")
+        given: Any = version
+        if given is not None and (
+            isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= MAX_POSITION
+        ):
+            raise InvalidVersionError(
+                f"An aggregate's version is a whole number from 1 on, and below 2⁶³, not {version!r}."
+            )
         aggregate = fresh(aggregate_class, id)
         stream = stream_of(aggregate_class, id)
         backend = await self._ready()

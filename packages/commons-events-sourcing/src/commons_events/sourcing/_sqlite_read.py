@@ -121,7 +121,7 @@ def fetch_log(
     return LogPage(events, events[-1].position if len(events) == limit and not backwards else known)
 
 
-def _rarest_first(raw: sqlite3.Connection, tags: Sequence[str], first: int, last: int) -> Sequence[str]:
+def _rarest_first(raw: sqlite3.Connection, tags: tuple[str, ...], first: int, last: int) -> tuple[str, ...]:
     """So that the one that few events have leads to them, and the others are looked up for these."""
     if len(tags) == 1:
         return tags
@@ -130,7 +130,7 @@ def _rarest_first(raw: sqlite3.Connection, tags: Sequence[str], first: int, last
         f"LIMIT {_COUNTED})"
     )
     counts = {tag: raw.execute(statement, (tag, first, last)).fetchone()[0] for tag in tags}
-    return sorted(counts, key=counts.__getitem__)
+    return tuple(sorted(counts, key=counts.__getitem__))
 
 
 def _ranges(

@@ -104,6 +104,11 @@ async def test_writers_are_killed(place: Place) -> None:  # noqa: F811
         stored = [stored async for stored in store.read_all()]
         check(stored[:-SIZE], confirmed)
         assert reader.seen == stored
+        # what they are found by is as whole as they are
+        assert [one async for one in store.read_all(types=[Written])] == stored
+        tagged = [one for one in stored if "n3" in one.tags]
+        assert tagged
+        assert [one async for one in store.read_all(tags=["n3"])] == tagged
         reader.task.cancel()
 
 

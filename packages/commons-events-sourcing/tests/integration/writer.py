@@ -7,7 +7,7 @@ import sys
 
 from commons_events import Event
 from commons_events.errors import StoreUnavailableError
-from commons_events.sourcing import Append, EventStore
+from commons_events.sourcing import Append, EventStore, NewEvent
 
 
 class Written(Event):
@@ -31,7 +31,8 @@ async def write(url: str, name: str, tasks: int) -> None:
             number += 1
             streams = [f"{name}-{task}-{number}", f"{name}-{task}-{number}b"][: 1 + number % 2]
             appends = [
-                Append(s, [Written(text="x" * 200, event_id=f"{s}/{n}") for n in range(SIZE)], 0) for s in streams
+                Append(s, [NewEvent(Written(text="x" * 200, event_id=f"{s}/{n}"), (f"n{n}",)) for n in range(SIZE)], 0)
+                for s in streams
             ]
             while True:
                 try:

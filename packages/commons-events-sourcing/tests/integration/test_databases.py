@@ -23,7 +23,7 @@ from commons_events.errors import (
     VersionConflictError,
 )
 from commons_events.sourcing import Append, EventStore, NewEvent, StreamId, upgrade
-from commons_events.sourcing._sqlite_write import STATE
+from commons_events.sourcing._sqlite_write import BY_ID, BY_VERSION, STATE
 from commons_events.sourcing._tables import SCHEMA_VERSION, metadata, metadata_of
 from commons_events.sourcing.projections import ProjectionStates
 from commons_events.testing.services import RunningPostgres
@@ -378,6 +378,10 @@ async def test_each_read_on_sqlite_has_its_index(tmp_path: Path) -> None:
             assert shown.startswith("SEARCH"), shown
             assert "TEMP B-TREE" not in shown, shown
             assert "SCAN" not in shown, shown
+        for statement, values, index in ((BY_ID, ("x", 1), "events_id"), (BY_VERSION, (1, 2, 9), "autoindex")):
+            ((*_, shown),) = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+            assert shown.startswith("SEARCH"), shown
+            assert index in shown, shown
         plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {STATE}", ("a", "Order"))]
         searched = [step for step in plan if "commons_events" in step or step.split()[1] in ("s", "e")]
         assert searched

@@ -13,13 +13,17 @@ from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat
 from commons_events.sourcing._sqlite_names import HEAD, Kind, Names
 from commons_events.sourcing._types import AppendResult, ExpectedState, PreparedAppend
 
-__all__ = ["STATE", "write"]
+__all__ = ["BY_ID", "BY_VERSION", "STATE", "write"]
 
 STATE = f"""SELECT s.stream_id,
   coalesce((SELECT max(version) FROM commons_events_events WHERE stream_id = s.stream_id), 0),
   s.deleted_at IS NOT NULL, {HEAD}
 FROM (SELECT 1) LEFT JOIN commons_events_streams s ON s.id = ? AND s.category = ?"""
 """Of a stream: what stands for it, NULL where it does not exist; its version; whether it was deleted. And the head."""
+_KNOWN = "SELECT event_id, version, position FROM commons_events_events WHERE "
+# the plus keeps SQLite from looking through all of the stream
+BY_ID = f"{_KNOWN} event_id = ? AND +stream_id = ?"
+BY_VERSION = f"{_KNOWN} stream_id = ? AND version BETWEEN ? AND ? ORDER BY version"
 _COLUMNS = "position, stream_id, version, kind_id, event_id, data, data_bytes, tags, timestamp, recorded_at"
 _ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _AT_ONCE = 64
@@ -108,16 +112,12 @@ def _insert(cursor: sqlite3.Cursor, values: list[object], count: int) -> None:
 def _known(
     cursor: sqlite3.Cursor, stream_id: int, where: tuple[int, int], ids: Sequence[str], expected: object
 ) -> list[Known]:
-    statement = "SELECT event_id, version, position FROM commons_events_events WHERE "
     if isinstance(expected, ExpectedState) and expected is not ExpectedState.NO_STREAM:
         found: list[Known] = []
         for event_id in dict.fromkeys(ids):
-            rows = cursor.execute(f"{statement} event_id = ? AND stream_id = ?", (event_id, stream_id))
-            found += [Known(*row) for row in rows]
+            found += [Known(*row) for row in cursor.execute(BY_ID, (event_id, stream_id))]
         return sorted(found, key=lambda known: known.aggregate_version)
-    statement += "stream_id = ? AND version BETWEEN ? AND ? ORDER BY version"
-    rows = cursor.execute(statement, (stream_id, *where))
-    return [Known(*row) for row in rows]
+    return [Known(*row) for row in cursor.execute(BY_VERSION, (stream_id, *where))]
 
 
 def _text(timestamp: datetime) -> str:

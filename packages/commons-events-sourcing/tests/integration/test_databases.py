@@ -23,6 +23,7 @@ from commons_events.errors import (
     VersionConflictError,
 )
 from commons_events.sourcing import Append, EventStore, NewEvent, StreamId, upgrade
+from commons_events.sourcing._postgres_write import _WITH_ID
 from commons_events.sourcing._sqlite_write import BY_ID, BY_VERSION, STATE
 from commons_events.sourcing._tables import SCHEMA_VERSION, metadata, metadata_of
 from commons_events.sourcing.projections import ProjectionStates
@@ -285,6 +286,10 @@ async def test_tables_have_comments_and_each_read_has_its_index(postgres_databas
             shown = "\n".join(plan)
             assert "commons_events_events_" in shown, shown
             assert "Sort" not in shown, shown
+        by_id = _WITH_ID.replace("$1", "1").replace("$2", "ARRAY['x', 'y']")
+        shown = "\n".join(connection.execute(text(f"EXPLAIN {by_id}")).scalars())
+        assert "commons_events_events_id" in shown, shown
+        assert "commons_events_events_stream" not in shown, shown
     engine.dispose()
 
 

@@ -180,8 +180,9 @@ _MOVE_FULL, _MAKE_FULL = _MOVE + _FULL, _MAKE + _FULL
 _STATE = "SELECT stream_id, version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = $1 AND category = $2"
 _AT = """SELECT event_id, version, position FROM commons_events_events
 WHERE stream_id = $1 AND version BETWEEN $2 AND $3 ORDER BY version"""
+# The sum keeps the server from looking through all of the stream, as it does where it takes streams to be short.
 _WITH_ID = """SELECT event_id, version, position FROM commons_events_events
-WHERE stream_id = $1 AND event_id = ANY($2::text[]) ORDER BY version"""
+WHERE stream_id + 0 = $1 AND event_id = ANY($2::text[]) ORDER BY version"""
 
 _RETRIES = 100
 """How often an append that fits any version is tried again where other writers were quicker."""

@@ -125,7 +125,9 @@ def test_a_batch_equals_and_extends_lists() -> None:
     batch, _ = batch_of([2, 1])
     assert batch == list(batch)
     assert batch != list(batch)[1:]
-    assert batch + [] == [] + batch == list(batch)
+    more = [batch[0]]
+    assert batch + more == [*batch, *more]
+    assert more + batch == [*more, *batch]
     assert repr(batch) == repr(list(batch))
     assert batch[-1] == list(batch)[-1]
     assert list(reversed(batch)) == list(batch)[::-1]

@@ -124,7 +124,7 @@ class EventConsumer:
         self._handed_out: list[Delivery] = []
         """The latest of what was handed out; some may be settled. `_sift` brings the others to ``_unsettled``."""
         self._batches: list[Batch] = []
-        """As ``_handed_out``, what was handed out of batches; but for that which still is the buffer, which knows it."""
+        """As ``_handed_out``, of batches; but for the one that is the buffer, which knows what was handed out of it."""
         self._fetching = asyncio.Lock()
         self._handing_over: asyncio.Future[None] | None = None
         self._closed = False

@@ -182,20 +182,19 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         if outcome is not _ACK or type(delivery) is not KafkaDelivery:
             return super().settle_delivery(delivery, outcome, delay)
         run, place = delivery.run, delivery.place
-        if run.open[place] and not self._closed:
-            if run.state.subscription is self:
-                run.open[place] = 0
-                run.left -= 1
-                if not run.left:
-                    run.state.finished(run, 0)
-                out = self._out
-                self._out = out - 1
-                if out >= self._max_unsettled or self._scheduled:
-                    self._wake()
-                if self._commit_timer is None:
-                    self._changed()
-                if self._revoking:
-                    self._finish_revoking()
+        if run.open[place] and not self._closed and run.state.subscription is self:
+            run.open[place] = 0
+            run.left -= 1
+            if not run.left:
+                run.state.finished(run, 0)
+            out = self._out
+            self._out = out - 1
+            if out >= self._max_unsettled or self._scheduled:
+                self._wake()
+            if self._commit_timer is None:
+                self._changed()
+            if self._revoking:
+                self._finish_revoking()
         return DONE
 
     def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:

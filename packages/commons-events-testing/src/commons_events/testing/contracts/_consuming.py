@@ -105,7 +105,9 @@ class ConsumingTests(BrokerContract, contract=True):
             found += await self._take(consumer, 2)
             await found[7].ack()
             await anext(consumer)
-        assert await self._left_over(transport, topic, group) == [6, 8, 9, 10, 11]
+        # A log keeps one position: what was finished behind an unfinished message comes again with it.
+        finished = {7} if transport.capabilities.settles_each else set[int]()
+        assert await self._left_over(transport, topic, group) == sorted({*range(6, 12)} - finished)
 
     async def test_what_was_received_can_be_looked_at_again(self) -> None:
         """By its place, in part, from its end; and what is said of a message is seen wherever it is looked at."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from commons_events.errors import FencedError, TransportError
-from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer
+from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, _poller
+from commons_events.kafka._membership import Membership
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningKafka
 from commons_events.transport import Delivery, TopicPartition
@@ -204,3 +206,52 @@ async def test_partitions_leave_once_what_is_out_is_finished_and_committed(
                     assert message.offset == 50, "what was finished before its partition left came again"
         finally:
             await second.close()
+
+
+@PROTOCOLS
+async def test_a_rebalance_that_the_event_loop_hears_of_while_it_reads(
+    kafka_service: RunningKafka, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where much comes the loop reads for itself; what takes waiting is left to the thread, and nothing is lost."""
+    left = Counter[str]()
+    is_left_for_later = Membership._is_left_for_later
+
+    def counting(self: Membership, change: Callable[..., None], *arguments: Any) -> bool:
+        is_left = is_left_for_later(self, change, *arguments)
+        left[change.__name__] += is_left
+        return is_left
+
+    monkeypatch.setattr(Membership, "_is_left_for_later", counting)
+    monkeypatch.setattr(_poller, "_AT_ONCE", 10)
+    settings = settings_of(kafka_service, protocol)
+    partitions, group = 4, kafka_service.unique("group")
+    topic, servers = await new_topic(kafka_service, partitions), kafka_service.bootstrap_servers
+    found = Counter[tuple[int | None, int | None]]()
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while not left["on_revoke"]:
+            await fill(kafka_service, topic, partitions, 250)
+            sent += 250 * partitions
+            while sent - len(found) > 8_000:  # noqa: ASYNC110  # the loop is never without messages, nor far behind
+                await asyncio.sleep(0.01)
+
+    async def receive(consumer: KafkaConsumer) -> None:
+        while True:
+            for message in await consumer.receive(10):
+                found[message.partition, message.offset] += 1
+            await consumer.commit()
+            await asyncio.sleep(0.001)
+
+    async with KafkaConsumer(servers, group, topic, batch_size=10, **settings) as first, asyncio.TaskGroup() as tasks:
+        sending = tasks.create_task(send())
+        receiving = [tasks.create_task(receive(first))]
+        while not sending.done():  # members come and go until it has happened: most often the first one
+            async with KafkaConsumer(servers, group, topic, batch_size=10, **settings) as second:
+                receiving.append(tasks.create_task(receive(second)))
+                await until(lambda: len(first.assignment) < partitions, "sharing the partitions")
+                receiving.pop().cancel()
+            await until(lambda: len(first.assignment) == partitions, "having all partitions again")
+        await until(lambda: len(found) == sent, "handling all messages")
+        receiving.pop().cancel()

@@ -9,7 +9,8 @@ from confluent_kafka import Message as ClientMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commons_events.kafka._partition import KafkaDelivery, PartitionState, handed_out
+from commons_events.kafka._deliveries import KafkaBatch, KafkaDelivery, values_of
+from commons_events.kafka._partition import PartitionState
 from commons_events.transport import TopicPartition
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ class Subscription:
     def __init__(self) -> None:
         self.settler = self
         self.header_prefix = "ce_"
+
+
+def hand_out(partition: PartitionState, raws: list[RawMessage]) -> KafkaBatch:
+    return KafkaBatch([partition.hand_out(raws, values_of(raws))])
 
 
 def state() -> PartitionState:
@@ -64,10 +69,10 @@ def test_the_position_is_the_first_unfinished_offset(steps: list[tuple[str, int,
     for step, number, gap in steps:
         if step == "receive":
             first = end + gap  # a log has gaps
-            run = handed_out(partition, part(first, [b"x"] * number))
+            batch = hand_out(partition, part(first, [b"x"] * number))
             end = partition.next = first + number
             unfinished.update(range(first, end))
-            out += run.deliveries
+            out += batch
         elif step == "hand out again":
             now += 1
             again = partition.pop_due(now)
@@ -88,7 +93,7 @@ def test_the_position_is_the_first_unfinished_offset(steps: list[tuple[str, int,
 
 def test_what_is_forgotten_is_stale_and_has_no_position() -> None:
     partition = state()
-    deliveries = list(handed_out(partition, part(0, [b"a", b"b"])).deliveries)
+    deliveries = list(hand_out(partition, part(0, [b"a", b"b"])))
     partition.next = 2
     partition.put_back(deliveries[0], 0.0, 2)
     again = partition.pop_due(1.0)
@@ -102,7 +107,7 @@ def test_what_is_forgotten_is_stale_and_has_no_position() -> None:
 
 def test_a_delivery_has_what_the_clients_message_has() -> None:
     for headers in (False, True):
-        plain, empty, tombstone = handed_out(state(), part(7, [b"x", b"", None], key=b"k", headers=headers)).deliveries
+        plain, empty, tombstone = hand_out(state(), part(7, [b"x", b"", None], key=b"k", headers=headers))
         assert [d.value for d in (plain, empty, tombstone)] == [b"x", b"", b""]
         assert [d.message.value for d in (plain, empty, tombstone)] == [b"x", b"", None]
         assert [d.offset for d in (plain, empty, tombstone)] == [7, 8, 9]
@@ -116,7 +121,7 @@ def test_a_delivery_has_what_the_clients_message_has() -> None:
 
 def test_what_comes_again_keeps_its_message() -> None:
     partition = state()
-    _, _, tombstone = handed_out(partition, part(0, [b"x", b"", None], key=b"k", headers=True)).deliveries
+    _, _, tombstone = hand_out(partition, part(0, [b"x", b"", None], key=b"k", headers=True))
     partition.put_back(tombstone, 0.0, 2)
     again = partition.pop_due(1.0)
     assert again is not None
@@ -126,7 +131,7 @@ def test_what_comes_again_keeps_its_message() -> None:
 
 def test_new_messages_wait_behind_what_comes_again_of_their_key() -> None:
     partition = state()
-    (first,) = handed_out(partition, part(0, [b"x"], key=b"k")).deliveries
+    (first,) = hand_out(partition, part(0, [b"x"], key=b"k"))
     partition.next = 1
     partition.put_back(first, 0.0, 2)
     assert partition.admit(part(1, [b"y"], key=b"k")) == []

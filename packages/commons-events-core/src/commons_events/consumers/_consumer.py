@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from sys import exception
@@ -29,6 +29,7 @@ from commons_events.runtime import current_runtime
 from commons_events.telemetry import Telemetry
 from commons_events.transport import (
     DONE,
+    Batch,
     Delivery,
     Outcome,
     Pausable,
@@ -116,10 +117,14 @@ class EventConsumer:
         self._runtime = current_runtime()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._subscription: Subscription | None = None
-        self._buffer: deque[Delivery] = deque()
+        self._buffer: deque[Delivery] | Batch = deque()
+        self._each: Iterable[Delivery] = ()
+        """Takes one after the other out of the buffer, where that is a batch."""
         self._unsettled: dict[Delivery, None] = {}
         self._handed_out: list[Delivery] = []
         """The latest of what was handed out; some may be settled. `_sift` brings the others to ``_unsettled``."""
+        self._batches: list[Batch] = []
+        """As ``_handed_out``, of batches; but for the one that is the buffer, which knows what was handed out of it."""
         self._fetching = asyncio.Lock()
         self._handing_over: asyncio.Future[None] | None = None
         self._closed = False
@@ -139,10 +144,15 @@ class EventConsumer:
 
     async def __anext__(self) -> Delivery:
         """The next message, when there is one; ends once the consumer is closed."""
-        buffer = self._buffer
-        while not buffer:
+        for delivery in self._each:
+            return delivery
+        while not self._buffer:
             if not await self._fetch():
                 raise StopAsyncIteration
+        buffer = self._buffer
+        if isinstance(buffer, Batch):
+            self._each = each = buffer.pop_each()
+            return next(each)
         delivery = buffer.popleft()
         self._handed_out.append(delivery)
         if len(self._handed_out) >= _MOST_UNSIFTED:
@@ -168,10 +178,10 @@ class EventConsumer:
                 )
             )
 
-    async def receive(self, limit: int, timeout: float | None = None) -> list[Delivery]:
+    async def receive(self, limit: int, timeout: float | None = None) -> Sequence[Delivery]:
         """From 1 to ``limit`` messages; fewer or none only where ``timeout`` seconds have passed, or it was closed.
 
-        Cancelling it loses nothing.
+        Cancelling it loses nothing. Returns a list, or a `Batch`, which makes its deliveries as they are looked at.
         """
         if limit < 1:
             raise ValueError(f"receive: limit has to be 1 or more, not {limit}.")
@@ -181,22 +191,47 @@ class EventConsumer:
                     pass
         except TimeoutError:
             return []
-        buffer = self._buffer
-        if len(buffer) <= limit:
-            taken = list(buffer)
-            buffer.clear()
-        else:
-            taken = [buffer.popleft() for _ in range(limit)]
-        self._sift()
-        self._handed_out += taken
+        taken = self._take_buffered(limit)
+        if not isinstance(taken, Batch):
+            self._sift()
+            self._handed_out += taken
         return taken
+
+    def _take_buffered(self, limit: int) -> Sequence[Delivery]:
+        buffer = self._buffer
+        if isinstance(buffer, Batch):
+            taken = buffer.take(limit)
+            self._each = ()
+            if not buffer:
+                self._rebuffer(())
+            return taken
+        if len(buffer) > limit:
+            return [buffer.popleft() for _ in range(limit)]
+        self._buffer = deque()
+        return list(buffer)
+
+    def _rebuffer(self, deliveries: Iterable[Delivery]) -> None:
+        """Go on with these in place of what was fetched."""
+        if isinstance(self._buffer, Batch):
+            self._keep_unsettled(self._buffer.popped())
+        self._each = ()
+        self._buffer = deliveries if isinstance(deliveries, Batch) else deque(deliveries)
+
+    def _keep_unsettled(self, handed_out: Batch) -> None:
+        self._batches = [batch for batch in (*self._batches, handed_out) if batch.has_unsettled]
 
     def _sift(self) -> dict[Delivery, None]:
         """All that was handed out and is unsettled: most are settled by now, and never cost a place in the dict."""
         if self._handed_out:
             self._unsettled.update(dict.fromkeys([d for d in self._handed_out if d.outcome is None]))
             self._handed_out.clear()
+        for batch in self._handed_out_batches():
+            self._unsettled.update(dict.fromkeys(batch.unsettled()))
+        self._batches.clear()
         return self._unsettled
+
+    def _handed_out_batches(self) -> list[Batch]:
+        return [*self._batches, self._buffer.popped()] if isinstance(self._buffer, Batch) else self._batches
 
     def commit(self, delivery: Delivery | None = None, *, wait: bool = False) -> Awaitable[None]:
         """Finish one message, or all that were handed out so far.
@@ -218,6 +253,9 @@ class EventConsumer:
             settled = self._settle_all(subscription, [*self._unsettled, *self._handed_out], Outcome.ACK)
             self._unsettled.clear()
             self._handed_out.clear()
+            for batch in self._handed_out_batches():
+                settled = _together(settled, batch.ack_unsettled())
+            self._batches.clear()
         return _after(settled, subscription) if wait else settled
 
     def pause(self) -> None:
@@ -243,8 +281,13 @@ class EventConsumer:
         for delivery in [*self._buffer, *self._sift()]:
             if topic in (None, delivery.topic) and partition in (None, delivery.partition):
                 self._unsettled.pop(delivery, None)
-                if delivery in self._buffer:
-                    self._buffer.remove(delivery)
+        self._rebuffer(
+            [
+                fetched
+                for fetched in self._buffer
+                if topic not in (None, fetched.topic) or partition not in (None, fetched.partition)
+            ]
+        )
 
     async def close(self) -> None:
         """Give back what is unsettled, leave the group, disconnect; harmless twice. A waiting ``async for`` ends."""
@@ -253,9 +296,10 @@ class EventConsumer:
         self._check_loop()
         self._closed = True
         buffered = list(self._buffer)
-        self._buffer.clear()
+        self._rebuffer(())
         self._unsettled.clear()
         self._handed_out.clear()
+        self._batches.clear()
         try:
             if self._subscription is not None:
                 if buffered:
@@ -275,10 +319,12 @@ class EventConsumer:
             subscription = self._subscribed()  # says which of the three it is
         if self._unsettled:
             self._unsettled.pop(delivery, None)
+        if outcome is _ACK:
+            return subscription.settle_delivery(delivery, _ACK, None)
         if delay is None and outcome is _NACK:
             delay = self._backoff(delivery.attempt)
         settled = subscription.settle_delivery(delivery, outcome, delay)
-        if outcome is not _ACK and self._buffer:
+        if self._buffer:
             return self._with_followers(subscription, delivery, settled)
         return settled
 
@@ -294,10 +340,8 @@ class EventConsumer:
             return settled
         gone = set(followers)
         others = [fetched for fetched in self._buffer if fetched not in gone]
-        self._buffer.clear()
-        self._buffer.extend(others)
-        released = self._settle_all(subscription, followers, Outcome.RELEASE)
-        return settled if released is DONE else asyncio.ensure_future(_both(settled, released))
+        self._rebuffer(others)
+        return _together(settled, self._settle_all(subscription, followers, Outcome.RELEASE))
 
     def reject_delivery(self, delivery: Delivery, reason: str, error: BaseException | None) -> Awaitable[None]:
         """See `Settler`: keep the message in the dead-letter topic, and only when it is confirmed there, finish it."""
@@ -352,18 +396,23 @@ class EventConsumer:
             self._warn_if_stalled()
             batch = await self._receive_batch(self._subscribed())
             if batch and batch[0].settler is not self:
+                batch = list(batch)
                 for delivery in batch:
                     delivery.settler = self
             if self._closed:
                 return False
-            self._buffer.extend(batch)
+            self._rebuffer(batch)
+        for topic, deliveries in self._by_topic(batch):
+            self._telemetry.received(topic, deliveries)
+        return bool(batch)
+
+    def _by_topic(self, batch: Sequence[Delivery]) -> Iterable[tuple[str, Sequence[Delivery]]]:
+        if isinstance(batch, Batch):
+            return batch.by_topic()
         topics = self.config.topics
         if len(topics) == 1 and batch and batch[0].topic == topics[0]:  # by its name: all of the batch is of it
-            self._telemetry.received(topics[0], batch)
-        else:
-            for topic, deliveries in groupby(batch, _TOPIC):
-                self._telemetry.received(topic, list(deliveries))
-        return bool(batch)
+            return [(topics[0], batch)]
+        return [(topic, list(deliveries)) for topic, deliveries in groupby(batch, _TOPIC)]
 
     async def _receive_batch(self, subscription: Subscription) -> Sequence[Delivery]:
         failures = 0
@@ -383,13 +432,14 @@ class EventConsumer:
         mine = [d for d in self._buffer if d.partition is not None and (d.topic, d.partition) in revoked]
         if mine and self._subscription is not None and not self._closed:
             gone = set(mine)
-            self._buffer = deque(delivery for delivery in self._buffer if delivery not in gone)
+            self._rebuffer([delivery for delivery in self._buffer if delivery not in gone])
             released = self._settle_all(self._subscription, mine, Outcome.RELEASE)
             self._handing_over = asyncio.ensure_future(_finished(released))
 
     def _warn_if_stalled(self) -> None:
         limit = self.config.max_unsettled
-        if len(self._unsettled) + len(self._handed_out) < limit or len(self._sift()) < limit:
+        out = len(self._unsettled) + len(self._handed_out) + sum(map(len, self._batches))
+        if out < limit or len(self._sift()) < limit:
             self._warned = False
         elif not self._warned:
             self._warned = True
@@ -450,9 +500,15 @@ async def _finished(settled: Awaitable[None]) -> None:
     await settled
 
 
-async def _both(settled: Awaitable[None], released: Awaitable[None]) -> None:
+def _together(settled: Awaitable[None], more: Awaitable[None]) -> Awaitable[None]:
+    if more is DONE:
+        return settled
+    return more if settled is DONE else asyncio.ensure_future(_both(settled, more))
+
+
+async def _both(settled: Awaitable[None], more: Awaitable[None]) -> None:
     await settled
-    await released
+    await more
 
 
 async def _after(settled: Awaitable[None], subscription: Subscription) -> None:

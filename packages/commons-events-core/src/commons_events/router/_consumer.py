@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from asyncio import _get_running_loop, get_running_loop
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from commons_events.consumers import EventConsumer
 from commons_events.router._settling import acknowledge, acknowledge_all
 from commons_events.telemetry import Telemetry
-from commons_events.transport import DONE, Delivery, Outcome, TopicPartition
+from commons_events.transport import DONE, Batch, Delivery, Outcome, TopicPartition
 
 __all__ = ["RouterConsumer"]
 
@@ -37,21 +37,20 @@ class RouterConsumer(EventConsumer):
         """What records them."""
         return self._telemetry
 
-    async def receive(self, limit: int, timeout: float | None = None) -> list[Delivery]:
+    async def receive(self, limit: int, timeout: float | None = None) -> Sequence[Delivery]:
         """As `EventConsumer.receive`, but what is out is not kept here: the lanes have it, and their own bound."""
         if timeout is not None:
             taken = await super().receive(limit, timeout)
             self._unsettled.clear()
+            self._batches.clear()
             return taken
         while not self._buffer and await self._fetch():
             pass
         self.recorded = self._telemetry.processing
-        buffer = self._buffer
-        if len(buffer) <= limit:
-            taken = list(buffer)
-            buffer.clear()
-            return taken
-        return [buffer.popleft() for _ in range(limit)]
+        return self._take_buffered(limit)
+
+    def _keep_unsettled(self, handed_out: Batch) -> None:
+        """See `receive`."""
 
     def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
         """See `Settler`."""

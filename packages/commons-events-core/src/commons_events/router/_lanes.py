@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Literal, Protocol
@@ -161,7 +161,7 @@ class LaneWorkers:
                 return
             self._add(deliveries)
 
-    def _add(self, deliveries: list[Delivery]) -> None:
+    def _add(self, deliveries: Sequence[Delivery]) -> None:
         self.buffered += len(deliveries)
         if self.on_new is None:
             for partition, some in groupby(deliveries, _PARTITION):

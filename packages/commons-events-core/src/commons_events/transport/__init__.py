@@ -1,5 +1,6 @@
 """What a broker implements, and what a received message can do. All policy stands above, in producers and consumers."""
 
+from commons_events.transport._batch import Batch
 from commons_events.transport._capabilities import CONTRACT_VERSION, Capabilities
 from commons_events.transport._connected import ConnectedTransport, HoldsBack, WaitingSubscription
 from commons_events.transport._delivery import DONE, Delivery, Outcome, Settlement, Settler
@@ -27,6 +28,7 @@ from commons_events.transport._transport import (
 __all__ = [
     "CONTRACT_VERSION",
     "DONE",
+    "Batch",
     "Browsable",
     "Capabilities",
     "ConnectedTransport",

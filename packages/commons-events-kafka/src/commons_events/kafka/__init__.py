@@ -6,7 +6,7 @@ speak Kafka's own words; `KafkaAdmin` makes topics and looks after groups. The c
 
 from commons_events.kafka._admin import KafkaAdmin, PartitionDescription, TopicDescription
 from commons_events.kafka._consumer import KafkaConsumer
-from commons_events.kafka._partition import KafkaDelivery
+from commons_events.kafka._deliveries import KafkaDelivery
 from commons_events.kafka._producer import KafkaProducer
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.kafka._transactions import KafkaTransaction

@@ -8,8 +8,8 @@ from typing import cast
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from commons_events.errors import ConnectionLostError
+from commons_events.kafka._deliveries import to_message
 from commons_events.kafka._errors import transport_error
-from commons_events.kafka._partition import to_message
 from commons_events.kafka._raw import RawMessage
 from commons_events.kafka._settings import KafkaSettings
 from commons_events.runtime import current_runtime

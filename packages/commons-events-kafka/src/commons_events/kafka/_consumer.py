@@ -7,8 +7,8 @@ from typing import Any
 
 from commons_events.consumers import ConsumerConfig, EventConsumer
 from commons_events.errors import ConfigurationError, StaleDeliveryError
+from commons_events.kafka._deliveries import KafkaDelivery
 from commons_events.kafka._keywords import kafka_config
-from commons_events.kafka._partition import KafkaDelivery
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.kafka._transport import KafkaTransport
 from commons_events.transport import Delivery, TopicPartition, Transport

@@ -2,155 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from heapq import merge
 from itertools import chain
-from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
-
+from commons_events.kafka._deliveries import KafkaDelivery, Piece, Redelivery, Run
 from commons_events.kafka._raw import RawMessage
-from commons_events.message import Headers, Message
-from commons_events.transport import Delivery, Outcome, RedeliverySchedule, Settler, TopicPartition
+from commons_events.transport import RedeliverySchedule, Settler, TopicPartition
 
 if TYPE_CHECKING:
     from commons_events.kafka._subscription import KafkaSubscription
 
-__all__ = ["KafkaDelivery", "Part", "PartitionState", "Redelivery", "Run", "handed_out", "to_message"]
-
-
-class Part(NamedTuple):
-    """Messages of one partition in the order of the log."""
-
-    id: TopicPartition
-    raws: list[RawMessage]
-
-
-class KafkaDelivery(Delivery):
-    """A delivery that reads of librdkafka's message what somebody asks for. It holds little: many are made a second."""
-
-    __slots__ = ("is_open", "made", "raw", "run")
-
-    attempt = 1
-    raw: RawMessage
-    """The message, as librdkafka gave it."""
-    run: Run
-    """Those that it was handed out with."""
-    is_open: bool
-    """Whether it is not finished, and still this subscription's: what is said of it counts."""
-    made: Message
-    """The message, once somebody has asked for it; unset before."""
-
-    @property
-    def message(self) -> Message:  # type: ignore[override]  # made late
-        """The message as it lies in the log."""
-        try:
-            return self.made
-        except AttributeError:
-            self.made = made = to_message(self.raw)
-            return made
-
-    @property
-    def value(self) -> bytes:
-        """See `Delivery`."""
-        return self.raw.value() or b""
-
-    @property
-    def key(self) -> bytes | None:
-        """See `Delivery`."""
-        return self.raw.key()
-
-    @property
-    def headers(self) -> Headers:
-        """See `Delivery`."""
-        return _headers(self.raw)
-
-    @property
-    def timestamp(self) -> datetime | None:
-        """See `Delivery`."""
-        return _timestamp(self.raw)
-
-    @property
-    def offset(self) -> int:  # type: ignore[override]  # it stands in the message
-        """See `Delivery`."""
-        return self.raw.offset()
-
-    @property
-    def subscription(self) -> KafkaSubscription:
-        """Whose delivery it is."""
-        return self.run.state.subscription
-
-    topic = property(attrgetter("run.state.id.topic"), doc="See `Delivery`.")
-    partition = property(attrgetter("run.state.id.partition"), doc="See `Delivery`.")
-    data = value
-    body = value
-
-
-_NEW = KafkaDelivery.__new__
-
-
-class Redelivery(KafkaDelivery):
-    """One that comes again, or waits behind one of its key that does."""
-
-    __slots__ = ("attempt",)
-
-    def __init__(self, raw: RawMessage, run: Run, attempt: int) -> None:
-        self.raw, self.run, self.settler, self.attempt = raw, run, run.state.settler, attempt
-        self.outcome: Outcome | None = None
-        self.is_open = True
-
-
-class Run:
-    """Deliveries of one partition that were handed out together, in the order of the log.
-
-    Most often they are also finished together, so they are counted; each knows for itself whether it is finished.
-    """
-
-    __slots__ = ("deliveries", "left", "state")
-
-    def __init__(self, state: PartitionState) -> None:
-        self.state = state
-        self.deliveries: list[KafkaDelivery] = []
-        self.left = 0
-        """How many are with the user, unfinished."""
-
-
-def handed_out(state: PartitionState, raws: list[RawMessage]) -> Run:
-    """Deliveries of these messages, for the first time."""
-    run, settler, new = Run(state), state.settler, _NEW
-    deliveries = run.deliveries
-    for raw in raws:  # every instruction counts
-        delivery = new(KafkaDelivery)  # what an __init__ would do, without the call
-        delivery.raw, delivery.run, delivery.settler = raw, run, settler
-        delivery.outcome, delivery.is_open = None, True
-        deliveries.append(delivery)
-    run.left = len(deliveries)
-    state.runs[run] = None
-    return run
-
-
-def to_message(raw: RawMessage) -> Message:
-    """Librdkafka's message as ours."""
-    return Message(raw.topic(), raw.value(), raw.key(), _headers(raw), _timestamp(raw))
-
-
-def _timestamp(raw: RawMessage) -> datetime | None:
-    kind, milliseconds = raw.timestamp()
-    return None if kind == TIMESTAMP_NOT_AVAILABLE else datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _headers(raw: RawMessage) -> Headers:
-    given = raw.headers()
-    if not given:
-        return ()
-    if all(map(_VALUE, given)):
-        return tuple(given)  # type: ignore[arg-type]  # no value is None
-    return tuple([(name, value or b"") for name, value in given])
-
-
-_VALUE = itemgetter(1)
+__all__ = ["PartitionState"]
 
 
 class PartitionState:
@@ -201,9 +65,15 @@ class PartitionState:
         """How many deliveries are with the user."""
         return self.again.left + sum(run.left for run in self.runs)
 
+    def hand_out(self, raws: Sequence[RawMessage], values: Sequence[bytes]) -> Piece:
+        """Hand these messages out for the first time."""
+        run = Run(self, raws)
+        self.runs[run] = None
+        return Piece(run, raws, values, 0, len(raws))
+
     def unfinished(self) -> Iterator[int]:
         """The offsets that were received and are not finished, in the order of the log."""
-        first = (delivery.offset for run in self.runs for delivery in run.deliveries if delivery.is_open)
+        first = chain.from_iterable(run.unfinished() for run in self.runs)
         return merge(first, sorted(self.returned))
 
     def position(self) -> int | None:
@@ -215,15 +85,16 @@ class PartitionState:
         run.left = left = run.left - count
         if not left:
             del self.runs[run]
-            run.deliveries = []
+            run.raws = ()
 
     def close(self, delivery: KafkaDelivery) -> None:
         """Count one that is open as finished."""
-        delivery.is_open = False
-        if delivery.run is self.again:
+        if isinstance(delivery, Redelivery):
+            delivery.is_open = False
             self.again.left -= 1
             del self.returned[delivery.offset]
         else:
+            delivery.run.open[delivery.place] = 0
             self.finished(delivery.run, 1)
 
     def put_back(self, delivery: KafkaDelivery, due: float, attempt: int) -> None:
@@ -265,9 +136,9 @@ class PartitionState:
         """Nothing of it is handed out any more, what is out is stale, and there is no position to commit."""
         self.owned = False
         self.next = None
-        for delivery in chain(self.returned.values(), *(run.deliveries for run in self.runs)):
+        for delivery in self.returned.values():
             delivery.is_open = False
         for run in self.runs:
-            run.deliveries = []
+            run.forget()
         self.runs, self.again, self.returned = {}, Run(self), {}
         self.redeliveries = RedeliverySchedule()

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from commons_events.errors import CommonsEventsError, TransactionError, TransportError, UnknownTopicError
+from commons_events.kafka._deliveries import KafkaBatch, KafkaDelivery, Part, Piece, Run, values_of
 from commons_events.kafka._errors import UNREACHABLE, kafka_error, transport_error
-from commons_events.kafka._partition import KafkaDelivery, Part, PartitionState, Run, handed_out
-from commons_events.kafka._poller import Assigned, Poller, Reached, Sought
+from commons_events.kafka._intake import Assigned, Reached, Sought
+from commons_events.kafka._partition import PartitionState
+from commons_events.kafka._poller import Poller
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.transport import (
     DONE,
@@ -76,19 +78,25 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         """See `Owner`."""
         self._wake()
 
-    def take(self, limit: int) -> list[KafkaDelivery]:
+    def take(self, limit: int) -> Sequence[Delivery]:
         """Up to ``limit`` deliveries: first what comes again, then new messages in the order of the log."""
         limit = min(limit, self._max_unsettled - self._out)
         if limit <= 0 or self._paused:
             return []
-        taken: list[KafkaDelivery] = []
+        again: list[Delivery] = []
         if self._scheduled:
-            self._take_again(taken, limit)
-        arrived = self._poller.arrived
-        while len(taken) < limit and arrived:
+            self._take_again(again, limit)
+        pieces: list[Piece] = []
+        taken = len(again)
+        arrived = self._poller.intake.arrived
+        while taken < limit and (arrived or (not taken and self._poller.read())):
             arrival = arrived[0]
             if isinstance(arrival, Part):
-                if not self._take_new(arrival, taken, limit - len(taken)):
+                is_all, piece = self._take_new(arrival, limit - taken)
+                if piece is not None:
+                    pieces.append(piece)
+                    taken += piece.stop
+                if not is_all:
                     continue
             elif isinstance(arrival, CommonsEventsError):
                 if taken:
@@ -102,32 +110,34 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             arrived.popleft()
         if not taken and (reason := self._poller.ended_by) is not None:
             raise type(reason)(str(reason)) from reason
-        self._out += len(taken)
+        self._out += taken
         self._poller.tell_of_room()
-        return taken
+        if again:
+            return [*again, *KafkaBatch(pieces)]
+        return KafkaBatch(pieces) if pieces else ()
 
-    def _take_new(self, part: Part, taken: list[KafkaDelivery], room: int) -> bool:
-        """Hand messages of ``part`` out; True once none is left in it."""
-        start, raws = self._place, part.raws
+    def _take_new(self, part: Part, room: int) -> tuple[bool, Piece | None]:
+        """Hand messages of ``part`` out. Returns whether that was the rest of it, and what was handed out."""
+        start, raws, values = self._place, part.raws, part.values
         count = len(raws)
-        end = min(start + min(room, self._poller.most_together), count)
+        end = min(start + min(room, self._poller.intake.most_together), count)
         all_taken = end == count
         self._place = 0 if all_taken else end
-        self._poller.taken += end - start
+        self._poller.intake.taken += end - start
         state = self._states.get(part.id)
         if state is None or not state.owned:
-            self._poller.taken += count - end
+            self._poller.intake.taken += count - end
             self._place = 0
-            return True
+            return True, None
         if start or not all_taken:
-            raws = raws[start:end]
+            raws, values = raws[start:end], values[start:end]
         if state.redeliveries.held or (state.next is not None and raws[0].offset() < state.next):
             raws = state.admit(raws)
             if not raws:
-                return all_taken
+                return all_taken, None
+            values = values_of(raws)
         state.next = max(raws[-1].offset() + 1, state.next or 0)
-        taken += handed_out(state, raws).deliveries
-        return all_taken
+        return all_taken, state.hand_out(raws, values)
 
     def _reach(self, end: Reached) -> None:
         state = self._states.get(end.partition)
@@ -171,21 +181,20 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         """See `Subscription.settle_delivery`."""
         if outcome is not _ACK or type(delivery) is not KafkaDelivery:
             return super().settle_delivery(delivery, outcome, delay)
-        if delivery.is_open and not self._closed:
-            run = delivery.run
-            if run.state.subscription is self:
-                delivery.is_open = False
-                run.left -= 1
-                if not run.left:
-                    run.state.finished(run, 0)
-                out = self._out
-                self._out = out - 1
-                if out >= self._max_unsettled or self._scheduled:
-                    self._wake()
-                if self._commit_timer is None:
-                    self._changed()
-                if self._revoking:
-                    self._finish_revoking()
+        run, place = delivery.run, delivery.place
+        if run.open[place] and not self._closed and run.state.subscription is self:
+            run.open[place] = 0
+            run.left -= 1
+            if not run.left:
+                run.state.finished(run, 0)
+            out = self._out
+            self._out = out - 1
+            if out >= self._max_unsettled or self._scheduled:
+                self._wake()
+            if self._commit_timer is None:
+                self._changed()
+            if self._revoking:
+                self._finish_revoking()
         return DONE
 
     def settle_deliveries(self, deliveries: Sequence[Delivery], outcome: Outcome) -> Awaitable[None]:
@@ -203,7 +212,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
                 if isinstance(delivery, KafkaDelivery):
                     self.settle_delivery(delivery, outcome, None)  # type: ignore[unused-awaitable]  # it is done
                 continue
-            if not delivery.is_open:
+            if not delivery.run.open[delivery.place]:
                 continue
             if delivery.run is not run:
                 if delivery.run.state.subscription is not self:
@@ -211,7 +220,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
                 if run is not None:
                     closed[run] = closed.get(run, 0) + count
                 run, count = delivery.run, 0
-            delivery.is_open = False
+            delivery.run.open[delivery.place] = 0
             count += 1
         if run is not None:
             closed[run] = closed.get(run, 0) + count
@@ -219,6 +228,17 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             run.state.finished(run, count)
             settled += count
         self._settled(settled)
+        return DONE
+
+    def ack_unsettled(self, pieces: Sequence[Piece]) -> Awaitable[None]:
+        """Acknowledge what of these was not settled, without looking at each."""
+        settled = 0
+        if not self._closed:
+            for run, _, _, start, stop in pieces:
+                if count := run.close_unsettled(start, stop):
+                    run.state.finished(run, count)
+                    settled += count
+            self._settled(settled)
         return DONE
 
     def _settled(self, settled: int) -> None:
@@ -292,7 +312,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
 
     def _apply_markers(self) -> None:
         """Apply what was sought and not reached yet; what lies before it is stale."""
-        arrived = self._poller.arrived
+        arrived = self._poller.intake.arrived
         if any(isinstance(arrival, Sought) for arrival in list(arrived)):
             for arrival in list(arrived):
                 if isinstance(arrival, Sought) and arrival.partition in self._states:
@@ -310,7 +330,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         states = [state for id in partitions if (state := self._states.get(id)) is not None]
         leaving = [state for state in states if state.assignment <= until]
         gone = frozenset(partitions)
-        for arrival in list(self._poller.arrived):
+        for arrival in list(self._poller.intake.arrived):
             if isinstance(arrival, Assigned) and arrival.number <= until:
                 arrival.partitions[:] = [id for id in arrival.partitions if id not in gone]
         for state in leaving:
@@ -351,8 +371,8 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             raise UnknownTopicError(f"seek: this subscription has no topic {topic!r}.")
         if isinstance(target, datetime) and target.tzinfo is None:
             raise ValueError(f"seek: the time {target!r} is naive; give an aware datetime.")
-        while self._poller.arrived and isinstance(self._poller.arrived[0], Assigned):
-            self._apply(self._poller.arrived.popleft())  # type: ignore[arg-type]  # it was looked at
+        while self._poller.intake.arrived and isinstance(self._poller.intake.arrived[0], Assigned):
+            self._apply(self._poller.intake.arrived.popleft())  # type: ignore[arg-type]  # it was looked at
         states = [
             state
             for state in self._states.values()
@@ -389,7 +409,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
                 assert isinstance(target, int)
                 offset = min(max(target, first), end)
             self._seek_one(consumer, id, offset)
-            self._poller._hand_over(Sought(id, offset))
+            self._poller.hand_over(Sought(id, offset))
 
     @staticmethod
     def _seek_one(consumer: Any, id: PartitionId, offset: int) -> None:
@@ -407,7 +427,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
     def assignment(self) -> frozenset[PartitionId]:
         """The partitions that this member has."""
         owned = {id for id, state in self._states.items() if state.owned}
-        coming = [arrival.partitions for arrival in tuple(self._poller.arrived) if isinstance(arrival, Assigned)]
+        coming = [arrival.partitions for arrival in tuple(self._poller.intake.arrived) if isinstance(arrival, Assigned)]
         return frozenset(owned.union(*coming))
 
     async def lag(self) -> dict[PartitionId, int]:

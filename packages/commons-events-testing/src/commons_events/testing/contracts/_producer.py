@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 
 from commons_events.consumers import EventConsumer
 from commons_events.errors import (
@@ -129,6 +130,29 @@ class ProducerContract(BrokerContract, contract=True):
         assert delivery.message.header("content-type") == "application/json"
         names = [name for name, _ in delivery.headers]
         assert len(names) == len(set(names)), f"an attribute is stated twice: {names}"
+
+    async def test_the_trace_of_the_sender_goes_along(self) -> None:
+        """In W3C Trace Context's header ``traceparent``: the span of the send, for one message and for a batch."""
+        sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="opentelemetry-sdk is not installed")
+        provider = sdk.TracerProvider(shutdown_on_exit=False)
+        transport = await self.open()
+        topic = await self.make_topic(transport)
+        reader = await self._reader(transport, topic)
+        with (
+            pytest.MonkeyPatch.context() as patched,
+            provider.get_tracer("contract").start_as_current_span("outer") as outer,
+        ):
+            patched.setattr(trace, "_TRACER_PROVIDER", provider)
+            patched.setattr(trace, "get_tracer", lambda name, *_, **__: provider.get_tracer(name))
+            async with self.make_producer(transport) as producer:
+                await producer.send(topic, ContractEvent(number=0), key="key")
+                await producer.send_batch(topic, _events(2, 1), key="key")
+        taken = [await self._take(reader, 1) for _ in range(3)]
+        parents = [(delivery.message.header("traceparent") or "").split("-") for [delivery] in taken]
+        context = outer.get_span_context()
+        assert [parent[:2] for parent in parents] == [["00", f"{context.trace_id:032x}"]] * 3
+        one, first, second = (parent[2] for parent in parents)
+        assert first == second != one != f"{context.span_id:016x}"
 
     async def test_structured_mode_is_one_document(self) -> None:
         """Structured mode: the value is a CloudEvents JSON document, and reads back as the same event."""

@@ -525,6 +525,17 @@ async def test_a_stream_of_which_parts_were_put_away_is_read_on(place: Place) ->
         assert [one async for one in store.read_stream("none", backwards=True)] == []
 
 
+async def test_a_read_goes_to_the_end_of_what_is_there(place: Place) -> None:  # noqa: F811
+    """On PostgreSQL it ended where an earlier read of the same store had seen the end."""
+    async with place.store() as store:
+        for number in range(1, 4):
+            await store.append("a", [Kept(), Named(), Kept()])
+            assert len([one async for one in store.read_all()]) == number * 3
+            await store.append(f"b{number}", [Named(), Named()])
+            assert len([one async for one in store.read_all(types=[Kept])]) == number * 2
+            await store.delete_stream(f"b{number}")
+
+
 async def test_a_position_is_not_given_twice_though_its_stream_was_deleted(place: Place) -> None:  # noqa: F811
     async with place.store() as store:
         await store.append("a", [Kept()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ from commons_events.errors import (
     OlderStoreError,
     StoreSchemaError,
     StoreUnavailableError,
+    StreamNotFoundError,
     UnknownDatabaseError,
     VersionConflictError,
 )
 from commons_events.sourcing import Append, EventStore, NewEvent, StreamId, upgrade
 from commons_events.sourcing._postgres_write import _WITH_ID
+from commons_events.sourcing._sqlite_names import UNTAG
 from commons_events.sourcing._sqlite_write import BY_ID, BY_VERSION, STATE
 from commons_events.sourcing._tables import SCHEMA_VERSION, metadata, metadata_of
+from commons_events.sourcing._types import PreparedAppend, PreparedEvent
 from commons_events.sourcing.projections import ProjectionStates
 from commons_events.testing.services import RunningPostgres
 
@@ -383,6 +387,12 @@ async def test_each_read_on_sqlite_has_its_index(tmp_path: Path) -> None:
             assert shown.startswith("SEARCH"), shown
             assert "TEMP B-TREE" not in shown, shown
             assert "SCAN" not in shown, shown
+        untag = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {UNTAG}", {"stream_id": 1})]
+        assert any(step.startswith("SEARCH commons_events_tags USING PRIMARY KEY (tag=? AND p") for step in untag), (
+            untag
+        )
+        assert any(step.startswith("SEARCH e USING INDEX") for step in untag), untag
+        assert not [step for step in untag if step.startswith("SCAN commons_events")], untag
         for statement, values, index in ((BY_ID, ("x", 1), "events_id"), (BY_VERSION, (1, 2, 9), "autoindex")):
             ((*_, shown),) = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
             assert shown.startswith("SEARCH"), shown
@@ -416,6 +426,27 @@ async def test_a_kind_that_was_rolled_back_is_made_again(tmp_path: Path) -> None
         await store.append("c", [Named()])
         kept = [(str(one.stream), one.event_type) async for one in store.read_all()]
         assert kept == [("a", "tests.kept"), ("b", "tests.other"), ("a", "tests.kept"), ("c", "tests.named")]
+
+
+async def test_an_append_that_breaks_off_in_the_middle_leaves_nothing_on_sqlite(tmp_path: Path) -> None:
+    """Neither half of it, nor the belief that what was noted of it is there."""
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def of(event_id: str, event_type: str, data: bytes = b"{}") -> PreparedEvent:
+        return PreparedEvent(event_id, event_type, "1.0.0", "json", data, (), now)
+
+    async with EventStore(f"sqlite:///{tmp_path / 'events.db'}", synchronous="OFF") as store:
+        await store.append("a", [Kept()])
+        whole = [of(f"{n}", "tests.kept" if n in (0, 99) else "tests.named") for n in range(100)]
+        whole.append(of("bad", "tests.late", b"\xff"))
+        with pytest.raises(UnicodeDecodeError):
+            await store.backend.append([PreparedAppend(StreamId("b"), whole, 0)])
+        with pytest.raises(StreamNotFoundError):
+            await store.find_stream("b")
+        await store.append("c", [Named() for _ in range(60)])
+        await store.append("c", [Kept()])
+        kept = [one.position async for one in store.read_all(types=[Kept])]
+        assert kept == [one.position async for one in store.read_all() if one.event_type == "tests.kept"] == [1, 62]
 
 
 async def test_events_of_many_kinds_are_found_in_order_on_sqlite(tmp_path: Path) -> None:

@@ -368,6 +368,42 @@ async def test_an_upgrade_that_fails_on_sqlite_leaves_all_as_it_was(tmp_path: Pa
     assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
 
 
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+async def test_what_a_program_has_made_on_the_tables_outlives_an_upgrade_on_sqlite(
+    tmp_path: Path, revision: str
+) -> None:
+    path = tmp_path / "events.db"
+    url = f"sqlite:///{path}"
+    await asyncio.to_thread(upgrade, url, revision)
+    with sqlite3.connect(path) as connection:
+        connection.executescript("""
+            CREATE VIEW log AS SELECT position, id, data FROM commons_events_events JOIN commons_events_streams s
+              USING (stream_id);
+            CREATE INDEX by_time ON commons_events_events (recorded_at);
+            CREATE TABLE counted (position INTEGER REFERENCES commons_events_events (position));
+            CREATE TRIGGER count_it AFTER INSERT ON commons_events_events BEGIN
+              INSERT INTO counted VALUES (new.position); END;
+            CREATE INDEX too_old ON commons_events_streams (version)""")
+
+        def made() -> list[Any]:
+            names = "('log', 'by_time', 'counted', 'count_it', 'too_old')"
+            return connection.execute(f"SELECT * FROM sqlite_master WHERE name IN {names} ORDER BY name").fetchall()
+
+        before = [(*row[:3], row[4]) for row in made()]
+        assert len(before) == 5
+        with pytest.raises(ConfigurationError, match="too_old does not fit the new tables.*version.*drop it"):
+            await asyncio.to_thread(upgrade, url)
+        assert [(*row[:3], row[4]) for row in made()] == before
+        connection.execute("DROP INDEX too_old")
+        assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
+        assert [(*row[:3], row[4]) for row in made()] == [row for row in before if row[1] != "too_old"]
+        async with EventStore(url) as store:
+            await store.append("a", [Kept(), Kept()])
+        assert connection.execute("SELECT position, id FROM log").fetchall() == [(1, "a"), (2, "a")]
+        assert connection.execute("SELECT position FROM counted").fetchall() == [(1,), (2,)]
+    connection.close()
+
+
 async def test_each_read_on_sqlite_has_its_index(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     async with EventStore(f"sqlite:///{path}") as store:

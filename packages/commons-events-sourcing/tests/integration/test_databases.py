@@ -404,6 +404,36 @@ async def test_what_a_program_has_made_on_the_tables_outlives_an_upgrade_on_sqli
     connection.close()
 
 
+async def test_tables_that_are_changed_while_a_store_on_sqlite_is_open_are_named(tmp_path: Path) -> None:
+    """As an upgrade by a newer package would: to wait for the database is of no use then."""
+    path = tmp_path / "events.db"
+    async with EventStore(f"sqlite:///{path}") as store:
+        await store.append("a", [Kept()])
+        with sqlite3.connect(path) as connection:
+            connection.execute("ALTER TABLE commons_events_streams RENAME COLUMN deleted_at TO gone_at")
+            connection.execute("ALTER TABLE commons_events_events RENAME COLUMN version TO number")
+            connection.execute("DROP TABLE commons_events_checkpoints")
+        connection.close()
+
+        async def append_in_a_transaction() -> None:
+            async with store.transaction() as transaction:
+                await transaction.append("a", [Kept()])
+
+        for attempt in (
+            lambda: store.append("a", [Kept()]),
+            lambda: store.append_many([Append("a", [Kept()]), Append("b", [Kept()])]),
+            append_in_a_transaction,
+            lambda: store.fetch_stream("a"),
+            lambda: store.delete_stream("a"),
+            lambda: store.delete_checkpoint("a"),
+        ):
+            with pytest.raises(StoreSchemaError, match="no longer those that this package opened.*no such"):
+                await attempt()  # type: ignore[no-untyped-call]
+        with pytest.raises(OperationalError, match="no such table: mine"):  # the program's own
+            async with store.transaction() as transaction:
+                await transaction.execute(text("SELECT * FROM mine"))
+
+
 async def test_each_read_on_sqlite_has_its_index(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     async with EventStore(f"sqlite:///{path}") as store:

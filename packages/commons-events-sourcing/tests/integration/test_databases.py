@@ -25,12 +25,14 @@ from commons_events.errors import (
     VersionConflictError,
 )
 from commons_events.sourcing import Append, EventStore, NewEvent, StreamId, upgrade
+from commons_events.sourcing._postgres import PostgresBackend
 from commons_events.sourcing._postgres_write import _WITH_ID
 from commons_events.sourcing._sqlite_names import UNTAG
 from commons_events.sourcing._sqlite_write import BY_ID, BY_VERSION, STATE
 from commons_events.sourcing._tables import SCHEMA_VERSION, metadata, metadata_of
 from commons_events.sourcing._types import PreparedAppend, PreparedEvent
 from commons_events.sourcing.projections import ProjectionStates
+from commons_events.testing import eventually
 from commons_events.testing.services import RunningPostgres
 
 from .stores import Place, place  # noqa: F401
@@ -812,6 +814,39 @@ async def test_a_new_file_that_another_one_is_opening_is_waited_for(tmp_path: Pa
     await opening
     assert (await store.append("a", [Kept()])).version == 1
     await store.close()
+
+
+async def test_a_server_whose_transactions_keep_their_snapshot_is_read_without_gaps(postgres_database: str) -> None:
+    """What commits while a page is asked for must not count as settled and be left out."""
+    engine = create_engine(sync(postgres_database), isolation_level="AUTOCOMMIT")
+    name = engine.url.database
+    with engine.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation TO 'repeatable read'"))
+    engine.dispose()
+    engine = create_engine(sync(postgres_database), isolation_level="AUTOCOMMIT")
+    async with EventStore(postgres_database) as store:
+        await store.append("a", [Kept()])
+        backend = store.backend
+        assert isinstance(backend, PostgresBackend)
+        counted = "SELECT count(*) FROM commons_events_streams"
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(7)"))
+            async with backend._borrow() as reader, reader.pipeline():
+                before = await reader.execute(counted)
+                await reader.execute("SELECT pg_advisory_xact_lock(7)")
+                after = await reader.execute(counted)
+
+                async def waits() -> bool:
+                    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                    return bool(connection.execute(text(query)).scalar_one())
+
+                await eventually(waits, timeout=60)
+                connection.execute(
+                    text("INSERT INTO commons_events_streams (id, category, version) VALUES ('b', '', 0)")
+                )
+                connection.execute(text("SELECT pg_advisory_unlock(7)"))
+                assert [await before.fetchone(), await after.fetchone()] == [(1,), (2,)]
+    engine.dispose()
 
 
 async def test_a_lock_on_one_stream_leaves_the_others_be(postgres_database: str) -> None:

@@ -20,13 +20,14 @@ from commons_events.errors import (
     OlderStoreError,
     StoreSchemaError,
     StoreUnavailableError,
+    StreamDeletedError,
     StreamNotFoundError,
     UnknownDatabaseError,
     VersionConflictError,
 )
-from commons_events.sourcing import Append, EventStore, NewEvent, StreamId, upgrade
+from commons_events.sourcing import STREAM_EXISTS, Append, EventStore, NewEvent, StreamId, upgrade
 from commons_events.sourcing._postgres import PostgresBackend
-from commons_events.sourcing._postgres_write import _WITH_ID
+from commons_events.sourcing._postgres_write import _WITH_ID, COPY_FROM
 from commons_events.sourcing._sqlite_names import UNTAG
 from commons_events.sourcing._sqlite_write import BY_ID, BY_VERSION, STATE
 from commons_events.sourcing._tables import SCHEMA_VERSION, metadata, metadata_of
@@ -740,6 +741,38 @@ async def test_what_is_more_than_a_statement_holds_goes_in_several(
             for name in (f"s{number}", f"t{number}"):
                 stored = await store.fetch_stream(name, to_version=len(batch))
                 assert [one.event() for one in stored] == batch
+
+
+async def test_appends_together_are_stored_whole_or_not_at_all_however_many_they_are(
+    place: Place,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is large goes to PostgreSQL by COPY, whose end is not that of the transaction."""
+    many = [Kept() for _ in range(COPY_FROM)]
+    async with place.opened() as store:
+        await store.append("there", [Kept()])
+        await store.append("gone", [Kept()])
+        await store.delete_stream("gone")
+        for error, bad in (
+            (VersionConflictError, Append("none", [Kept()], STREAM_EXISTS)),
+            (VersionConflictError, Append("none", [], 3)),
+            (VersionConflictError, Append("there", [Kept()], 5)),
+            (StreamDeletedError, Append("gone", [Kept()])),
+        ):
+            for appends in ([Append("many", many), bad], [bad, Append("many", many, 0)]):
+                with pytest.raises(error):
+                    await store.append_many(appends)
+                with pytest.raises(error):
+                    async with store.transaction() as transaction:
+                        await transaction.append_many(appends)
+                assert await store.stream_version("many") == 0
+        monkeypatch.setattr("commons_events.sourcing._postgres_write._MOST_BYTES", 100)
+        with pytest.raises(VersionConflictError):
+            await store.append_many([Append("many", many[:3], 0), Append("there", many[3:6], 5)])
+        assert [str(one.stream) async for one in store.read_all()] == ["there"]
+        results = await store.append_many([Append("many", many[:3], 0), Append("there", many[3:6], 1)])
+        assert [result.version for result in results] == [3, 4]
+        assert (await store.append_many([Append("many", many[:3], 0), Append("all", many)]))[1].version == COPY_FROM
 
 
 async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ if os.environ.get("COMMONS_EVENTS_CHAOS"):
     FIRST = random.randrange(2**32)
     SEEDS: Sequence[int] = range(FIRST, FIRST + 60)
 else:
-    SEEDS = range(3)
-STEPS = 120
+    SEEDS = range(2)
+STEPS = 90
 
 
 class Made(Event):

@@ -37,19 +37,19 @@ STEPS = 90
 
 
 class Made(Event):
-    event_type = "tests.made"
+    event_type = "tests.model_made"
 
 
 class Moved(Event):
-    event_type = "tests.moved"
+    event_type = "tests.model_moved"
 
 
 class Sold(Event):
-    event_type = "tests.sold"
+    event_type = "tests.model_sold"
 
 
 class Rare(Event):
-    event_type = "tests.rare"
+    event_type = "tests.model_rare"
 
 
 CLASSES = (Made, Moved, Sold, Rare)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,20 @@ from commons_events.errors import (
     OlderStoreError,
     StoreSchemaError,
     StoreUnavailableError,
+    StreamDeletedError,
+    StreamNotFoundError,
     UnknownDatabaseError,
     VersionConflictError,
 )
-from commons_events.sourcing import Append, EventStore, NewEvent, StreamId, upgrade
-from commons_events.sourcing._postgres_write import _WITH_ID
+from commons_events.sourcing import STREAM_EXISTS, Append, EventStore, NewEvent, StreamId, upgrade
+from commons_events.sourcing._postgres import PostgresBackend
+from commons_events.sourcing._postgres_write import _WITH_ID, COPY_FROM
+from commons_events.sourcing._sqlite_names import UNTAG
 from commons_events.sourcing._sqlite_write import BY_ID, BY_VERSION, STATE
 from commons_events.sourcing._tables import SCHEMA_VERSION, metadata, metadata_of
+from commons_events.sourcing._types import PreparedAppend, PreparedEvent
 from commons_events.sourcing.projections import ProjectionStates
+from commons_events.testing import eventually
 from commons_events.testing.services import RunningPostgres
 
 from .stores import Place, place  # noqa: F401
@@ -364,6 +371,72 @@ async def test_an_upgrade_that_fails_on_sqlite_leaves_all_as_it_was(tmp_path: Pa
     assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
 
 
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+async def test_what_a_program_has_made_on_the_tables_outlives_an_upgrade_on_sqlite(
+    tmp_path: Path, revision: str
+) -> None:
+    path = tmp_path / "events.db"
+    url = f"sqlite:///{path}"
+    await asyncio.to_thread(upgrade, url, revision)
+    with sqlite3.connect(path) as connection:
+        connection.executescript("""
+            CREATE VIEW log AS SELECT position, id, data FROM commons_events_events JOIN commons_events_streams s
+              USING (stream_id);
+            CREATE INDEX by_time ON commons_events_events (recorded_at);
+            CREATE TABLE counted (position INTEGER REFERENCES commons_events_events (position));
+            CREATE TRIGGER count_it AFTER INSERT ON commons_events_events BEGIN
+              INSERT INTO counted VALUES (new.position); END;
+            CREATE INDEX too_old ON commons_events_streams (version)""")
+
+        def made() -> list[Any]:
+            names = "('log', 'by_time', 'counted', 'count_it', 'too_old')"
+            return connection.execute(f"SELECT * FROM sqlite_master WHERE name IN {names} ORDER BY name").fetchall()
+
+        before = [(*row[:3], row[4]) for row in made()]
+        assert len(before) == 5
+        with pytest.raises(ConfigurationError, match="too_old does not fit the new tables.*version.*drop it"):
+            await asyncio.to_thread(upgrade, url)
+        assert [(*row[:3], row[4]) for row in made()] == before
+        connection.execute("DROP INDEX too_old")
+        assert await asyncio.to_thread(upgrade, url) == SCHEMA_VERSION
+        assert [(*row[:3], row[4]) for row in made()] == [row for row in before if row[1] != "too_old"]
+        async with EventStore(url) as store:
+            await store.append("a", [Kept(), Kept()])
+        assert connection.execute("SELECT position, id FROM log").fetchall() == [(1, "a"), (2, "a")]
+        assert connection.execute("SELECT position FROM counted").fetchall() == [(1,), (2,)]
+    connection.close()
+
+
+async def test_tables_that_are_changed_while_a_store_on_sqlite_is_open_are_named(tmp_path: Path) -> None:
+    """As an upgrade by a newer package would: to wait for the database is of no use then."""
+    path = tmp_path / "events.db"
+    async with EventStore(f"sqlite:///{path}") as store:
+        await store.append("a", [Kept()])
+        with sqlite3.connect(path) as connection:
+            connection.execute("ALTER TABLE commons_events_streams RENAME COLUMN deleted_at TO gone_at")
+            connection.execute("ALTER TABLE commons_events_events RENAME COLUMN version TO number")
+            connection.execute("DROP TABLE commons_events_checkpoints")
+        connection.close()
+
+        async def append_in_a_transaction() -> None:
+            async with store.transaction() as transaction:
+                await transaction.append("a", [Kept()])
+
+        for attempt in (
+            lambda: store.append("a", [Kept()]),
+            lambda: store.append_many([Append("a", [Kept()]), Append("b", [Kept()])]),
+            append_in_a_transaction,
+            lambda: store.fetch_stream("a"),
+            lambda: store.delete_stream("a"),
+            lambda: store.delete_checkpoint("a"),
+        ):
+            with pytest.raises(StoreSchemaError, match="no longer those that this package opened.*no such"):
+                await attempt()  # type: ignore[no-untyped-call]
+        with pytest.raises(OperationalError, match="no such table: mine"):  # the program's own
+            async with store.transaction() as transaction:
+                await transaction.execute(text("SELECT * FROM mine"))
+
+
 async def test_each_read_on_sqlite_has_its_index(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     async with EventStore(f"sqlite:///{path}") as store:
@@ -383,6 +456,12 @@ async def test_each_read_on_sqlite_has_its_index(tmp_path: Path) -> None:
             assert shown.startswith("SEARCH"), shown
             assert "TEMP B-TREE" not in shown, shown
             assert "SCAN" not in shown, shown
+        untag = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {UNTAG}", {"stream_id": 1})]
+        assert any(step.startswith("SEARCH commons_events_tags USING PRIMARY KEY (tag=? AND p") for step in untag), (
+            untag
+        )
+        assert any(step.startswith("SEARCH e USING INDEX") for step in untag), untag
+        assert not [step for step in untag if step.startswith("SCAN commons_events")], untag
         for statement, values, index in ((BY_ID, ("x", 1), "events_id"), (BY_VERSION, (1, 2, 9), "autoindex")):
             ((*_, shown),) = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
             assert shown.startswith("SEARCH"), shown
@@ -416,6 +495,27 @@ async def test_a_kind_that_was_rolled_back_is_made_again(tmp_path: Path) -> None
         await store.append("c", [Named()])
         kept = [(str(one.stream), one.event_type) async for one in store.read_all()]
         assert kept == [("a", "tests.kept"), ("b", "tests.other"), ("a", "tests.kept"), ("c", "tests.named")]
+
+
+async def test_an_append_that_breaks_off_in_the_middle_leaves_nothing_on_sqlite(tmp_path: Path) -> None:
+    """Neither half of it, nor the belief that what was noted of it is there."""
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def of(event_id: str, event_type: str, data: bytes = b"{}") -> PreparedEvent:
+        return PreparedEvent(event_id, event_type, "1.0.0", "json", data, (), now)
+
+    async with EventStore(f"sqlite:///{tmp_path / 'events.db'}", synchronous="OFF") as store:
+        await store.append("a", [Kept()])
+        whole = [of(f"{n}", "tests.kept" if n in (0, 99) else "tests.named") for n in range(100)]
+        whole.append(of("bad", "tests.late", b"\xff"))
+        with pytest.raises(UnicodeDecodeError):
+            await store.backend.append([PreparedAppend(StreamId("b"), whole, 0)])
+        with pytest.raises(StreamNotFoundError):
+            await store.find_stream("b")
+        await store.append("c", [Named() for _ in range(60)])
+        await store.append("c", [Kept()])
+        kept = [one.position async for one in store.read_all(types=[Kept])]
+        assert kept == [one.position async for one in store.read_all() if one.event_type == "tests.kept"] == [1, 62]
 
 
 async def test_events_of_many_kinds_are_found_in_order_on_sqlite(tmp_path: Path) -> None:
@@ -525,6 +625,17 @@ async def test_a_stream_of_which_parts_were_put_away_is_read_on(place: Place) ->
         assert [one async for one in store.read_stream("none", backwards=True)] == []
 
 
+async def test_a_read_goes_to_the_end_of_what_is_there(place: Place) -> None:  # noqa: F811
+    """On PostgreSQL it ended where an earlier read of the same store had seen the end."""
+    async with place.store() as store:
+        for number in range(1, 4):
+            await store.append("a", [Kept(), Named(), Kept()])
+            assert len([one async for one in store.read_all()]) == number * 3
+            await store.append(f"b{number}", [Named(), Named()])
+            assert len([one async for one in store.read_all(types=[Kept])]) == number * 2
+            await store.delete_stream(f"b{number}")
+
+
 async def test_a_position_is_not_given_twice_though_its_stream_was_deleted(place: Place) -> None:  # noqa: F811
     async with place.store() as store:
         await store.append("a", [Kept()])
@@ -632,6 +743,38 @@ async def test_what_is_more_than_a_statement_holds_goes_in_several(
                 assert [one.event() for one in stored] == batch
 
 
+async def test_appends_together_are_stored_whole_or_not_at_all_however_many_they_are(
+    place: Place,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is large goes to PostgreSQL by COPY, whose end is not that of the transaction."""
+    many = [Kept() for _ in range(COPY_FROM)]
+    async with place.opened() as store:
+        await store.append("there", [Kept()])
+        await store.append("gone", [Kept()])
+        await store.delete_stream("gone")
+        for error, bad in (
+            (VersionConflictError, Append("none", [Kept()], STREAM_EXISTS)),
+            (VersionConflictError, Append("none", [], 3)),
+            (VersionConflictError, Append("there", [Kept()], 5)),
+            (StreamDeletedError, Append("gone", [Kept()])),
+        ):
+            for appends in ([Append("many", many), bad], [bad, Append("many", many, 0)]):
+                with pytest.raises(error):
+                    await store.append_many(appends)
+                with pytest.raises(error):
+                    async with store.transaction() as transaction:
+                        await transaction.append_many(appends)
+                assert await store.stream_version("many") == 0
+        monkeypatch.setattr("commons_events.sourcing._postgres_write._MOST_BYTES", 100)
+        with pytest.raises(VersionConflictError):
+            await store.append_many([Append("many", many[:3], 0), Append("there", many[3:6], 5)])
+        assert [str(one.stream) async for one in store.read_all()] == ["there"]
+        results = await store.append_many([Append("many", many[:3], 0), Append("there", many[3:6], 1)])
+        assert [result.version for result in results] == [3, 4]
+        assert (await store.append_many([Append("many", many[:3], 0), Append("all", many)]))[1].version == COPY_FROM
+
+
 async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     async with EventStore(f"sqlite:///{path}", busy_timeout=0.1) as store:
@@ -704,6 +847,39 @@ async def test_a_new_file_that_another_one_is_opening_is_waited_for(tmp_path: Pa
     await opening
     assert (await store.append("a", [Kept()])).version == 1
     await store.close()
+
+
+async def test_a_server_whose_transactions_keep_their_snapshot_is_read_without_gaps(postgres_database: str) -> None:
+    """What commits while a page is asked for must not count as settled and be left out."""
+    engine = create_engine(sync(postgres_database), isolation_level="AUTOCOMMIT")
+    name = engine.url.database
+    with engine.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation TO 'repeatable read'"))
+    engine.dispose()
+    engine = create_engine(sync(postgres_database), isolation_level="AUTOCOMMIT")
+    async with EventStore(postgres_database) as store:
+        await store.append("a", [Kept()])
+        backend = store.backend
+        assert isinstance(backend, PostgresBackend)
+        counted = "SELECT count(*) FROM commons_events_streams"
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(7)"))
+            async with backend._borrow() as reader, reader.pipeline():
+                before = await reader.execute(counted)
+                await reader.execute("SELECT pg_advisory_xact_lock(7)")
+                after = await reader.execute(counted)
+
+                async def waits() -> bool:
+                    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                    return bool(connection.execute(text(query)).scalar_one())
+
+                await eventually(waits, timeout=60)
+                connection.execute(
+                    text("INSERT INTO commons_events_streams (id, category, version) VALUES ('b', '', 0)")
+                )
+                connection.execute(text("SELECT pg_advisory_unlock(7)"))
+                assert [await before.fetchone(), await after.fetchone()] == [(1,), (2,)]
+    engine.dispose()
 
 
 async def test_a_lock_on_one_stream_leaves_the_others_be(postgres_database: str) -> None:

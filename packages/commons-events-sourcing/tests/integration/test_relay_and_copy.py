@@ -259,6 +259,22 @@ async def test_a_copy_is_the_same_and_goes_on_where_it_ended(place: Place) -> No
         assert [shape(stored) async for stored in target.read_all()] == originals
 
 
+async def test_a_copy_between_what_are_no_stores_is_refused() -> None:
+    async with EventStore("memory://") as source, EventStore("memory://") as target:
+        for arguments, said in (((source, None), "target is None"), (("sqlite://", target), "source is 'sqlite://'")):
+            with pytest.raises(ConfigurationError, match=f"copy_events: {said}; it is an EventStore"):
+                await copy_events(*arguments)  # type: ignore[arg-type]
+        for name in ("transform", "rename", "progress"):
+            bad: dict[str, Any] = {name: 5}
+            with pytest.raises(ConfigurationError, match=f"copy_events: {name} is 5; it is a function"):
+                await copy_events(source, target, **bad)
+        await source.append("a", [Moved()])
+        for named in ("", "x" * 256, "\ud800", None):
+            with pytest.raises(InvalidStreamError):
+                await copy_events(source, target, rename=lambda stream: named)  # type: ignore[arg-type,return-value]  # noqa: B023
+        assert await copy_events(source, target) == 1
+
+
 async def test_a_copy_is_transformed_while_it_follows(place: Place) -> None:  # noqa: F811
     def transform(stored: StoredEvent) -> list[Event] | None:
         event = stored.event()

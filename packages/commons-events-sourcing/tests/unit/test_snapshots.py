@@ -315,9 +315,20 @@ def test_an_annotation_that_cannot_be_looked_up_is_named() -> None:
         StateCodec(strange)
 
 
-@pytest.mark.parametrize("options", [{"every": 0}, {"every": None}, {"max_age": timedelta(0)}])
-def test_a_policy_that_is_none_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="SnapshotPolicy"):
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"every": 0}, "every is 0"),
+        ({"every": 1.5}, "every is 1.5; it is a whole number"),
+        ({"every": "10"}, "every is '10'"),
+        ({"every": True}, "every is True"),
+        ({"every": None}, "give every= or max_age="),
+        ({"max_age": timedelta(0)}, "max_age is datetime.timedelta"),
+        ({"max_age": 60}, "max_age is 60; it is a timedelta"),
+    ],
+)
+def test_a_policy_that_is_none_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"SnapshotPolicy: {said}"):
         SnapshotPolicy(**options)
 
 

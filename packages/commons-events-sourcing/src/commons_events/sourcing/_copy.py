@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from commons_events.errors import ConfigurationError
 from commons_events.event import Event
 from commons_events.sourcing._encoding import prepare_event
-from commons_events.sourcing._types import NewEvent, PreparedAppend, PreparedEvent, StoredEvent, StreamId, check_name
+from commons_events.sourcing._store import BaseEventStore
+from commons_events.sourcing._types import (
+    NewEvent,
+    PreparedAppend,
+    PreparedEvent,
+    StoredEvent,
+    StreamId,
+    check_name,
+    check_stream,
+)
 
 if TYPE_CHECKING:
-    from commons_events.sourcing._store import BaseEventStore
     from commons_events.sourcing._store_transaction import StoreTransaction
 
 __all__ = ["Progress", "ProgressBar", "copy_events"]
@@ -76,9 +84,17 @@ async def copy_events(
         how many events were written.
 
     Raises:
-        ConfigurationError: both stores are on the same database.
+        ConfigurationError: both stores are on the same database, or one is no event store.
+        InvalidStreamError: ``rename`` gave a name that cannot be stored.
     """
     check_name(name, "checkpoint's name")
+    given: Any
+    for which, given in (("source", source), ("target", target)):
+        if not isinstance(given, BaseEventStore):
+            raise ConfigurationError(f"copy_events: {which} is {given!r:.100}; it is an EventStore.")
+    for which, given in (("transform", transform), ("rename", rename), ("progress", progress)):
+        if given is not None and not callable(given):
+            raise ConfigurationError(f"copy_events: {which} is {given!r:.100}; it is a function, or None.")
     if source.backend is target.backend or source.backend.place == target.backend.place:
         raise ConfigurationError(
             "copy_events copies into another database: within one it would copy its own copies, without end."
@@ -126,8 +142,7 @@ def _runs(
     for stored in page:
         stream = stored.stream
         if rename is not None:
-            named = rename(stream)
-            stream = named if isinstance(named, StreamId) else StreamId(named)
+            stream = check_stream(rename(stream))
         if stream != current:
             if run and current is not None:
                 yield current, run

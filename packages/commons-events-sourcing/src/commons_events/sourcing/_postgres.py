@@ -138,7 +138,14 @@ class PostgresBackend(Backend):
         named.setdefault("application_name", "commons-events")
         named["client_encoding"] = "UTF8"
         # each of the store's statements has its index; a plan that was made while a table was small is kept for long
-        settings = ["enable_seqscan=off", "plan_cache_mode=force_generic_plan", "timezone=UTC"]
+        # What a pipeline sends is one transaction: on one snapshot, a reader would learn who is writing now, and read
+        # the events of before.
+        settings = [
+            "enable_seqscan=off",
+            "plan_cache_mode=force_generic_plan",
+            "timezone=UTC",
+            r"default_transaction_isolation=read\ committed",
+        ]
         if synchronous_commit is not None:
             settings.append(f"synchronous_commit={synchronous_commit}")
         named["options"] = " ".join([named.get("options", ""), *(f"-c {setting}" for setting in settings)]).strip()

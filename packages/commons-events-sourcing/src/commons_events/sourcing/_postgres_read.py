@@ -21,7 +21,7 @@ Where the positions follow each other without a hole from what is settled, nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection, AsyncRawCursor
 
@@ -61,53 +61,77 @@ _MANY = 2**40
 Connection = AsyncConnection[Any]
 
 
+class Sight(NamedTuple):
+    """What was known when a reader began to look."""
+
+    settled: int
+    recorded: int
+    """Counts which transactions are waited for."""
+
+
 class Watermark:
-    """Up to which position the log is settled, as far as this process knows."""
+    """Up to which position the log is settled, as far as this process knows; its readers look side by side."""
 
     def __init__(self) -> None:
         self.settled = 0
         self.taken = 0
         self._high = 0
         self._writers: frozenset[str] | None = None
+        self._recorded = 0
 
     @property
     def held_back(self) -> bool:
         """Whether positions were taken that are not settled."""
         return self.taken > self.settled
 
-    def observe(self, taken: int, writers: frozenset[str]) -> None:
-        """Take the answers of steps 1 and 2, asked in this order."""
+    def begin(self) -> Sight:
+        """To be called before the steps are sent."""
+        return Sight(self.settled, self._recorded)
+
+    def observe(self, sight: Sight, taken: int, writers: frozenset[str]) -> int:
+        """Take the answers of steps 1 and 2, asked in this order, after ``sight``.
+
+        Returns:
+            up to which position this reader has seen all, if it read the events after asking. What another reader has
+            found out meanwhile does not count: it may have committed after this one read.
+        """
         self.taken = max(self.taken, taken)
+        edge = sight.settled
         if not writers:
             self.settled = max(self.settled, taken)
-            self._writers = None
-            return
+            if sight.recorded == self._recorded:
+                self._writers = None
+            return max(edge, taken)
+        if sight.recorded != self._recorded:  # those waited for are of a later time: here they may not have begun yet
+            return edge
         if self._writers is not None and not any(
             writer in self._writers or writer.startswith(_PREPARED) for writer in writers
         ):
-            self.settled = max(self.settled, self._high)
+            edge = max(edge, self._high)
+            self.settled = max(self.settled, edge)
             self._writers = None
         if self._writers is None:
             self._high, self._writers = taken, writers
+            self._recorded += 1
+        return edge
 
-    def accept(self, first: int, events: Sequence[StoredEvent], whole: bool) -> int:
-        """How many of these events a reader that starts at ``first`` may have.
+    def accept(self, events: Sequence[StoredEvent], edge: int, whole: bool) -> tuple[int, int]:
+        """How many of these events a reader may have, and up to which position it then has all.
 
         Args:
-            first: the reader's next position.
-            events: what was read, in order, after `observe`.
+            events: what was read, in order, after it asked.
+            edge: what `observe` gave.
             whole: no filter was asked for, so that a missing position is a hole.
         """
-        edge = self.settled
-        for count, stored in enumerate(events):
-            if stored.position <= edge:
-                continue
-            if not whole or stored.position != edge + 1:
-                self.settled = edge  # also here: what is given out is not to be read again
-                return count
-            edge = stored.position
-        self.settled = edge
-        return len(events)
+        count = 0
+        for stored in events:
+            if stored.position > edge:
+                if not whole or stored.position != edge + 1:
+                    break
+                edge = stored.position
+            count += 1
+        self.settled = max(self.settled, edge)  # what is given out is not to be waited for again
+        return count, edge
 
 
 async def fetch_stream(
@@ -268,13 +292,16 @@ async def fetch_log(
             await _events(cursor, query, first, last, limit, backwards)
             return LogPage(await _stored(cursor), watermark.settled)
         known = min(last, watermark.settled)
+        events: list[StoredEvent] = []
         if first <= known:
             await _events(cursor, query, first, known, limit, False)
             events = await _stored(cursor)
-            if events or known == last:
-                full = len(events) == limit
-                return LogPage(events, events[-1].position if full else known)
+            if len(events) == limit:
+                return LogPage(events, events[-1].position)
+            if known == last:
+                return LogPage(events, known)
             first = known + 1
+    sight = watermark.begin()
     async with (
         connection.pipeline(),
         AsyncRawCursor(connection) as taken,
@@ -283,17 +310,17 @@ async def fetch_log(
     ):
         await taken.execute(_TAKEN, prepare=True)
         await writers.execute(_WRITERS, prepare=True)
-        await _events(cursor, query, first, last, limit, False)
+        await _events(cursor, query, first, last, limit, False)  # one text, whatever is missing
         row = await taken.fetchone()
         held = frozenset([name for (name,) in await writers.fetchall()])
-        events = await _stored(cursor)
+        more = await _stored(cursor)
     if row and row[1]:
         raise CapabilityError(
             "This server is a standby, which does not show who is writing on the primary one, so a reader of the log "
             "could miss events. Read it from the primary; with several hosts, by target_session_attrs=read-write."
         )
-    watermark.observe(row[0] if row else 0, held)
-    count = watermark.accept(first, events, not any(query))
-    if count == limit:
+    count, edge = watermark.accept(more, watermark.observe(sight, row[0] if row else 0, held), not any(query))
+    events += more[: min(count, limit - len(events))]
+    if len(events) == limit:
         return LogPage(events, events[-1].position)
-    return LogPage(events[:count], max(min(last, watermark.settled), first - 1))
+    return LogPage(events, max(min(last, edge), first - 1))

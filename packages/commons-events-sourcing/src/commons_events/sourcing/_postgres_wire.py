@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from psycopg import AsyncConnection, AsyncRawCursor, Error, OperationalError, errors
@@ -166,5 +166,12 @@ async def numbers(
 
 
 def block(connection: AsyncConnection[Any]) -> AbstractAsyncContextManager[object]:
-    """A transaction; within another one, on a connection of psycopg's, a savepoint."""
-    return connection.block() if isinstance(connection, StoreConnection) else connection.transaction()
+    """A transaction. Within another one it is a part of it: a second COMMIT would end the outer one, too.
+
+    On a connection of psycopg's that part is a savepoint; on the store's own, what fails in it is to fail all.
+    """
+    if not isinstance(connection, StoreConnection):
+        return connection.transaction()
+    if connection.info.transaction_status is not TransactionStatus.IDLE:
+        return nullcontext()
+    return connection.block()

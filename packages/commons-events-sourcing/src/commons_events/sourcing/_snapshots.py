@@ -23,6 +23,7 @@ from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
 from commons_events.errors import ConfigurationError, SnapshotError
+from commons_events.sourcing._types import check_count
 
 if TYPE_CHECKING:
     from commons_events.sourcing._aggregate import AggregateRoot
@@ -46,10 +47,11 @@ class SnapshotPolicy:
     """How old the last snapshot may be once there are newer events; None for no such bound."""
 
     def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise ConfigurationError(f"SnapshotPolicy: every={self.every} has to be 1 or more.")
-        if self.max_age is not None and self.max_age <= timedelta(0):
-            raise ConfigurationError(f"SnapshotPolicy: max_age={self.max_age} has to be more than nothing.")
+        if self.every is not None:
+            check_count(self.every, "SnapshotPolicy: every")
+        age: Any = self.max_age
+        if age is not None and not (isinstance(age, timedelta) and age > timedelta(0)):
+            raise ConfigurationError(f"SnapshotPolicy: max_age is {age!r}; it is a timedelta, more than 0.")
         if self.every is None and self.max_age is None:
             raise ConfigurationError("SnapshotPolicy: give every= or max_age=; an aggregate without a policy has none.")
 

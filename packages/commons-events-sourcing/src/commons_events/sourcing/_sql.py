@@ -21,7 +21,7 @@ from commons_events.sourcing._groups import lost, repartitioned
 from commons_events.sourcing._leases import plan
 from commons_events.sourcing._memory import not_ahead, not_found
 from commons_events.sourcing._rules import deleted
-from commons_events.sourcing._sqlite_names import HEAD
+from commons_events.sourcing._sqlite_names import HEAD, UNTAG
 from commons_events.sourcing._types import StoredSnapshot, StreamId
 
 __all__ = [
@@ -205,8 +205,7 @@ def delete_stream(connection: Connection, stream: StreamId, expected: int | None
     noted: dict[str, Any] = {"deleted_at": current_runtime().now()}
     if on_sqlite:  # where nothing else remembers which positions were given
         noted["deleted_position"] = text(HEAD)
-        of_stream = select(e.position).where(e.stream_id == row.stream_id)
-        connection.execute(delete(t.tags).where(t.tags.c.position.in_(of_stream)))
+        connection.execute(text(UNTAG), {"stream_id": row.stream_id})
     connection.execute(update(streams).where(c.stream_id == row.stream_id).values(noted))
     connection.execute(delete(events).where(e.stream_id == row.stream_id))
     delete_snapshots(connection, stream)

@@ -15,7 +15,13 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from commons_events.errors import ClosedError, ConfigurationError, StoreUnavailableError, UnknownDatabaseError
+from commons_events.errors import (
+    ClosedError,
+    ConfigurationError,
+    StoreSchemaError,
+    StoreUnavailableError,
+    UnknownDatabaseError,
+)
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Outcome, all_stored
@@ -60,6 +66,7 @@ _WARM = 16
 class _Transaction(BackendTransaction):
     def __init__(self, backend: SqliteBackend, connection: Connection, raw: sqlite3.Connection) -> None:
         self._call = backend._writer.submit
+        self._failure = backend._failure
         self._connection = connection
         self._raw = raw
 
@@ -70,10 +77,12 @@ class _Transaction(BackendTransaction):
         self._raw.execute("SAVEPOINT commons_events_append")
         try:
             results = all_stored(write(self._raw, appends, Names()))  # its caller may roll back
-        except BaseException:
+        except BaseException as error:
             if self._raw.in_transaction:  # a full disk, for one, makes SQLite roll all of it back at once
                 self._raw.execute("ROLLBACK TO commons_events_append")
                 self._raw.execute("RELEASE commons_events_append")
+            if (failed := _trouble(error, own=True)) is not None:
+                raise self._failure(failed) from error
             raise
         self._raw.execute("RELEASE commons_events_append")
         return results
@@ -198,6 +207,11 @@ class SqliteBackend(Backend):
             return StoreUnavailableError(
                 f"{where}: another process has been writing for {self._timeout:g} s (busy_timeout): {error}."
             )
+        if _of_other_tables(error):
+            return StoreSchemaError(
+                f"{where}: the store's tables are no longer those that this package opened ({error}): a newer one has "
+                "changed them meanwhile, by upgrade(). Stop this process, and start it with that version."
+            )
         return StoreUnavailableError(f"{where}: {error}.")
 
     async def open(self) -> None:
@@ -220,7 +234,7 @@ class SqliteBackend(Backend):
             result = function(connection, *arguments)
             connection.commit()
         except (sqlite3.Error, DBAPIError) as error:
-            if (failed := _trouble(error)) is not None:
+            if (failed := _trouble(error, own=True)) is not None:
                 raise self._failure(failed) from error
             raise
         finally:
@@ -414,11 +428,25 @@ async def _whole(work: asyncio.Future[T]) -> T:
         raise
 
 
-def _trouble(error: BaseException) -> sqlite3.Error | None:
-    """SQLite's own error, where it is the database's trouble, such as a full disk, and not the statement's."""
-    own = error.orig if isinstance(error, DBAPIError) else error
-    code = getattr(own, "sqlite_errorcode", None)
-    return own if isinstance(own, sqlite3.Error) and code is not None and code & 0xFF in _TROUBLES else None
+def _trouble(error: BaseException, *, own: bool = False) -> sqlite3.Error | None:
+    """SQLite's error, where it is the database's trouble, such as a full disk, and not the statement's.
+
+    Args:
+        error: what was raised.
+        own: the statement is the store's own, so that it fits the tables unless somebody has changed these.
+    """
+    found = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(found, sqlite3.Error):
+        return None
+    code = getattr(found, "sqlite_errorcode", None)
+    in_trouble = code is not None and code & 0xFF in _TROUBLES
+    return found if in_trouble or (own and _of_other_tables(found)) else None
+
+
+def _of_other_tables(error: sqlite3.Error) -> bool:
+    """Whether it says that there is no such table or column."""
+    said = str(error)
+    return said.startswith(("no such table", "no such column")) or " has no column named " in said
 
 
 def _finish(connection: Connection) -> None:

@@ -10,7 +10,7 @@ from commons_events.sourcing._backend import LogQuery
 from commons_events.sourcing._tables import BLOCK
 from commons_events.sourcing._types import StreamId
 
-__all__ = ["HEAD", "Kind", "Names", "kinds_of"]
+__all__ = ["HEAD", "UNTAG", "Kind", "Names", "kinds_of"]
 
 Kind = tuple[str, str, str, str]
 """Category, event type, schema version and format."""
@@ -18,6 +18,11 @@ Kind = tuple[str, str, str, str]
 HEAD = """max(coalesce((SELECT max(position) FROM commons_events_events), 0), coalesce((
   SELECT max(deleted_position) FROM commons_events_streams WHERE deleted_position IS NOT NULL), 0))"""
 """In SQL: the last position that was given to an event, be it deleted or not."""
+
+UNTAG = """DELETE FROM commons_events_tags WHERE (tag, position) IN (
+  SELECT j.value, e.position FROM commons_events_events e, json_each(e.tags) j
+  WHERE e.stream_id = :stream_id AND e.tags IS NOT NULL)"""
+"""In SQL: leave out a stream's events; each is looked up by its own tags, as no index is by position alone."""
 
 _MOST = 10_000
 _ID = (

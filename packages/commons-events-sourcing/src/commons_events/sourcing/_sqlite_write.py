@@ -41,12 +41,15 @@ def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend], names: Nam
     now = current_runtime().now().isoformat(" ")
     outcomes: list[Outcome] = []
     for append in appends:
+        before = raw.total_changes
         try:
             outcomes.append(_write_one(cursor, append, now, names))
         except sqlite3.Error:
             raise
-        except Exception as error:  # noqa: BLE001  # one append's failure is its own
-            outcomes.append(error)
+        except Exception as error:
+            if raw.total_changes != before:  # half of it is written: all is to be rolled back
+                raise
+            outcomes.append(error)  # one append's failure is its own
     return outcomes
 
 

@@ -29,7 +29,8 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
         the tables' revision.
 
     Raises:
-        ConfigurationError: the connection string is of no database with tables, or the revision is none.
+        ConfigurationError: the connection string is of no database with tables, the revision is none, or an index or
+            trigger that the program has made on the store's tables in SQLite does not fit the new ones.
         UnknownDatabaseError: there is no such database.
         StoreUnavailableError: the database is out of reach.
         NewerStoreError: a newer version of the package has changed the tables.
@@ -44,12 +45,16 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
     try:
         with engine.begin() as connection:
             if url.get_backend_name() == "sqlite":  # of itself sqlite3 begins only where rows are written
+                # a view of the program's own would keep a table from being put in the place of an older one
+                connection.exec_driver_sql("PRAGMA legacy_alter_table = ON")
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             _refuse_newer(connection)
+            own = _own(connection)
             config = Config()
             config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
+            _put_back(connection, own, shown)
         with engine.connect() as connection:
             return _revision(connection)
     except CommandError as error:
@@ -83,6 +88,31 @@ def _url(connection_string: str) -> URL:
     if scheme == "sqlite":
         return url.set(drivername="sqlite", query={})  # the store's settings, of which the tables know nothing
     raise ConfigurationError(f"A store on {scheme!r} has no tables to upgrade; there are: postgresql, sqlite.")
+
+
+def _own(connection: Connection) -> dict[str, str]:
+    """Indexes and triggers that the program has made on the store's tables; on SQLite they go with a table."""
+    if connection.dialect.name != "sqlite":
+        return {}
+    rows = connection.exec_driver_sql(
+        "SELECT name, tbl_name, sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL"
+    )
+    return {name: sql for name, table, sql in rows if table in t.NAMES and not name.startswith("commons_events_")}
+
+
+def _put_back(connection: Connection, own: dict[str, str], shown: str) -> None:
+    """Make those anew that went with their tables."""
+    present = _own(connection)
+    for name, sql in own.items():
+        if name in present:
+            continue
+        try:
+            connection.exec_driver_sql(sql)
+        except OperationalError as error:
+            raise ConfigurationError(
+                f"{shown}: {name} does not fit the new tables ({error.orig}). Nothing was changed: drop it, upgrade, "
+                "and make it anew as it is to be."
+            ) from error
 
 
 def _revision(connection: Connection) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -57,6 +58,9 @@ async def test_partitions_are_added_and_never_taken_away(admin: KafkaAdmin, kafk
     topic = kafka_service.unique("admin")
     await admin.create_topic(topic, partitions=2)
     await admin.create_partitions(topic, 5)
+    async with asyncio.timeout(60):
+        while (await admin.topic(topic)).partitions == 2:  # noqa: ASYNC110  # the broker that is asked hears of it late
+            await asyncio.sleep(0.05)
     assert await admin.topic(topic) == TopicInfo(topic, 5)
     for count, said in ((5, topic), (4, topic), (0, "count=0"), (-1, "count=-1")):
         with pytest.raises(ConfigurationError, match=said):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its names are public, and not exported
     AdminClient,
     AlterConfigOpType,
@@ -39,6 +39,10 @@ from commons_events.transport import TopicPartition as PartitionId
 __all__ = ["KafkaAdmin", "PartitionDescription", "TopicDescription"]
 
 _TIMEOUT = 30.0
+_COORDINATOR_MOVES = frozenset(
+    {KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS}
+)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,10 +243,31 @@ class KafkaAdmin:
     async def group_offsets(self, group_id: str) -> dict[PartitionId, int]:
         """The positions that a group has committed; none where nobody has heard of it."""
         _check_group(group_id)
-        admin = await self._connected()
-        asked = ConsumerGroupTopicPartitions(group_id)
-        found = await self._ask(admin.list_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}")
-        return {PartitionId(p.topic, p.partition): p.offset for p in found.topic_partitions if p.offset >= 0}
+        topics = (await self._metadata(None)).topics
+        places = [TopicPartition(name, partition) for name, topic in topics.items() for partition in topic.partitions]
+        try:
+            found = await asyncio.to_thread(self._committed, group_id, places) if places else ()
+        except KafkaException as error:
+            raise transport_error(error, f"Group {group_id!r}") from error
+        return {PartitionId(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
+
+    def _committed(self, group_id: str, places: list[TopicPartition]) -> list[TopicPartition]:
+        """What a group has committed of these, asked as a consumer that does not join.
+
+        librdkafka's own request for it ends the process where the group's coordinator has just moved: that looks for
+        the group of its client, and an admin client has none.
+        """
+        config = self._settings.consumer(group_id) | {"isolation.level": "read_uncommitted"}
+        config.pop("group.protocol", None)
+        consumer = Consumer(config)
+        try:
+            found = consumer.committed(places, timeout=_TIMEOUT)
+        finally:
+            consumer.close()
+        for place in found:
+            if place.error is not None:
+                raise KafkaException(place.error)
+        return found
 
     async def set_group_offsets(self, group_id: str, offsets: Mapping[PartitionId, int]) -> None:
         """Let a group that has no members go on elsewhere.
@@ -265,11 +290,18 @@ class KafkaAdmin:
                 )
         if not offsets:
             return
-        admin = await self._connected()
         positions = [TopicPartition(id.topic, id.partition, offset) for id, offset in offsets.items()]
         asked = ConsumerGroupTopicPartitions(group_id, positions)
-        found = await self._ask(admin.alter_consumer_group_offsets([asked])[group_id], f"Group {group_id!r}")
-        for place in found.topic_partitions:
+
+        async def alter(admin: AdminClient) -> list[TopicPartition]:
+            found = await asyncio.wrap_future(admin.alter_consumer_group_offsets([asked])[group_id])
+            places: list[TopicPartition] = found.topic_partitions
+            for place in places:
+                if place.error is not None and place.error.code() in _COORDINATOR_MOVES:
+                    raise KafkaException(place.error)
+            return places
+
+        for place in await self._of_group(alter, f"Group {group_id!r}"):
             if place.error is not None:
                 raise transport_error(
                     place.error, f"Group {group_id!r}, partition {place.partition} of topic {place.topic!r}"
@@ -282,8 +314,11 @@ class KafkaAdmin:
             TransportError: it has members, or nobody has heard of it.
         """
         _check_group(group_id)
-        admin = await self._connected()
-        await self._ask(admin.delete_consumer_groups([group_id])[group_id], f"Deleting group {group_id!r}")
+
+        async def delete(admin: AdminClient) -> None:
+            await asyncio.wrap_future(admin.delete_consumer_groups([group_id])[group_id])
+
+        await self._of_group(delete, f"Deleting group {group_id!r}")
 
     async def close(self) -> None:
         """Disconnect; harmless twice."""
@@ -332,6 +367,18 @@ class KafkaAdmin:
             ) from error
         self._answered = True
         return found
+
+    async def _of_group(self, ask: Callable[[AdminClient], Awaitable[T]], doing: str) -> T:
+        """Ask a group's coordinator, and again where that is about to be found."""
+        admin = await self._connected()
+        deadline = current_runtime().monotonic() + _TIMEOUT
+        while True:
+            try:
+                return await ask(admin)
+            except KafkaException as error:
+                if kafka_error(error).code() not in _COORDINATOR_MOVES or current_runtime().monotonic() > deadline:
+                    raise transport_error(error, doing) from error
+            await current_runtime().sleep(0.1)
 
     async def _ask(self, future: Future[Any], doing: str) -> Any:
         try:

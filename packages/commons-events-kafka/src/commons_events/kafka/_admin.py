@@ -245,10 +245,13 @@ class KafkaAdmin:
         _check_group(group_id)
         topics = (await self._metadata(None)).topics
         places = [TopicPartition(name, partition) for name, topic in topics.items() for partition in topic.partitions]
-        try:
-            found = await asyncio.to_thread(self._committed, group_id, places) if places else ()
-        except KafkaException as error:
-            raise transport_error(error, f"Group {group_id!r}") from error
+        if not places:
+            return {}
+
+        async def ask(_: AdminClient) -> list[TopicPartition]:
+            return await asyncio.to_thread(self._committed, group_id, places)
+
+        found = await self._of_group(ask, f"Group {group_id!r}")
         return {PartitionId(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
     def _committed(self, group_id: str, places: list[TopicPartition]) -> list[TopicPartition]:

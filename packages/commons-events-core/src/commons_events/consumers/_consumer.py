@@ -125,6 +125,8 @@ class EventConsumer:
         """The latest of what was handed out; some may be settled. `_sift` brings the others to ``_unsettled``."""
         self._batches: list[Batch] = []
         """As ``_handed_out``, of batches; but for the one that is the buffer, which knows what was handed out of it."""
+        self._sift_batches_at = _MOST_UNSIFTED
+        """So many of them are looked through: half of them were kept at the last time, or it would take longer each."""
         self._fetching = asyncio.Lock()
         self._handing_over: asyncio.Future[None] | None = None
         self._closed = False
@@ -218,7 +220,12 @@ class EventConsumer:
         self._buffer = deliveries if isinstance(deliveries, Batch) else deque(deliveries)
 
     def _keep_unsettled(self, handed_out: Batch) -> None:
-        self._batches = [batch for batch in (*self._batches, handed_out) if batch.has_unsettled]
+        if not handed_out.has_unsettled:
+            return
+        self._batches.append(handed_out)
+        if len(self._batches) >= self._sift_batches_at:
+            self._batches = [batch for batch in self._batches if batch.has_unsettled]
+            self._sift_batches_at = max(_MOST_UNSIFTED, 2 * len(self._batches))
 
     def _sift(self) -> dict[Delivery, None]:
         """All that was handed out and is unsettled: most are settled by now, and never cost a place in the dict."""

@@ -10,6 +10,7 @@ from commons_events.rabbitmq._declared import Binding, Difference, Exchange, Pol
 from commons_events.rabbitmq._errors import (
     ExclusiveQueueError,
     InvalidHeaderError,
+    NotYetRoutableError,
     RoutingKeyError,
     TopologyMismatchError,
     UnknownExchangeError,
@@ -29,6 +30,7 @@ __all__ = [
     "Exchange",
     "ExclusiveQueueError",
     "InvalidHeaderError",
+    "NotYetRoutableError",
     "Policy",
     "Queue",
     "QueueInfo",

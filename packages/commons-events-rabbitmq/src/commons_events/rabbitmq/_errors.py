@@ -21,6 +21,7 @@ from commons_events.errors import (
 __all__ = [
     "ExclusiveQueueError",
     "InvalidHeaderError",
+    "NotYetRoutableError",
     "RoutingKeyError",
     "TopologyMismatchError",
     "UnknownExchangeError",
@@ -35,6 +36,12 @@ __all__ = [
 
 class UnroutableError(PublishError):
     """RabbitMQ returned a message: no queue is bound to its exchange that takes its routing key, so nobody has it."""
+
+
+class NotYetRoutableError(UnroutableError):
+    """RabbitMQ returned a message soon after it was connected to anew: the queue may not be back yet. Send it again."""
+
+    retriable = True
 
 
 class RoutingKeyError(PublishError, ValueError):

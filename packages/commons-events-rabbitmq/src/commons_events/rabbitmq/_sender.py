@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any, NamedTuple
 
 from pika import exceptions as pika
@@ -25,7 +26,13 @@ from commons_events.errors import (
 )
 from commons_events.message import PublishResult, Receipt
 from commons_events.rabbitmq._connection import IO, Link, close_channel
-from commons_events.rabbitmq._errors import UnknownExchangeError, UnroutableError, channel_error, name_of_exchange
+from commons_events.rabbitmq._errors import (
+    NotYetRoutableError,
+    UnknownExchangeError,
+    UnroutableError,
+    channel_error,
+    name_of_exchange,
+)
 from commons_events.rabbitmq._frames import Properties, content, publish_method
 from commons_events.rabbitmq._reading import FastConnection
 from commons_events.rabbitmq._settings import LOGGER, RabbitMQSettings
@@ -40,6 +47,8 @@ _PIECE = 256 * 1024
 _CAREFUL, _PATIENCE = 3, 6
 """How often in a row the channel may break, without any confirmation, before messages are sent one by one; and before
 the one that is alone in flight is blamed."""
+_COMING_BACK = 10.0
+"""Seconds after a connection was made anew in which a server that was started again may miss some of its queues."""
 
 
 class Route(NamedTuple):
@@ -128,6 +137,8 @@ class Sender:
         self._strikes = 0
         self._alone: Item | None = None
         """What was alone in flight when the channel broke."""
+        self._ups, self._up_at = 0, 0.0
+        """How often a connection was made, and when the last time."""
         self._methods: dict[Route, bytes] = {}
 
     # --- from the event loop -----------------------------------------------------------------------------------------
@@ -306,9 +317,11 @@ class Sender:
         self._bytes -= len(item.body)
         if item.returned is not None:
             route = item.route
+            anew = self._ups > 1 and monotonic() < self._up_at + _COMING_BACK
+            error = NotYetRoutableError if anew else UnroutableError
             self._finish(
                 item,
-                UnroutableError(
+                error(
                     f"RabbitMQ returned a message for exchange {route.exchange!r} with routing key "
                     f"{route.routing_key!r}: {item.returned!r}. No queue is bound that takes it. Bind one, start a "
                     "consumer of the topic first (its group's queue stays), or send with mandatory=False to drop it."
@@ -356,6 +369,7 @@ class Sender:
 
     def on_up(self, connection: FastConnection) -> None:
         """See `User`."""
+        self._ups, self._up_at = self._ups + 1, monotonic()
         self._open_channel(connection)
 
     def _open_channel(self, connection: FastConnection) -> None:

@@ -288,11 +288,10 @@ class Poller:
         batch = self.consumer.consume(min(_AT_ONCE, room), 0) or self._wait_for_one()
         received = 0
         while batch:
-            is_full = len(batch) == min(_AT_ONCE, room - received)
             received += len(batch)
             self.intake.sort(batch)
             room = min(room, self.intake.most_ahead)  # fewer, now that they were seen to be large
-            if is_full and self.membership.answers_later:
+            if received >= min(_AT_ONCE, room) and self.membership.answers_later:
                 break
             batch = self.consumer.consume(min(_AT_ONCE, room - received), 0) if received < room else []
         self.hand_over()

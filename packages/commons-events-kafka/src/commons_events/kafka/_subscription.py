@@ -164,13 +164,6 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             return DONE
         settled = 0
         for delivery, outcome, delay in settlements:
-            if outcome is _ACK and type(delivery) is KafkaDelivery:  # as it is most often
-                run = delivery.run
-                if run.open[delivery.place] and run.state.subscription is self:
-                    run.open[delivery.place] = 0
-                    run.state.finished(run, 1)
-                    settled += 1
-                continue
             if not isinstance(delivery, KafkaDelivery) or not delivery.is_open or delivery.subscription is not self:
                 continue
             settled += 1

@@ -76,8 +76,7 @@ class OnRabbitMQ:
     async def restart_broker(self) -> None:
         if reason := self.rabbitmq.why_not("signals", "durability"):
             pytest.skip(reason)
-        if self.options.get("queue_type") != "classic":
-            await asyncio.sleep(3.0)  # see WRITTEN_DOWN in test_faults.py
+        await asyncio.sleep(3.0)  # see WRITTEN_DOWN in test_faults.py
         await asyncio.to_thread(self.rabbitmq.kill)
         await asyncio.to_thread(self.rabbitmq.start)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from commons_events.testing.services import ServerProcess, ServiceStartError, free_port
+from commons_events.testing.services import ServerProcess, ServiceError, ServiceStartError, free_port
 from commons_events.testing.services._process import accepts, wait_until
+from commons_events.testing.services._restartable import Restartable
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups and SIGKILL are POSIX's")
 
@@ -96,6 +97,23 @@ def test_a_server_that_ends_at_once_is_an_error_with_its_last_words(tmp_path: Pa
     process = ServerProcess([sys.executable, "-c", "import sys; sys.exit('no such setting')"], log=tmp_path / "log")
     with pytest.raises(ServiceStartError, match=r"(?s)the server ended with status 1; .*log says:.*no such setting"):
         wait_until(lambda: False, what="the server", process=process)
+
+
+def test_a_server_that_shuts_down_with_many_words_still_tells_why(tmp_path: Path) -> None:
+    program = "print('12:00 ERROR the port is taken'); [print('closing', n) for n in range(100)]; exit(1)"
+    server = Restartable(
+        "the server",
+        lambda: ServerProcess([sys.executable, "-c", program], log=tmp_path / "log"),
+        lambda process: wait_until(lambda: False, what="the server", process=process),
+    )
+    with pytest.raises(ServiceError, match="the server doesn't run; start it first"):
+        server.wait_ready()
+    server.start(wait=False)
+    assert server.process is not None
+    server.process.wait()
+    # Also when it had ended before anybody looked.
+    with pytest.raises(ServiceStartError, match=r"(?s)status 1; .* says:\n    12:00 ERROR .* taken\n    closing 80\n"):
+        server.wait_ready()
 
 
 def test_a_server_that_never_serves_is_an_error(tmp_path: Path) -> None:

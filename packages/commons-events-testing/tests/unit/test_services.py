@@ -35,10 +35,13 @@ pytest_plugins = ["pytester"]
 class Files:
     """A way whose server is a file in its place."""
 
-    def __init__(self, name: str, missing: str | None = None, broken: str | None = None) -> None:
+    def __init__(
+        self, name: str, missing: str | None = None, broken: str | None = None, failures: int | None = None
+    ) -> None:
         self.name = name
         self.missing = missing
         self.broken = broken
+        self.failures = failures
         self.places: list[Place] = []
 
     def find(self) -> str:
@@ -50,7 +53,7 @@ class Files:
         self.places.append(place)
         log = place.log(self.name)
         log.write_text(str(options))
-        if self.broken:
+        if self.broken and (self.failures is None or len(self.places) <= self.failures):
             raise ServiceStartError(self.broken)
         return RunningService(
             service="files", way=self.name, description=self.find(), address=str(log), log=log, place=place
@@ -138,7 +141,15 @@ def test_a_broken_server_is_no_reason_to_take_another() -> None:
     broken = Files("broken", broken="it ended with status 1")
     with pytest.raises(ServiceStartError, match="it ended with status 1"):
         files(broken, Files("later")).start()
-    assert not broken.places[0].folder.exists()
+    assert [place.folder.exists() for place in broken.places] == [False, False]
+
+
+def test_a_start_that_failed_is_tried_once_more_in_a_new_place() -> None:
+    """As when somebody took a port between its choice and the server's start."""
+    once = Files("once", broken="the port is taken", failures=1)
+    with files(once).start() as running:
+        assert running.way == "once"
+        assert [place.folder.exists() for place in once.places] == [False, True]
 
 
 def test_where_no_way_is_there_the_error_says_why_for_each() -> None:

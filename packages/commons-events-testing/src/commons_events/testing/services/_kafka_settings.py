@@ -35,6 +35,7 @@ _SETTINGS = {
     # a busy machine is not taken for a dead broker.
     "broker.heartbeat.interval.ms": "500",
     "broker.session.timeout.ms": "6000",
+    "initial.broker.registration.timeout.ms": "180000",
     "controlled.shutdown.enable": "true",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ _SUPERVISOR = Path(__file__).with_name("_supervisor.py")
 _PORTS = range(20_000, 32_000)
 """Below the ports that systems give to outgoing connections, one of which might take the port meanwhile."""
 _LINES = 20
+_TROUBLE = re.compile(r"\b(?:error|fatal|panic|exception|caused by)\b|(?:Error|Exception)\b", re.IGNORECASE)
+"""What servers mark the lines with that say why they end; many lines of their shutdown come after it."""
 
 
 def free_port() -> int:
@@ -45,12 +48,13 @@ def accepts(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def log_tail(log: Path) -> str:
-    """The last lines of a log, to be shown in an error."""
+    """The last lines of a log, and before them the last that tell of an error, to be shown in an error."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    return "".join(f"\n    {line[:300]}" for line in lines[-_LINES:])
+    before = [line for line in lines[:-_LINES] if _TROUBLE.search(line)]
+    return "".join(f"\n    {line[:300]}" for line in before[-_LINES:] + lines[-_LINES:])
 
 
 class ServerProcess:

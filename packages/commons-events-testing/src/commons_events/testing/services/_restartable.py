@@ -76,9 +76,11 @@ class Restartable:
         """Return once it serves.
 
         Raises:
+            ServiceError: nobody has started it.
             ServiceStartError: it ended, or did not serve in time.
         """
-        self._ready(self._alive())
+        # One that has ended already is looked at, too: that error says why.
+        self._ready(self.process or self._alive())
 
     def kill(self) -> None:
         """End it by SIGKILL, and return once it is gone."""

@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from commons_events.log import logger
 from commons_events.testing.services._errors import (
     ServiceError,
+    ServiceStartError,
     ServiceUnavailableError,
     WayUnavailableError,
 )
@@ -340,7 +341,8 @@ class Service(Generic[R]):
 
         Raises:
             ServiceUnavailableError: no way is there.
-            ServiceStartError: the first way that is there failed; a server that is broken is no reason to take another.
+            ServiceStartError: the first way that is there failed twice; a server that is broken is no reason to take
+                another.
         """
         address = self.address()
         if address is not None:
@@ -355,8 +357,12 @@ class Service(Generic[R]):
                 continue
             try:
                 way.find()
-                with Place.make(self.name, logs) as place:
-                    running = way.start(place, options)
+                try:
+                    running = self._begin(way, options, logs)
+                except ServiceStartError as error:
+                    # Somebody took one of its ports meanwhile, or a busy machine kept it waiting for too long.
+                    logger().warning("service for tests did not start, trying once more", error=str(error))
+                    running = self._begin(way, options, logs)
             except WayUnavailableError as error:
                 reasons[way.name] = str(error)
                 continue
@@ -364,6 +370,10 @@ class Service(Generic[R]):
             _announce(running)
             return running
         raise ServiceUnavailableError(self.name, reasons)
+
+    def _begin(self, way: Way[R], options: Any, logs: Path | None) -> R:
+        with Place.make(self.name, logs) as place:
+            return way.start(place, options)
 
 
 def _announce(running: RunningService) -> None:

@@ -38,6 +38,12 @@ class KafkaDelivery(Delivery):
 
     __slots__ = ("made", "place", "raw", "run", "value")
 
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+    else:
+        __init__ = object.__init__  # `_made` fills in what it has
+
     attempt = 1
     value: bytes
     """See `Delivery`."""
@@ -66,11 +72,11 @@ class KafkaDelivery(Delivery):
 
     def ack(self) -> Awaitable[None]:
         """See `Delivery`."""
-        said = self.run.said
-        if said[self.place]:
+        run, place = self.run, self.place
+        if run.said[place]:
             return DONE
-        said[self.place] = _ACKED
-        return self.settler.settle_delivery(self, _ACK, None)
+        run.said[place] = _ACKED
+        return run.state.settler.settle_delivery(self, _ACK, None)
 
     @property
     def message(self) -> Message:  # type: ignore[override]  # made late
@@ -106,6 +112,7 @@ class KafkaDelivery(Delivery):
         """Whose delivery it is."""
         return self.run.state.subscription
 
+    settler = property(attrgetter("run.state.settler"), doc="See `Delivery`.")
     topic = property(attrgetter("run.state.id.topic"), doc="See `Delivery`.")
     partition = property(attrgetter("run.state.id.partition"), doc="See `Delivery`.")
     data = property(attrgetter("value"), doc="See `Delivery`.")
@@ -122,7 +129,6 @@ _ACK = Outcome.ACK
 _OUTCOMES = (None, Outcome.ACK, Outcome.NACK, Outcome.RELEASE)
 """By their codes in `Run.said`."""
 _ACKED = 1
-_NEW = KafkaDelivery.__new__
 
 
 class Redelivery(KafkaDelivery):
@@ -137,7 +143,7 @@ class Redelivery(KafkaDelivery):
     __hash__ = object.__hash__
 
     def __init__(self, raw: RawMessage, run: Run, attempt: int) -> None:
-        self.raw, self.run, self.settler, self.attempt = raw, run, run.state.settler, attempt
+        self.raw, self.run, self.attempt = raw, run, attempt
         self.value = raw.value() or b""
         self.outcome = None
         self.is_open = True
@@ -280,14 +286,12 @@ def _made(
     run: Run, raws: Sequence[RawMessage], values: Sequence[bytes], start: int, stop: int
 ) -> Iterator[KafkaDelivery]:
     """The deliveries of a piece."""
-    settler, new = run.state.settler, _NEW
     for place in range(start, stop):
-        delivery = new(KafkaDelivery)  # what an __init__ would do, without the call: every instruction counts
+        delivery = KafkaDelivery()  # what an __init__ would do, without the call: every instruction counts
         delivery.raw = raws[place]
         delivery.value = values[place]
         delivery.run = run
         delivery.place = place
-        delivery.settler = settler
         yield delivery
 
 
@@ -308,7 +312,7 @@ def _divided(pieces: Sequence[Piece], count: int) -> tuple[list[Piece], list[Pie
 def values_of(raws: Iterable[RawMessage]) -> list[bytes]:
     """Their payloads; empty ones for tombstones."""
     values = list(map(VALUE, raws))
-    return [value or b"" for value in values] if None in values else cast("list[bytes]", values)
+    return cast("list[bytes]", values) if all(values) else [value or b"" for value in values]
 
 
 def to_message(raw: RawMessage) -> Message:

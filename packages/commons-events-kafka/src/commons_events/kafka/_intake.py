@@ -25,6 +25,8 @@ BYTES_AHEAD = 64 << 20
 """… and about their bytes."""
 TOGETHER = 5_000
 """Messages that are handed over at once: each hand-over wakes the event loop, and takes the interpreter from it."""
+_SAMPLED = 7
+"""Of so many messages one is measured: which one moves on, since messages may come in a pattern."""
 _BYTES_TOGETHER = 1 << 20
 """About how many bytes of messages are kept because one of them is unfinished."""
 
@@ -130,7 +132,8 @@ class Intake:
         self._sorted += parts
         if self.unheard:
             self.unheard.difference_update([part.id for part in parts])
-        mean = sum(map(len, values)) // len(raws)
+        sample = values[self.handed_over % _SAMPLED :: _SAMPLED] or values
+        mean = sum(map(len, sample)) // len(sample)
         self.most_ahead = min(MOST_AHEAD, max(BYTES_AHEAD // (mean + 1), 2))
         self.most_together = min(TOGETHER, max(_BYTES_TOGETHER // (mean + 1), 1))
         self.handed_over += len(raws)

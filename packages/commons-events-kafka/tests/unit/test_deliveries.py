@@ -9,7 +9,7 @@ from confluent_kafka import Message as ClientMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commons_events.kafka._deliveries import KafkaBatch, values_of
+from commons_events.kafka._deliveries import KafkaBatch
 from commons_events.kafka._partition import PartitionState
 from commons_events.transport import DONE, Outcome, TopicPartition
 
@@ -51,7 +51,7 @@ def batch_of(sizes: Sequence[int]) -> tuple[KafkaBatch, list[PartitionState]]:
             ClientMessage(topic=state.id.topic, partition=partition, offset=place, value=b"%d" % (number + place))
             for place in range(size)
         ]
-        pieces.append(state.hand_out(cast("list[RawMessage]", raws), values_of(cast("list[RawMessage]", raws))))
+        pieces.append(state.hand_out(cast("list[RawMessage]", raws)))
         states.append(state)
         number += size
     return KafkaBatch(pieces), states

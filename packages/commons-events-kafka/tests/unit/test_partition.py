@@ -9,7 +9,7 @@ from confluent_kafka import Message as ClientMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commons_events.kafka._deliveries import KafkaBatch, KafkaDelivery, values_of
+from commons_events.kafka._deliveries import KafkaBatch, KafkaDelivery
 from commons_events.kafka._partition import PartitionState
 from commons_events.transport import TopicPartition
 
@@ -29,7 +29,7 @@ class Subscription:
 
 
 def hand_out(partition: PartitionState, raws: list[RawMessage]) -> KafkaBatch:
-    return KafkaBatch([partition.hand_out(raws, values_of(raws))])
+    return KafkaBatch([partition.hand_out(raws)])
 
 
 def state() -> PartitionState:

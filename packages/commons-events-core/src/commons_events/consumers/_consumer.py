@@ -187,17 +187,23 @@ class EventConsumer:
         """
         if limit < 1:
             raise ValueError(f"receive: limit has to be 1 or more, not {limit}.")
-        try:
-            async with self._runtime.timeout(timeout):
-                while not self._buffer and await self._fetch():
-                    pass
-        except TimeoutError:
-            return []
+        if timeout is None:  # most often; waiting with a timeout costs as much as all else here
+            await self._fill()
+        else:
+            try:
+                async with self._runtime.timeout(timeout):
+                    await self._fill()
+            except TimeoutError:
+                return []
         taken = self._take_buffered(limit)
         if not isinstance(taken, Batch):
             self._sift()
             self._handed_out += taken
         return taken
+
+    async def _fill(self) -> None:
+        while not self._buffer and await self._fetch():
+            pass
 
     def _take_buffered(self, limit: int) -> Sequence[Delivery]:
         buffer = self._buffer
@@ -394,16 +400,17 @@ class EventConsumer:
         """Fill the buffer; False once the consumer is closed."""
         if self._closed:
             return False
-        await self.start()
+        if self._subscription is None:
+            await self.start()
+        subscription = self._subscribed()
         async with self._fetching:
             if self._buffer:
                 return True
             if self._closed:
                 return False
             self._warn_if_stalled()
-            batch = await self._receive_batch(self._subscribed())
-            if batch and batch[0].settler is not self:
-                batch = list(batch)
+            batch = await self._receive_batch(subscription)
+            if batch and not isinstance(batch, Batch) and batch[0].settler is not self:
                 for delivery in batch:
                     delivery.settler = self
             if self._closed:

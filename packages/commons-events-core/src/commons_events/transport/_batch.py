@@ -15,7 +15,8 @@ class Batch(Sequence[Delivery]):
     """Deliveries in their order, each made when it is looked at: most are settled together, and are never kept.
 
     What a transport may return of `Subscription.receive` in place of a list. Looking at one place twice gives two
-    objects that are equal, and of which what is said of one is said of the other.
+    objects that are equal, and of which what is said of one is said of the other. They are settled by the
+    `SubscribeRequest.settler` that was asked for.
     """
 
     __slots__ = ()

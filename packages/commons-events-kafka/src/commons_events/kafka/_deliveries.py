@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain, groupby, starmap
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
 
-from commons_events.kafka._raw import VALUE, RawMessage
+from commons_events.kafka._raw import RawMessage
 from commons_events.message import Headers, Message
 from commons_events.transport import DONE, Batch, Delivery, Outcome, TopicPartition
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from commons_events.kafka._partition import PartitionState
     from commons_events.kafka._subscription import KafkaSubscription
 
-__all__ = ["KafkaBatch", "KafkaDelivery", "Part", "Piece", "Redelivery", "Run", "to_message", "values_of"]
+__all__ = ["KafkaBatch", "KafkaDelivery", "Part", "Piece", "Redelivery", "Run", "to_message"]
 
 
 class Part(NamedTuple):
@@ -26,8 +26,6 @@ class Part(NamedTuple):
 
     id: TopicPartition
     raws: list[RawMessage]
-    values: list[bytes]
-    """Their payloads; empty ones for tombstones."""
 
 
 class KafkaDelivery(Delivery):
@@ -196,7 +194,7 @@ class KafkaBatch(Batch):
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self._all = pieces
-        self._length = sum([stop - start for _, _, _, start, stop in pieces])
+        self._length = sum([stop - start for _, _, start, stop in pieces])
         self._popped = 0
         """How many were taken by `pop_each`."""
 
@@ -218,9 +216,9 @@ class KafkaBatch(Batch):
             return [*self][place]
         at = place + len(self) if place < 0 else place
         if at >= 0:
-            for run, raws, values, start, stop in self.pieces:
+            for run, raws, start, stop in self.pieces:
                 if at < stop - start:
-                    return next(_made(run, raws, values, start + at, stop))
+                    return next(_made(run, raws, start + at, stop))
                 at -= stop - start
         raise IndexError(f"no delivery {place} in a batch of {len(self)}")
 
@@ -255,7 +253,7 @@ class KafkaBatch(Batch):
     @property
     def has_unsettled(self) -> bool:
         """See `Batch`."""
-        return any(0 in run.said[start:stop] for run, _, _, start, stop in self.pieces)
+        return any(0 in run.said[start:stop] for run, _, start, stop in self.pieces)
 
     def unsettled(self) -> list[Delivery]:
         """See `Batch`."""
@@ -272,9 +270,7 @@ class Piece(NamedTuple):
 
     run: Run
     raws: Sequence[RawMessage]
-    """All of the run, which forgets them once it is finished …"""
-    values: Sequence[bytes]
-    """… and their payloads."""
+    """All of the run, which forgets them once it is finished."""
     start: int
     stop: int
 
@@ -282,14 +278,12 @@ class Piece(NamedTuple):
 _TOPIC = attrgetter("run.state.id.topic")
 
 
-def _made(
-    run: Run, raws: Sequence[RawMessage], values: Sequence[bytes], start: int, stop: int
-) -> Iterator[KafkaDelivery]:
+def _made(run: Run, raws: Sequence[RawMessage], start: int, stop: int) -> Iterator[KafkaDelivery]:
     """The deliveries of a piece."""
     for place in range(start, stop):
         delivery = KafkaDelivery()  # what an __init__ would do, without the call: every instruction counts
-        delivery.raw = raws[place]
-        delivery.value = values[place]
+        delivery.raw = raw = raws[place]
+        delivery.value = raw.value() or b""
         delivery.run = run
         delivery.place = place
         yield delivery
@@ -307,12 +301,6 @@ def _divided(pieces: Sequence[Piece], count: int) -> tuple[list[Piece], list[Pie
             others.append(piece._replace(start=middle))
         count = max(count - size, 0)
     return first, others
-
-
-def values_of(raws: Iterable[RawMessage]) -> list[bytes]:
-    """Their payloads; empty ones for tombstones."""
-    values = list(map(VALUE, raws))
-    return cast("list[bytes]", values) if all(values) else [value or b"" for value in values]
 
 
 def to_message(raw: RawMessage) -> Message:

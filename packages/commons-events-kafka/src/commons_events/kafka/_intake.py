@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as ClientMessage
 
 from commons_events.errors import CommonsEventsError
-from commons_events.kafka._deliveries import Part, values_of
+from commons_events.kafka._deliveries import Part
 from commons_events.kafka._errors import DELETED, UNREACHABLE, transport_error
 from commons_events.kafka._raw import ERROR, PARTITION, RawMessage
 from commons_events.kafka._settings import LOGGER
@@ -119,20 +119,14 @@ class Intake:
         if not raws:
             return
         partitions = list(map(PARTITION, raws))
-        values = values_of(raws)
         if self._only_topic and partitions.count(partitions[0]) == len(partitions):  # as it is most often
-            parts = [Part(PartitionId(self._only_topic, partitions[0]), raws, values)]
+            parts = [Part(PartitionId(self._only_topic, partitions[0]), raws)]
         else:
-            parts, start = [], 0
-            for (topic, partition), same in groupby(raws, _place):
-                some = list(same)
-                end = start + len(some)
-                parts.append(Part(PartitionId(topic, partition), some, values[start:end]))
-                start = end
+            parts = [Part(PartitionId(*place), list(same)) for place, same in groupby(raws, _place)]
         self._sorted += parts
         if self.unheard:
             self.unheard.difference_update([part.id for part in parts])
-        sample = values[self.handed_over % _SAMPLED :: _SAMPLED] or values
+        sample = raws[self.handed_over % _SAMPLED :: _SAMPLED] or raws
         mean = sum(map(len, sample)) // len(sample)
         self.most_ahead = min(MOST_AHEAD, max(BYTES_AHEAD // (mean + 1), 2))
         self.most_together = min(TOGETHER, max(_BYTES_TOGETHER // (mean + 1), 1))

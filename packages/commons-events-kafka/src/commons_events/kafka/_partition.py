@@ -65,11 +65,11 @@ class PartitionState:
         """How many deliveries are with the user."""
         return self.again.left + sum(run.left for run in self.runs)
 
-    def hand_out(self, raws: Sequence[RawMessage], values: Sequence[bytes]) -> Piece:
+    def hand_out(self, raws: Sequence[RawMessage]) -> Piece:
         """Hand these messages out for the first time."""
         run = Run(self, raws)
         self.runs[run] = None
-        return Piece(run, raws, values, 0, len(raws))
+        return Piece(run, raws, 0, len(raws))
 
     def unfinished(self) -> Iterator[int]:
         """The offsets that were received and are not finished, in the order of the log."""

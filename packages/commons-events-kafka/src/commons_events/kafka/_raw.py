@@ -8,7 +8,7 @@ from typing import Protocol, cast
 from confluent_kafka import KafkaError
 from confluent_kafka import Message as ClientMessage
 
-__all__ = ["ERROR", "PARTITION", "VALUE", "RawMessage"]
+__all__ = ["ERROR", "PARTITION", "RawMessage"]
 
 
 class RawMessage(Protocol):
@@ -53,5 +53,4 @@ class RawMessage(Protocol):
 
 # Its methods as functions, for `map`: that calls them without a step of Python's in between.
 ERROR = cast("Callable[[RawMessage], KafkaError | None]", ClientMessage.error)
-VALUE = cast("Callable[[RawMessage], bytes | None]", ClientMessage.value)
 PARTITION = cast("Callable[[RawMessage], int]", ClientMessage.partition)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from commons_events.errors import CommonsEventsError, TransactionError, TransportError, UnknownTopicError
-from commons_events.kafka._deliveries import KafkaBatch, KafkaDelivery, Part, Piece, Run, values_of
+from commons_events.kafka._deliveries import KafkaBatch, KafkaDelivery, Part, Piece, Run
 from commons_events.kafka._errors import UNREACHABLE, kafka_error, transport_error
 from commons_events.kafka._intake import Assigned, Reached, Sought
 from commons_events.kafka._partition import PartitionState
@@ -118,7 +118,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
 
     def _take_new(self, part: Part, room: int) -> tuple[bool, Piece | None]:
         """Hand messages of ``part`` out. Returns whether that was the rest of it, and what was handed out."""
-        start, raws, values = self._place, part.raws, part.values
+        start, raws = self._place, part.raws
         count = len(raws)
         end = min(start + min(room, self._poller.intake.most_together), count)
         all_taken = end == count
@@ -130,14 +130,13 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             self._place = 0
             return True, None
         if start or not all_taken:
-            raws, values = raws[start:end], values[start:end]
+            raws = raws[start:end]
         if state.redeliveries.held or (state.next is not None and raws[0].offset() < state.next):
             raws = state.admit(raws)
             if not raws:
                 return all_taken, None
-            values = values_of(raws)
         state.next = max(raws[-1].offset() + 1, state.next or 0)
-        return all_taken, state.hand_out(raws, values)
+        return all_taken, state.hand_out(raws)
 
     def _reach(self, end: Reached) -> None:
         state = self._states.get(end.partition)
@@ -234,7 +233,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         """Acknowledge what of these was not settled, without looking at each."""
         settled = 0
         if not self._closed:
-            for run, _, _, start, stop in pieces:
+            for run, _, start, stop in pieces:
                 if count := run.close_unsettled(start, stop):
                     run.state.finished(run, count)
                     settled += count

@@ -82,6 +82,10 @@ class Intake:
         """How many may be ahead of the user: fewer once they were seen to be large."""
         self._only_topic = topics[0] if len(topics) == 1 and topics[0][0] != "^" else None
         """What all messages are of, if that is known."""
+        self._assigned: set[PartitionId] = set()
+        """All that were ever assigned …"""
+        self._only: PartitionId | None = None
+        """… and the one, where it is the only one: all messages are of it."""
         self.unheard: set[PartitionId] = set()
         """Partitions of which nothing was heard since they were assigned: neither a message nor their end."""
 
@@ -89,6 +93,12 @@ class Intake:
     def ahead(self) -> int:
         """Messages that the loop has yet to take."""
         return self.handed_over - self.taken
+
+    def expect(self, partitions: Sequence[PartitionId]) -> None:
+        """Messages of these may come from now on: they are assigned."""
+        self._assigned.update(partitions)
+        self._only = next(iter(self._assigned)) if len(self._assigned) == 1 else None
+        self.unheard.update(partitions)
 
     def hand_over(self, *arrivals: Arrival) -> bool:
         """Put what was sorted, and these, into the stream; whether there was anything."""
@@ -118,9 +128,10 @@ class Intake:
     def _sort_messages(self, raws: list[RawMessage]) -> None:
         if not raws:
             return
-        partitions = list(map(PARTITION, raws))
-        if self._only_topic and partitions.count(partitions[0]) == len(partitions):  # as it is most often
-            parts = [Part(PartitionId(self._only_topic, partitions[0]), raws)]
+        if self._only is not None:
+            parts = [Part(self._only, raws)]
+        elif self._only_topic and len(partitions := {*map(PARTITION, raws)}) == 1:  # as it is most often
+            parts = [Part(PartitionId(self._only_topic, *partitions), raws)]
         else:
             parts = [Part(PartitionId(*place), list(same)) for place, same in groupby(raws, _place)]
         self._sorted += parts

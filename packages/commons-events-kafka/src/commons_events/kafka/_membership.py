@@ -192,7 +192,7 @@ class Membership:
                 self._tell_assigned(more)
 
     def _expect_to_hear_of(self, partitions: Sequence[TopicPartition]) -> None:
-        self._poller.intake.unheard.update(ids(partitions))
+        self._poller.intake.expect(ids(partitions))
         self.hear_until = monotonic() + UNHEARD
 
     def _look_for_unheard(self) -> None:

@@ -67,7 +67,7 @@ _CONSUMER_DEFAULTS: dict[str, object] = {
     "allow.auto.create.topics": False,
     "fetch.queue.backoff.ms": 10,
     # Of small messages librdkafka's 100,000 a partition outgrow the processor's caches, and each takes longer.
-    "queued.min.messages": 20_000,
+    "queued.min.messages": 30_000,
     "isolation.level": "read_committed",
 }
 _CONSUMER_MANAGED: dict[str, object] = {

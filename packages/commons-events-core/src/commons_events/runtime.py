@@ -7,6 +7,7 @@ Core never calls ``time``, ``random``, ``datetime.now`` or ``uuid4`` itself. Who
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import time
@@ -26,6 +27,8 @@ class Runtime:
 
     def __init__(self) -> None:
         self._random = random.Random()
+        # Python's counter is safe between threads. It begins anywhere: processes are not to count alike.
+        self._count = itertools.count(int.from_bytes(os.urandom(4), "big")).__next__
 
     def now(self) -> datetime:
         """The current time, aware, in UTC."""
@@ -63,14 +66,20 @@ class Runtime:
         return self._random.random()
 
     def new_id(self) -> str:
-        """A new unique id: a UUID version 7 (RFC 9562, section 5.7), so that ids sort by the time they were made."""
-        clock = f"{time.time_ns() // 1_000_000:012x}"
-        noise = os.urandom(10).hex()
-        return f"{clock[:8]}-{clock[8:]}-7{noise[:3]}-{_VARIANT[noise[3]]}{noise[4:7]}-{noise[7:19]}"
+        """A new unique id: a UUID version 7 (RFC 9562, section 5.7), which sorts behind all that this made before.
+
+        The milliseconds come first, then a counter, so that ids of one millisecond stay in order, too (section 6.2,
+        method 1): an index of ids grows at its end alone. The other 48 bits are random.
+        """
+        count = self._count()
+        first = f"{time.time_ns() // 1_000_000 << 32 | _LAYOUT | (count & _UPPER) << 2 | count & _LOWER:020x}"
+        return f"{first[:8]}-{first[8:12]}-{first[12:16]}-{first[16:]}-{os.urandom(6).hex()}"
 
 
-_VARIANT = {digit: "89ab"[int(digit, 16) & 0b11] for digit in "0123456789abcdef"}
-"""A random hex digit with its two upper bits set to the variant of RFC 9562, section 4.1."""
+_LAYOUT = 0x7000_8000
+"""Version and variant, in the 32 bits behind the milliseconds."""
+_UPPER, _LOWER = 0x3FF_C000, 0x3FFF
+"""Of the counter's 26 bits: the 12 between version and variant, and the 14 behind the variant."""
 
 _current: ContextVar[Runtime] = ContextVar("commons_events_runtime")
 _REAL = Runtime()

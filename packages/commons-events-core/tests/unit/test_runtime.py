@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -50,11 +52,22 @@ def test_the_first_48_bits_of_an_id_are_the_milliseconds_of_its_time() -> None:
 
 
 def test_the_other_bits_of_an_id_are_random() -> None:
+    """The counter's too, of a new runtime: each begins anywhere."""
     ids = [UUID(Runtime().new_id()).int for _ in range(400)]
     noise_bits = [bit for bit in range(80) if bit not in (62, 63, 76, 77, 78, 79)]
     for bit in noise_bits:
         ones = sum(id >> bit & 1 for id in ids)
         assert 100 < ones < 300, f"bit {bit} is set in {ones} of 400"
+
+
+def test_ids_of_one_millisecond_are_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime()
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_123_456_789)
+    ids = [runtime.new_id() for _ in range(50_000)]  # more than the counter's lower part holds
+    falls = sum(later <= earlier for earlier, later in pairwise(ids))
+    assert falls <= 1  # where its 26 bits begin again
+    assert {id[:13] for id in ids} == {f"{1_700_000_000_123:012x}"[:8] + "-" + f"{1_700_000_000_123:012x}"[8:]}
+    assert len({id[-12:] for id in ids}) == len(ids)
 
 
 def test_ids_of_many_threads_differ() -> None:

@@ -66,10 +66,11 @@ class Runtime:
         return self._random.random()
 
     def new_id(self) -> str:
-        """A new unique id: a UUID version 7 (RFC 9562, section 5.7), which sorts behind all that this made before.
+        """A new unique id: a UUID version 7 (RFC 9562, section 5.7).
 
-        The milliseconds come first, then a counter, so that ids of one millisecond stay in order, too (section 6.2,
-        method 1): an index of ids grows at its end alone. The other 48 bits are random.
+        The milliseconds come first, then a counter, so that ids of one millisecond stay in the order in which they
+        were made, too (section 6.2, method 1): an index of ids grows at its end alone. The counter begins again every
+        67 million ids. The other 48 bits are random.
         """
         count = self._count()
         first = f"{time.time_ns() // 1_000_000 << 32 | _LAYOUT | (count & _UPPER) << 2 | count & _LOWER:020x}"

@@ -352,3 +352,28 @@ async def test_rejecting_without_a_dead_letter_topic_leaves_the_message_unsettle
 async def test_bad_topics_are_refused_when_the_consumer_is_made(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="two words"):
         EventConsumer(transport=MemoryTransport(MemoryBroker()), **settings)
+
+
+@pytest.mark.asyncio
+async def test_a_consumer_that_is_closed_while_it_joins_ends_its_loop() -> None:
+    joining, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryTransport):
+        async def subscribe(self, request: SubscribeRequest) -> MemorySubscription:
+            joining.set()
+            await go_on.wait()
+            return await super().subscribe(request)
+
+    async def receive_all(consumer: EventConsumer) -> str:
+        async for _ in consumer:
+            pass
+        return "ended"
+
+    transport = Slow(MemoryBroker())
+    consumer = EventConsumer(transport=transport, topics=["t"])
+    receiving = asyncio.create_task(receive_all(consumer))
+    await joining.wait()
+    await consumer.close()
+    go_on.set()
+    assert await asyncio.wait_for(receiving, 60) == "ended"
+    await transport.close()

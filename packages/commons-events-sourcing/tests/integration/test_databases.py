@@ -791,6 +791,30 @@ async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path) -> None:
         assert (await store.append("a", [Kept()])).version == 2
 
 
+async def test_a_transaction_that_is_cancelled_twice_while_it_begins_leaves_nothing_open(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    async with EventStore(f"sqlite:///{path}") as store:
+        await store.append("a", [Kept()])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+
+        async def change() -> None:
+            async with store.transaction():
+                pass
+
+        changing = asyncio.create_task(change())
+        await asyncio.sleep(0.1)  # its BEGIN waits in the thread
+        for _ in range(3):
+            changing.cancel()
+            await asyncio.sleep(0.02)
+        assert not changing.done(), "it gave its turn away while the thread was at work"
+        other.execute("ROLLBACK")
+        other.close()
+        with pytest.raises(asyncio.CancelledError):
+            await changing
+        assert (await store.append("a", [Kept()])).version == 2
+
+
 async def test_a_server_that_takes_no_writes_is_read_and_says_so(postgres_database: str) -> None:
     async with EventStore(postgres_database) as store:
         await store.append("a", [Kept()])

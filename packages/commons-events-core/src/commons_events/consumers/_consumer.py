@@ -402,6 +402,8 @@ class EventConsumer:
             return False
         if self._subscription is None:
             await self.start()
+            if self._closed:
+                return False
         subscription = self._subscribed()
         async with self._fetching:
             if self._buffer:

@@ -82,6 +82,8 @@ class Intake:
         """How many may be ahead of the user: fewer once they were seen to be large."""
         self._only_topic = topics[0] if len(topics) == 1 and topics[0][0] != "^" else None
         """What all messages are of, if that is known."""
+        self._mean = 0
+        """About how many bytes a message has, rather more than less."""
         self._assigned: set[PartitionId] = set()
         """All that were ever assigned …"""
         self._only: PartitionId | None = None
@@ -138,7 +140,8 @@ class Intake:
         if self.unheard:
             self.unheard.difference_update([part.id for part in parts])
         sample = raws[self.handed_over % _SAMPLED :: _SAMPLED] or raws
-        mean = sum(map(len, sample)) // len(sample)
+        # A few that are large are not in every sample.
+        self._mean = mean = max(sum(map(len, sample)) // len(sample), self._mean * 3 // 4)
         self.most_ahead = min(MOST_AHEAD, max(BYTES_AHEAD // (mean + 1), 2))
         self.most_together = min(TOGETHER, max(_BYTES_TOGETHER // (mean + 1), 1))
         self.handed_over += len(raws)

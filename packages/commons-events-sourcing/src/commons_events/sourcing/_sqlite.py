@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote
@@ -418,11 +418,13 @@ class SqliteBackend(Backend):
 
 
 async def _whole(work: asyncio.Future[T]) -> T:
-    """Wait for what the thread does even if the waiting task is cancelled: it cannot be stopped half-way."""
+    """Wait for what the thread does, however often the waiting task is cancelled: it cannot be stopped half-way."""
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await asyncio.wait([work])
+        while not work.done():
+            with suppress(asyncio.CancelledError):  # the first one is raised
+                await asyncio.wait([work])
         if not work.cancelled():
             work.exception()
         raise

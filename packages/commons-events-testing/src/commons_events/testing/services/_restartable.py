@@ -76,7 +76,7 @@ class Restartable:
         """Return once it serves.
 
         Raises:
-            ServiceError: nobody has started it.
+            ServiceError: nobody has ever started it.
             ServiceStartError: it ended, or did not serve in time.
         """
         # One that has ended already is looked at, too: that error says why.

@@ -102,7 +102,7 @@ def consumed(effort: Effort, value: bytes, receive: Callable[[KafkaConsumer, int
     return asyncio.run(main())
 
 
-@for_each_size(CONSUME, "subscription.receive(500), settle", at_most(1 / 0.7, RAW_CONSUME))
+@for_each_size(CONSUME, "subscription.receive(500), settle by a list")
 def subscription(effort: Effort, value: bytes) -> float:
     from commons_events.transport import Outcome, Settlement
 

@@ -192,9 +192,9 @@ class KafkaBatch(Batch):
 
     __slots__ = ("_all", "_length", "_popped")
 
-    def __init__(self, pieces: Sequence[Piece]) -> None:
+    def __init__(self, pieces: Sequence[Piece], length: int | None = None) -> None:
         self._all = pieces
-        self._length = sum([stop - start for _, _, start, stop in pieces])
+        self._length = sum([stop - start for _, _, start, stop in pieces]) if length is None else length
         self._popped = 0
         """How many were taken by `pop_each`."""
 
@@ -235,20 +235,27 @@ class KafkaBatch(Batch):
 
     def popped(self) -> KafkaBatch:
         """See `Batch`."""
-        return KafkaBatch(_divided(self._all, self._popped)[0] if self._popped < self._length else self._all)
+        if self._popped == self._length:
+            return KafkaBatch(self._all, self._length)
+        return KafkaBatch(_divided(self._all, self._popped)[0], self._popped)
 
     def take(self, limit: int) -> KafkaBatch:
         """See `Batch`."""
-        pieces = self.pieces
-        if limit < len(self):
+        pieces, length = self.pieces, len(self)
+        if limit < length:
+            length = limit
             pieces, _ = _divided(pieces, limit)
-        self._popped = min(self._popped + limit, self._length)
-        return KafkaBatch(pieces)
+        self._popped += length
+        return KafkaBatch(pieces, length)
 
     def by_topic(self) -> Iterator[tuple[str, KafkaBatch]]:
         """See `Batch`."""
-        for topic, pieces in groupby(self.pieces, _TOPIC):
-            yield topic, KafkaBatch(list(pieces))
+        pieces = self.pieces
+        if len(pieces) == 1:  # as it is most often
+            yield _TOPIC(pieces[0]), self
+            return
+        for topic, some in groupby(pieces, _TOPIC):
+            yield topic, KafkaBatch(list(some))
 
     @property
     def has_unsettled(self) -> bool:

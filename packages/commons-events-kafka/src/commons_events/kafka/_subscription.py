@@ -114,7 +114,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         self._poller.tell_of_room()
         if again:
             return [*again, *KafkaBatch(pieces)]
-        return KafkaBatch(pieces) if pieces else ()
+        return KafkaBatch(pieces, taken) if pieces else ()
 
     def _take_new(self, part: Part, room: int) -> tuple[bool, Piece | None]:
         """Hand messages of ``part`` out. Returns whether that was the rest of it, and what was handed out."""

@@ -291,16 +291,12 @@ class EventConsumer:
         if not isinstance(subscription, Seekable):
             raise CapabilityError(f"The broker {self._transport.name!r} cannot seek.")
         await subscription.seek(target, topic=topic, partition=partition)
-        for delivery in [*self._buffer, *self._sift()]:
-            if topic in (None, delivery.topic) and partition in (None, delivery.partition):
-                self._unsettled.pop(delivery, None)
-        self._rebuffer(
-            [
-                fetched
-                for fetched in self._buffer
-                if topic not in (None, fetched.topic) or partition not in (None, fetched.partition)
-            ]
-        )
+
+        def is_left_alone(delivery: Delivery) -> bool:
+            return topic not in (None, delivery.topic) or partition not in (None, delivery.partition)
+
+        self._rebuffer(list(filter(is_left_alone, self._buffer)))
+        self._unsettled = dict.fromkeys(filter(is_left_alone, self._sift()))
 
     async def close(self) -> None:
         """Give back what is unsettled, leave the group, disconnect; harmless twice. A waiting ``async for`` ends."""

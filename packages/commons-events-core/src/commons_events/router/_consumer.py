@@ -44,8 +44,7 @@ class RouterConsumer(EventConsumer):
             self._unsettled.clear()
             self._batches.clear()
             return taken
-        while not self._buffer and await self._fetch():
-            pass
+        await self._fill()
         self.recorded = self._telemetry.processing
         return self._take_buffered(limit)
 

@@ -74,7 +74,6 @@ class Poller:
         self._owner = owner
         self.intake = Intake(request.topics)
         self.membership = Membership(self, settings, request)
-        self.grouped = self.membership.grouped
         self.consumer: Consumer
         self._client = object()
         """Which of our clients is the present one."""
@@ -322,7 +321,7 @@ class Poller:
         self.consumer = self._new_client()
         client = [before]
         del before
-        dispose_of(client, leaves=self.grouped)
+        dispose_of(client, leaves=self.membership.grouped)
         self._is_paused = False
         go_on()
 
@@ -380,7 +379,7 @@ class Poller:
 
     def commit(self, positions: list[TopicPartition]) -> None:
         """Commit and wait for the broker; in the thread."""
-        if self.grouped:
+        if self.membership.grouped:
             for partition in self.consumer.commit(offsets=positions, asynchronous=False) or ():
                 if partition.error is not None:
                     raise KafkaException(partition.error)

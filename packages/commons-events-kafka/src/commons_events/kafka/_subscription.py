@@ -251,7 +251,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
                 self._finish_revoking()
 
     def _changed(self) -> None:
-        if self._commit_timer is None and self._poller.grouped:
+        if self._commit_timer is None and self._poller.membership.grouped:
             self._commit_timer = self._runtime.call_later(self._interval, self._commit)
 
     def _commit(self) -> None:
@@ -266,7 +266,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
     def _positions(self, states: Any) -> list[TopicPartition]:
         """The positions that the broker has not been told, which count as told from now on."""
         positions = []
-        if self._poller.grouped:
+        if self._poller.membership.grouped:
             for state in states:
                 position = state.position()
                 if position is not None and position != state.committed:
@@ -442,7 +442,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             for id, position in positions.items():
                 partition = TopicPartition(id.topic, id.partition)
                 first, end = self._poller.consumer.get_watermark_offsets(partition, timeout=10)
-                if position is None and self._poller.grouped:
+                if position is None and self._poller.membership.grouped:
                     told = self._poller.consumer.committed([partition], timeout=10)[0].offset
                     position = told if told >= 0 else None
                 found[id] = max(0, end - (first if position is None else position))

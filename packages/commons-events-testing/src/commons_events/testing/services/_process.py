@@ -21,7 +21,7 @@ _SUPERVISOR = Path(__file__).with_name("_supervisor.py")
 _PORTS = range(20_000, 32_000)
 """Below the ports that systems give to outgoing connections, one of which might take the port meanwhile."""
 _LINES = 20
-_TROUBLE = re.compile(r"\b(?:error|fatal|panic|exception|caused by)\b|(?:Error|Exception)\b", re.IGNORECASE)
+_TROUBLE = re.compile(r"(?:error|exception)\b|\b(?:fatal|panic|caused by)\b", re.IGNORECASE)
 """What servers mark the lines with that say why they end; many lines of their shutdown come after it."""
 
 

@@ -428,7 +428,16 @@ def test_a_message_that_comes_twice_counts_once(monkeypatch: pytest.MonkeyPatch)
     assert result.handled.total() == len(VALID)
 
 
+@pytest.fixture
+def _sigint_is_heard() -> Iterator[None]:
+    """By the processes that are started: a run of tests in a shell's background ignores it, and they would, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@pytest.mark.usefixtures("_sigint_is_heard")
 def test_interrupting_ends_it_cleanly(tmp_path: Path, command: list[str]) -> None:
     path = tmp_path / "many.jsonl"
     path.write_text("\n".join(ORDERS * 150), "utf-8")

@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from commons_events.errors import PublishError, TransportError
+from commons_events.kafka import _batches
 from commons_events.kafka._batches import Batch, MessageBatch, ValueBatch
 from commons_events.message import Message, Receipt, Receipts
 
@@ -27,8 +28,7 @@ Callback = Callable[[KafkaError | None, Report], None]
 class Client:
     """Stands for a publisher: keeps what is handed over, and lets a test report it in any order."""
 
-    def __init__(self, idempotent: bool = True, room: int = 1000) -> None:
-        self.idempotent = idempotent
+    def __init__(self, room: int = 1000) -> None:
         self.room = room
         self.topics = {"t"}
         self.suspicious = 1_000
@@ -71,17 +71,28 @@ def kind(request: pytest.FixtureRequest) -> str:
     st.lists(st.tuples(st.sampled_from([b"", b"a", b"b"]), st.integers(0, 2), st.booleans()), min_size=1, max_size=12),
     st.randoms(use_true_random=False),
     st.booleans(),
+    st.booleans(),
+    st.sampled_from([1, 2, 3, 64]),
 )
-@example([(b"a", 0, False), (b"b", 0, False)], Random(1), True)
-@example([(b"a", 0, False), (b"b", 0, False), (b"b", 1, False)], Random(1), False)
+@example([(b"a", 0, False), (b"b", 0, False)], Random(1), True, False, 1)
+@example([(b"a", 0, False), (b"b", 0, False), (b"b", 1, False)], Random(1), False, False, 2)
+@example([(b"a", 0, False), (b"b", 1, False), (b"a", 0, True)], Random(1), True, True, 1)
 def test_results_are_those_of_the_messages(
-    kind: str, messages: list[tuple[bytes, int, bool]], random: Any, idempotent: bool
+    kind: str, messages: list[tuple[bytes, int, bool]], random: Any, idempotent: bool, in_order: bool, block: int
 ) -> None:
     """Reports come in any order; messages that are alike in everything may stand for each other.
 
     Only an idempotent client stores the messages of a partition in the order of the batch.
     """
-    client = Client(idempotent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_batches, "_BLOCK", block)
+        _results_are_those_of_the_messages(kind, messages, random if not in_order else None, idempotent)
+
+
+def _results_are_those_of_the_messages(
+    kind: str, messages: list[tuple[bytes, int, bool]], random: Random | None, idempotent: bool
+) -> None:
+    client = Client()
     values = [value for value, _, _ in messages]
     batch: Batch
     if kind == "values":
@@ -91,7 +102,8 @@ def test_results_are_those_of_the_messages(
         batch.fill([Message("t", value) for value in values], {"t"}, cast("asyncio.Future[Any]", None))
     assert batch.hand_over(0) == len(values)
     order = list(range(len(values)))
-    random.shuffle(order)
+    if random is not None:
+        random.shuffle(order)
     ends: Counter[int] = Counter()
     expected: defaultdict[bytes, Counter[tuple[int, int] | None]] = defaultdict(Counter)
     for place in order:

@@ -70,8 +70,6 @@ class Publisher(Reported):
         except KafkaException as error:
             raise transport_error(error, "Making a Kafka producer") from error
         self.produce = self.client.produce
-        self.idempotent = str(config.get("enable.idempotence", True)).lower() == "true"
-        """Whether messages of a partition are stored and reported in the order in which they were handed over."""
         self.suspicious = settings.max_message_bytes - 65_536
         """From this many bytes on a message is measured with all that belongs to it."""
         self.topics: set[str] = set()

@@ -24,6 +24,8 @@ FEWER = 50_000
 WINDOW = 10_000
 SIZES = (100, 1024)
 LINGER = 5
+WARM_UP = 60_000
+"""Requests: some eight seconds. The median of a fresh broker's answers falls to a third until then."""
 RAW = "raw produce loop, delivery callbacks"
 RAW_LATENCY = "raw produce and poll, one at a time"
 
@@ -71,7 +73,21 @@ def servers() -> str:
         raise LeftOutError(str(error)) from error
     if reason := kafka.why_not("benchmark"):
         raise LeftOutError(reason)
+    warm_up(kafka.address)
     return kafka.address
+
+
+def warm_up(address: str) -> None:
+    """Send until the broker's Java has compiled what it does, which keeps a core busy and its answers late."""
+    from confluent_kafka import Producer
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin, topic = AdminClient({"bootstrap.servers": address}), f"bench-{uuid4().hex}"
+    admin.create_topics([NewTopic(topic, 1)])[topic].result(30)
+    producer = Producer({"bootstrap.servers": address, "linger.ms": 0, "enable.idempotence": True, "log_level": 0})
+    for _ in range(WARM_UP):
+        producer.produce(topic, b"warm")
+        producer.flush(30)
 
 
 def new_topic() -> str:

@@ -243,6 +243,8 @@ class Poller:
     def _leave_to_loop(self) -> None:
         """Let the event loop read for itself, until it finds nothing, asks for something, or does not come any more."""
         self._is_left_to_loop = True
+        if not self.intake.arrived:  # the loop may have taken all before, found that it can't read, and be waiting
+            self._in_loop(self._owner.on_arrival)
         while self._stop is None:
             reads = self._reads
             if self._come_back.wait(_IDLE) or self._reads == reads or self.membership.has_to_look:

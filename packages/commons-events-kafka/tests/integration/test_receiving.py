@@ -1,0 +1,64 @@
+"""Who takes messages from librdkafka: the thread where few come, else the event loop. Neither waits for the other."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from commons_events.consumers import EventConsumer
+from commons_events.kafka import KafkaAdmin, KafkaProducer, _poller
+from commons_events.kafka._subscription import KafkaSubscription
+from commons_events.testing.services import RunningKafka
+
+pytestmark = pytest.mark.asyncio
+PATIENCE = 60.0
+
+
+async def test_what_is_left_to_a_loop_that_waits_already_is_read_by_it(
+    kafka_service: RunningKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took all, looked for more and fell asleep before the thread had left that to it."""
+    topic, count = kafka_service.unique("receiving"), 1_000
+    async with KafkaAdmin(kafka_service.bootstrap_servers) as admin:
+        await admin.create_topic(topic, partitions=1)
+    url, group = f"kafka://{kafka_service.bootstrap_servers}", kafka_service.unique("group")
+    async with EventConsumer(url=url, group_id=group, topics=[topic], start="earliest") as consumer:
+        subscription = consumer._subscription
+        assert isinstance(subscription, KafkaSubscription)
+        poller = subscription._poller
+        read, hand_over, leave = poller.read, poller.hand_over, poller._leave_to_loop
+        come_back, fell_asleep, left = poller._come_back.wait, threading.Event(), 0
+
+        def reads() -> bool:
+            if read():
+                return True
+            fell_asleep.set()
+            return False
+
+        def hands_over(*arrivals: Any) -> None:
+            fell_asleep.clear()
+            hand_over(*arrivals)
+
+        def leaves_late() -> None:
+            nonlocal left
+            left += 1
+            fell_asleep.wait(PATIENCE)
+            leave()
+
+        monkeypatch.setattr(_poller, "_AT_ONCE", 10)
+        monkeypatch.setattr(poller, "read", reads)
+        monkeypatch.setattr(poller, "hand_over", hands_over)
+        monkeypatch.setattr(poller, "_leave_to_loop", leaves_late)
+        monkeypatch.setattr(poller._come_back, "wait", lambda _: come_back())  # for as long as it takes
+        async with KafkaProducer(kafka_service.bootstrap_servers) as producer:
+            await producer.send_batch(topic, [b"%d" % number for number in range(count)])
+        values: list[Any] = []
+        while len(values) < count:
+            messages = await consumer.receive(500, timeout=PATIENCE)
+            assert messages, f"{len(values)} of {count} came, and nothing more in {PATIENCE:g} s"
+            values += [int(message.value) for message in messages]  # acknowledging them might wake the thread
+    assert left
+    assert values == [*range(count)]

@@ -80,7 +80,8 @@ def servers() -> str:
 def warm_up(address: str) -> None:
     """Send until the broker's Java has compiled what it does, which keeps a core busy and its answers late."""
     from confluent_kafka import Producer
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import AdminClient
+    from confluent_kafka.cimpl import NewTopic
 
     admin, topic = AdminClient({"bootstrap.servers": address}), f"bench-{uuid4().hex}"
     admin.create_topics([NewTopic(topic, 1)])[topic].result(30)

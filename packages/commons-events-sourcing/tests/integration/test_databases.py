@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from commons_events import Event, EventSchema
 from commons_events.errors import (
     CapabilityError,
+    ClosedError,
     ConfigurationError,
     NewerStoreError,
     OlderStoreError,
@@ -904,6 +905,56 @@ async def test_a_server_whose_transactions_keep_their_snapshot_is_read_without_g
                 connection.execute(text("SELECT pg_advisory_unlock(7)"))
                 assert [await before.fetchone(), await after.fetchone()] == [(1,), (2,)]
     engine.dispose()
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_call_that_waits_for_a_lock_while_its_block_ends_is_over_before_it(
+    postgres_database: str, failed: bool
+) -> None:
+    """It is waited for, or broken off where nothing is kept; never does it go on when the connection is another's."""
+    import psycopg
+
+    async with EventStore(postgres_database, connections=1) as store:
+        await store.append("locked", [Kept()])
+        async with (
+            await psycopg.AsyncConnection.connect(postgres_database) as other,
+            await psycopg.AsyncConnection.connect(postgres_database, autocommit=True) as watch,
+        ):
+            await other.execute("SELECT 1 FROM commons_events_streams FOR UPDATE")
+
+            async def waits() -> bool:
+                found = await watch.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                return await found.fetchone() is not None
+
+            calls, ending = [], asyncio.Event()
+
+            async def change() -> None:
+                async with store.transaction() as transaction:
+                    await transaction.append("free", [Kept()])
+                    calls.append(asyncio.create_task(transaction.append("locked", [Kept()])))
+                    await eventually(waits, timeout=60)
+                    ending.set()
+                    if failed:
+                        raise ZeroDivisionError
+
+            changing = asyncio.create_task(change())
+            if failed:
+                with pytest.raises(ZeroDivisionError):
+                    await asyncio.wait_for(changing, 60)
+                with pytest.raises(ClosedError, match="broken off"):
+                    await calls[0]
+                await other.rollback()
+            else:
+                await asyncio.wait_for(ending.wait(), 60)
+                assert await waits()
+                assert not changing.done()
+                await other.rollback()
+                await asyncio.wait_for(changing, 60)
+                assert (await calls[0]).version == 2
+        kept = 0 if failed else 1
+        assert (await store.append("locked", [Kept()])).version == 2 + kept
+        async with store.transaction() as transaction:
+            assert len(await transaction.fetch_stream("free")) == kept
 
 
 async def test_a_lock_on_one_stream_leaves_the_others_be(postgres_database: str) -> None:

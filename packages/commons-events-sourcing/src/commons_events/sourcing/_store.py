@@ -175,11 +175,19 @@ class BaseEventStore:
         It rolls back, and lets the exception pass, when the block raises or is cancelled. Keep it short: on SQLite no
         one else can write meanwhile, so appending through the store itself inside the block would wait for ever, and
         is refused; on PostgreSQL readers stop before the first event that it has not yet committed.
+
+        What another task has under way when the block ends is done first, and is part of it; where the block raises it
+        is broken off. After that the transaction's methods raise `ClosedError`.
         """
         backend = await self._ready()
         async with backend.transaction() as begun:
             transaction = StoreTransaction(begun, self.max_event_bytes)
-            yield transaction
+            try:
+                yield transaction
+            except BaseException:
+                await transaction._end(failed=True)
+                raise
+            await transaction._end(failed=False)
         for function in transaction._after_commit:
             function()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from commons_events.errors import ConfigurationError
+from commons_events.errors import ClosedError, ConfigurationError
 from commons_events.event import Event
 from commons_events.sourcing._backend import BackendTransaction, Lease, LogQuery
 from commons_events.sourcing._encoding import prepare
@@ -49,7 +50,7 @@ class StoreTransaction:
     """What is done through it is seen together, or not at all; made by `EventStore.transaction`.
 
     Appends, checkpoints and snapshots of the store, and whatever SQL the program has for its own tables in the same
-    database. Use it from one task at a time.
+    database. Calls of several tasks are done one after the other; after the block's end each is a `ClosedError`.
     """
 
     def __init__(self, backend: BackendTransaction, max_event_bytes: int) -> None:
@@ -57,6 +58,43 @@ class StoreTransaction:
         self._max_event_bytes = max_event_bytes
         self._after_commit: list[Callable[[], object]] = []
         """Called in this order once the transaction is committed, and never where it was rolled back."""
+        self._turn = asyncio.Lock()
+        self._under_way: asyncio.Timeout | None = None
+        self._ended = False
+
+    async def _call(self, function: Callable[..., Awaitable[T]], *arguments: Any, **keywords: Any) -> T:
+        """Call the backend, which by the end of the block may have given the connection to somebody else."""
+        async with self._turn:
+            if self._ended:
+                raise ClosedError("The block of this transaction has ended; begin another one for what comes next.")
+            try:
+                async with asyncio.timeout(None) as self._under_way:
+                    return await function(*arguments, **keywords)
+            except TimeoutError as error:
+                if self._under_way is not None and self._under_way.expired():
+                    raise ClosedError("This was broken off and rolled back: the transaction's block failed.") from error
+                raise
+            finally:
+                self._under_way = None
+
+    async def _end(self, *, failed: bool) -> None:
+        """Take no more calls, and return once the one that another task may have under way is over.
+
+        Args:
+            failed: break it off, as is done where the caller is cancelled; else it is waited for.
+        """
+        self._ended = True
+        cancelled: asyncio.CancelledError | None = None
+        while self._turn.locked():
+            if failed and self._under_way is not None and not self._under_way.expired():
+                self._under_way.reschedule(0)
+            try:
+                async with self._turn:
+                    pass
+            except asyncio.CancelledError as error:
+                failed, cancelled = True, error
+        if cancelled is not None:
+            raise cancelled
 
     async def append(
         self, stream: StreamId | str, events: Iterable[Event | NewEvent], *, expected: Expected = ExpectedState.ANY
@@ -66,19 +104,20 @@ class StoreTransaction:
 
     async def append_many(self, appends: Iterable[Append]) -> list[AppendResult]:
         """As `EventStore.append_many`."""
-        return await self._backend.append(prepare_all(appends, self._max_event_bytes))
+        return await self._call(self._backend.append, prepare_all(appends, self._max_event_bytes))
 
     async def fetch_stream(
         self, stream: StreamId | str, *, from_version: int = 0, to_version: int | None = None
     ) -> list[StoredEvent]:
         """The stream's events as this transaction sees them."""
         first, last = bounds(from_version, to_version, "version")
-        return await self._backend.fetch_stream(check_stream(stream), first, last, MAX_POSITION, False)
+        name = check_stream(stream)
+        return await self._call(self._backend.fetch_stream, name, first, last, MAX_POSITION, False)
 
     async def checkpoint(self, name: str) -> int:
         """The position saved under ``name``, 0 where there is none; locked until the transaction ends."""
         check_name(name, "checkpoint's name")
-        return await self._backend.checkpoint(name)
+        return await self._call(self._backend.checkpoint, name)
 
     async def save_checkpoint(self, name: str, position: int, *, backwards: bool = False) -> None:
         """Save how far a reader has come, with what it wrote in this transaction.
@@ -92,11 +131,12 @@ class StoreTransaction:
             CheckpointError: the position is not ahead of the saved one: it was handled before.
         """
         check_name(name, "checkpoint's name")
-        await self._backend.save_checkpoint(name, check_position(position, "A checkpoint"), backwards=backwards)
+        check_position(position, "A checkpoint")
+        await self._call(self._backend.save_checkpoint, name, position, backwards=backwards)
 
     async def save_snapshot(self, snapshot: StoredSnapshot) -> None:
         """As `EventStore.save_snapshot`, in this transaction."""
-        await self._backend.save_snapshot(checked_snapshot(snapshot))
+        await self._call(self._backend.save_snapshot, checked_snapshot(snapshot))
 
     async def check_lease(self, lease: Lease) -> None:
         """Let the transaction commit only while this worker has the lease.
@@ -104,7 +144,7 @@ class StoreTransaction:
         Raises:
             LeaseLostError: another worker has taken over.
         """
-        await self._backend.check_lease(lease)
+        await self._call(self._backend.check_lease, lease)
 
     async def execute(self, statement: Executable, parameters: Any = None) -> Result[Any]:
         """Execute a SQLAlchemy statement in this transaction, on any table of the store's database.
@@ -116,14 +156,14 @@ class StoreTransaction:
         Raises:
             CapabilityError: the store is in memory, and has no SQL.
         """
-        return await self._backend.execute(statement, parameters)
+        return await self._call(self._backend.execute, statement, parameters)
 
     async def run_sync(self, function: Callable[[Connection], T]) -> T:
         """Call ``function(connection)`` with this transaction's SQLAlchemy connection, for what needs a whole one.
 
         Such as ``metadata.create_all``, or an ORM session: ``Session(bind=connection)``. The function must not commit.
         """
-        return await self._backend.run_sync(function)
+        return await self._call(self._backend.run_sync, function)
 
 
 def prepare_all(appends: Iterable[Append], max_bytes: int) -> Sequence[PreparedAppend]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from commons_events.errors import (
     CapabilityError,
     CheckpointError,
+    ClosedError,
     InvalidVersionError,
     VersionConflictError,
 )
@@ -59,6 +61,61 @@ class TransactionTests(EventStoreCase, contract=True):
             with pytest.raises(CapabilityError, match="transaction"):
                 await store.append("a", counted(1))
         assert await store.stream_version("a") == 1
+
+    async def test_a_transaction_is_of_no_use_after_its_block(self) -> None:
+        s, store = sourcing(), await self.store()
+        ended = []
+        for failed in (False, True):
+            with suppress(ZeroDivisionError):
+                async with store.transaction() as transaction:
+                    ended.append(transaction)
+                    if failed:
+                        raise ZeroDivisionError
+        snapshot = s.StoredSnapshot(
+            stream="a", version=1, kind="A", data=b"x", taken_at=datetime(2026, 1, 2, tzinfo=UTC)
+        )
+        for transaction in ended:
+            for call in (
+                transaction.append("a", counted(1)),
+                transaction.append_many([s.Append("a", counted(1))]),
+                transaction.fetch_stream("a"),
+                transaction.checkpoint("reader"),
+                transaction.save_checkpoint("reader", 1),
+                transaction.save_snapshot(snapshot),
+                transaction.check_lease(s.Lease("g", 0, "worker", 1)),
+                transaction.execute(None),  # type: ignore[arg-type]
+                transaction.run_sync(str),
+            ):
+                with pytest.raises(ClosedError, match="ended"):
+                    await call
+        assert (await store.append("a", counted(1), expected=0)).stored
+        async with store.transaction() as transaction:
+            await transaction.append("a", counted(1), expected=1)
+        async with store.subscribe() as subscription:  # nothing is left open that it would wait for
+            assert [(await anext(subscription)).position for _ in range(2)] == [1, 2]
+        assert await store.checkpoint("reader") == 0
+
+    async def test_what_other_tasks_do_in_a_transaction_ends_with_its_block(self) -> None:
+        """Each call is in time, and a part of what the block does, or refused."""
+        store, expected = await self.store(), 0
+        for failed in (False, True):
+            for done in range(4):
+                calls: list[asyncio.Task[Any]] = []
+                with suppress(ZeroDivisionError):
+                    async with store.transaction() as transaction:
+                        calls += [asyncio.create_task(transaction.append("a", counted(1))) for _ in range(4)]
+                        await asyncio.sleep(0)
+                        for call in calls[:done]:
+                            await call
+                        if failed:
+                            raise ZeroDivisionError
+                outcomes = await asyncio.gather(*calls, return_exceptions=True)
+                assert all(isinstance(late, ClosedError) for late in outcomes if isinstance(late, BaseException))
+                assert not any(isinstance(early, BaseException) for early in outcomes[:done])
+                if not failed:
+                    expected += sum(not isinstance(outcome, ClosedError) for outcome in outcomes)
+                assert await store.stream_version("a") == expected
+        assert (await store.append("a", counted(1), expected=expected)).stored
 
     async def test_a_programs_own_tables_take_part(self) -> None:
         store = await self.store()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from commons_events.errors import (
     StreamNotFoundError,
     UnknownDatabaseError,
     VersionConflictError,
+    WrongEventLoopError,
 )
 from commons_events.sourcing import STREAM_EXISTS, Append, EventStore, NewEvent, StreamId, upgrade
 from commons_events.sourcing._postgres import PostgresBackend
@@ -189,6 +191,87 @@ async def test_older_newer_and_damaged_tables(place: Place) -> None:  # noqa: F8
         await store.open()
     await store.close()
     engine.dispose()
+
+
+async def open_still(place: Place) -> int:  # noqa: F811
+    """How many connections there are to the database, or threads that have one."""
+    if place.kind == "sqlite":
+        return sum(thread.name.startswith("commons-events-sqlite") for thread in threading.enumerate())
+    engine = create_engine(sync(place.url))
+    with engine.connect() as connection:
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        found: int = connection.execute(text(others)).scalar_one()
+    engine.dispose()
+    return found
+
+
+async def test_a_store_that_cannot_be_entered_leaves_nothing_open(place: Place) -> None:  # noqa: F811
+    if place.kind == "memory":
+        pytest.skip("a store in memory is always open")
+    await asyncio.to_thread(upgrade, place.url, "0001")
+    for _ in range(3):
+        with pytest.raises(OlderStoreError):
+            async with place.store():
+                raise AssertionError("it was entered")
+    store = place.store()
+    entering = asyncio.create_task(store.__aenter__())
+    await asyncio.sleep(0)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+
+    async def nothing_is_open() -> bool:
+        return await open_still(place) == 0
+
+    await eventually(nothing_is_open, timeout=60)
+
+
+async def test_a_store_of_another_event_loop_is_left_to_it() -> None:
+    async with EventStore("sqlite://") as store:
+        await store.append("a", [Kept()])
+
+        async def enter() -> None:
+            async with store:
+                raise AssertionError("it was entered")
+
+        with pytest.raises(WrongEventLoopError):
+            await asyncio.to_thread(asyncio.run, enter())
+        assert (await store.append("a", [Kept()])).version == 2
+
+
+async def test_a_close_that_is_cancelled_goes_on(place: Place) -> None:  # noqa: F811
+    if place.kind == "memory":
+        pytest.skip("a store in memory has nothing to close")
+    store, held, go = place.store(), asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction() as transaction:
+            await transaction.append("a", [Kept()])
+            held.set()
+            await go.wait()
+
+    holding = asyncio.create_task(hold())
+    await asyncio.wait_for(held.wait(), 60)
+    waiting = asyncio.create_task(store.append("a", [Kept()]))
+    await asyncio.sleep(0)  # it is handed over
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    again = asyncio.create_task(store.close())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not again.done()
+    go.set()
+    await asyncio.wait_for(again, 60)
+    assert (await waiting).version == 2
+    await holding
+
+    async def nothing_is_open() -> bool:
+        return await open_still(place) == 0
+
+    await eventually(nothing_is_open, timeout=60)
 
 
 async def test_migrations_make_just_the_tables_that_first_use_makes(place: Place) -> None:  # noqa: F811

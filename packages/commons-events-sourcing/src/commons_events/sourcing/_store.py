@@ -64,6 +64,7 @@ class BaseEventStore:
         self.max_event_bytes = check_count(max_event_bytes, "max_event_bytes")
         self.page_size = check_count(page_size, "page_size")
         self._opening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -96,8 +97,16 @@ class BaseEventStore:
         return self.backend
 
     async def close(self) -> None:
-        """Finish what was handed over, and disconnect. Harmless twice."""
+        """Finish what was handed over, and disconnect. Harmless twice.
+
+        To be cancelled does not stop it: it goes on, and who calls it again waits for its end.
+        """
         self._closed = True
+        if self._closing is None or self._closing.cancelled():  # the latter with the event loop in which it began
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._opening is not None:
             await asyncio.wait([self._opening])
             if not self._opening.cancelled():
@@ -105,7 +114,13 @@ class BaseEventStore:
         await self.backend.close()
 
     async def __aenter__(self) -> Self:
-        return await self.open()
+        try:
+            return await self.open()
+        except WrongEventLoopError:
+            raise  # it is another one's, who goes on with it
+        except BaseException:
+            await self.close()
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -36,6 +36,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if kind == "memory":
         yield Place(kind, "memory://")
     elif kind == "sqlite":
+        (tmp_path / "events.db").touch()
         yield Place(kind, f"sqlite:///{tmp_path / 'events.db'}?synchronous=NORMAL")
     else:
         service: RunningPostgres = request.getfixturevalue("postgres_service")

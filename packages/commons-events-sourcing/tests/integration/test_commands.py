@@ -116,6 +116,7 @@ def test_rebuild(views: Path) -> None:
         (["pause", "nobody"], 2, "no projection 'nobody'; there are: names"),
         (["status", "--store", "oracle://x"], 2, "oracle"),
         (["status", "--store", "memory://"], 2, "no SQL"),
+        (["status", "--store", "postgresql://localhost:abc/x"], 2, "no URL"),
         (["status", "--store", "sqlite:///nowhere.db"], 2, "there is no such file"),
         (["rebuild", "command_views", "names"], 2, "not of the form MODULE:PROJECTOR"),
         (["rebuild", "nowhere:projector", "names"], 2, "No module named 'nowhere'"),

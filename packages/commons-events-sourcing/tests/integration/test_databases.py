@@ -89,13 +89,43 @@ async def test_an_unknown_or_unreachable_database(postgres_service: RunningPostg
         ("events.db", "connection string"),
         ("sqlite://events.db", "three slashes"),
         ("sqlite:///events.db?mode=fast", "synchronous"),
+        ("sqlite:///events%00.db", "null character"),
+        ("postgresql://localhost:abc/x", "no URL.*host:5432"),
+        ("postgresql://[::1/x", "no URL"),
+        ("postgresql://localhost:99999/x", "no port 99999"),
+        (None, "connection string such as .*not NoneType"),
+        (5, "connection string such as .*not int"),
         ("memory://?", "connections"),
     ],
 )
-async def test_a_wrong_connection_string_says_what_is_right(url: str, said: str) -> None:
-    options: dict[str, Any] = {"connections": 3} if url.startswith("memory") else {}
+async def test_a_wrong_connection_string_says_what_is_right(url: Any, said: str) -> None:
+    options: dict[str, Any] = {"connections": 3} if url == "memory://?" else {}
     with pytest.raises(ConfigurationError, match=said):
         EventStore(url, **options)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("foo=bar", "foo"),
+        ("sslmode=bogus", "sslmode"),
+        ("keepalives=x", "keepalives"),
+        ("connect_timeout=abc", "connect_timeout"),
+        ("port=99999", "99999"),
+        ("options=-c%20nonsense%3D1", "nonsense"),
+        ("options=-c%20synchronous_commit%3Dbogus", "synchronous_commit"),
+    ],
+)
+async def test_a_setting_that_the_server_refuses_is_not_tried_again(
+    postgres_service: RunningPostgres, query: str, said: str
+) -> None:
+    url = f"{postgres_service.url}?{query}"
+    store = EventStore(url)
+    with pytest.raises(ConfigurationError, match=said):
+        await store.open()
+    await store.close()
+    with pytest.raises(ConfigurationError, match=said):
+        await asyncio.to_thread(upgrade, url)
 
 
 async def test_a_database_that_was_missing_is_found_as_soon_as_it_is_there(
@@ -128,11 +158,13 @@ async def test_a_database_that_was_missing_is_found_as_soon_as_it_is_there(
         ("memory://", ConfigurationError, "postgresql, sqlite"),
         ("mysql://localhost/x", ConfigurationError, "postgresql, sqlite"),
         ("events.db", ConfigurationError, "no URL"),
+        (None, ConfigurationError, "no URL"),
+        ("postgresql://localhost:abc/x", ConfigurationError, "no URL"),
         ("postgres://x:secret@127.0.0.1:1/y", StoreUnavailableError, "out of reach"),
-        ("sqlite:////nowhere/events.db", UnknownDatabaseError, "no such database"),
+        ("sqlite:////nowhere/events.db", UnknownDatabaseError, "no such file"),
     ],
 )
-async def test_what_cannot_be_upgraded_says_why(url: str, error: type[Exception], said: str) -> None:
+async def test_what_cannot_be_upgraded_says_why(url: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said) as caught:
         await asyncio.to_thread(upgrade, url)
     assert "secret" not in str(caught.value)
@@ -151,6 +183,30 @@ async def test_tables_of_a_newer_package_or_of_no_revision_are_not_upgraded(plac
     engine.dispose()
     with pytest.raises(NewerStoreError, match="9999"):
         await asyncio.to_thread(upgrade, place.url)
+
+
+async def test_tables_that_do_not_say_what_they_are_are_not_upgraded(place: Place) -> None:  # noqa: F811
+    if place.kind == "memory":
+        pytest.skip("a store in memory has no tables")
+    async with place.opened() as store:
+        await store.append("a", [Kept()])
+    for damage in (
+        "UPDATE commons_events_version SET version_num = ''",
+        "DELETE FROM commons_events_version",
+        "DROP TABLE commons_events_version",
+    ):
+        engine = create_engine(sync(place.url.partition("?")[0]))
+        with engine.begin() as connection:
+            connection.execute(text(damage))
+        engine.dispose()
+        with pytest.raises(StoreSchemaError, match="commons_events_version names none, or several"):
+            await asyncio.to_thread(upgrade, place.url)
+
+
+async def test_an_upgrade_makes_no_new_file(tmp_path: Path) -> None:
+    with pytest.raises(UnknownDatabaseError, match=r"typo\.db: there is no such file"):
+        await asyncio.to_thread(upgrade, f"sqlite:///{tmp_path / 'typo.db'}")
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
 
 
 async def test_unknown_settings_are_named() -> None:
@@ -414,6 +470,7 @@ def fill_old(path: Path) -> None:
 
 async def test_events_on_sqlite_keep_all_when_the_tables_are_brought_up(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
+    path.touch()
     url = f"sqlite:///{path}"
     assert await asyncio.to_thread(upgrade, url, "0002") == "0002"
     fill_old(path)
@@ -441,13 +498,14 @@ async def test_events_on_sqlite_keep_all_when_the_tables_are_brought_up(tmp_path
 @pytest.mark.parametrize("in_the_way", ["commons_events_events_0003", "commons_events_events_0004"])
 async def test_an_upgrade_that_fails_on_sqlite_leaves_all_as_it_was(tmp_path: Path, in_the_way: str) -> None:
     path = tmp_path / "events.db"
+    path.touch()
     url = f"sqlite:///{path}"
     await asyncio.to_thread(upgrade, url, "0002")
     fill_old(path)
     with sqlite3.connect(path) as connection:
         connection.execute(f"CREATE TABLE {in_the_way} (n int)")
         before = list(connection.iterdump())
-        with pytest.raises(StoreUnavailableError, match="already exists"):
+        with pytest.raises(StoreSchemaError, match="already exists"):
             await asyncio.to_thread(upgrade, url)
         assert list(connection.iterdump()) == before
         connection.execute(f"DROP TABLE {in_the_way}")
@@ -460,6 +518,7 @@ async def test_what_a_program_has_made_on_the_tables_outlives_an_upgrade_on_sqli
     tmp_path: Path, revision: str
 ) -> None:
     path = tmp_path / "events.db"
+    path.touch()
     url = f"sqlite:///{path}"
     await asyncio.to_thread(upgrade, url, revision)
     with sqlite3.connect(path) as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,36 @@ async def test_counts_are_whole_numbers_from_one_on(bad: Any) -> None:
     async with EventStore("memory://") as store:
         with pytest.raises(ConfigurationError, match="partitions is .*at most 1,024"):
             store.subscribe_group("g", partitions=bad)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, "5", True, None])
+@pytest.mark.parametrize("setting", ["connections", "write_connections"])
+async def test_connections_are_counted(setting: str, bad: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{setting} is .*whole number"):
+        EventStore("postgresql://localhost/x", **{setting: bad})
+
+
+@pytest.mark.parametrize("bad", [0, -1, "x", True, None, float("nan")])
+async def test_time_limits_of_a_database_are_numbers_of_seconds(bad: Any) -> None:
+    with pytest.raises(ConfigurationError, match="busy_timeout is .*number of seconds"):
+        EventStore("sqlite://", busy_timeout=bad)
+    with pytest.raises(ConfigurationError, match="connect_timeout is .*number of seconds"):
+        EventStore("postgresql://localhost/x", connect_timeout=bad)
+
+
+async def test_a_time_limit_may_be_endless(tmp_path: Path) -> None:
+    async with EventStore(f"sqlite:///{tmp_path / 'events.db'}", busy_timeout=float("inf")) as store:
+        assert await store.head() == 0
+    EventStore("postgresql://localhost/x", connect_timeout=float("inf"))
+
+
+@pytest.mark.parametrize("bad", ["bogus", 5, True, ""])
+async def test_how_commits_wait_is_one_of_a_few_words(bad: Any) -> None:
+    for value in (bad, None):
+        with pytest.raises(ConfigurationError, match="synchronous is .*FULL"):
+            EventStore("sqlite://", synchronous=value)
+    with pytest.raises(ConfigurationError, match="synchronous_commit is .*remote_apply"):
+        EventStore("postgresql://localhost/x", synchronous_commit=bad)
 
 
 @pytest.mark.parametrize("bad", [0, -1.0, "1", True, None, float("nan")])

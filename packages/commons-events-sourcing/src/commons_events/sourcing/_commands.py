@@ -11,7 +11,6 @@ from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-from urllib.parse import unquote
 
 import typer
 
@@ -171,22 +170,14 @@ def _set_paused(store: str, name: str, paused: bool) -> None:
 def _run_states(url: str, work: Callable[[ProjectionStates], Awaitable[int]]) -> None:
     async def opened() -> int:
         from commons_events.sourcing import EventStore
+        from commons_events.sourcing._url import check_file
         from commons_events.sourcing.projections import ProjectionStates
 
-        _check_file(url)
+        check_file(url)
         async with EventStore(url) as store:
             return await work(ProjectionStates(store))
 
     _exit(opened)
-
-
-def _check_file(url: str) -> None:
-    """Refuse an SQLite file that is not there: the store would make it."""
-    from commons_events.errors import UnknownDatabaseError
-
-    file = url.partition("?")[0].removeprefix("sqlite:///")
-    if file != url and file and not Path(unquote(file)).is_file():
-        raise UnknownDatabaseError(f"{url}: there is no such file, seen from {Path.cwd()}. Check the path.")
 
 
 def _run_projector(name: str, work: Callable[[Projector], Awaitable[int]]) -> None:

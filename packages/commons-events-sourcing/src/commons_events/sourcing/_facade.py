@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from typing import Any
-from urllib.parse import urlsplit
 
 from commons_events.errors import ConfigurationError, StreamNotFoundError
 from commons_events.event import Event
@@ -75,11 +74,13 @@ def make_backend(connection_string: str, **options: object) -> Backend:
     Raises:
         ConfigurationError: it is none, or its scheme is unknown.
     """
-    if "://" not in connection_string:
+    given: Any = connection_string
+    if not isinstance(given, str) or "://" not in given:
         raise ConfigurationError(
-            'EventStore takes a connection string such as "postgresql://host/database" or "sqlite:///file.db".'
+            'EventStore takes a connection string such as "postgresql://host/database" or "sqlite:///file.db"'
+            f"{'' if isinstance(given, str) else f', not {type(given).__name__}: {given!r:.100}'}."
         )
-    scheme = urlsplit(connection_string).scheme.partition("+")[0]
+    scheme = given.partition("://")[0].partition("+")[0].lower()
     if scheme == "memory":
         if options:
             raise ConfigurationError(f"A store in memory has no settings: {', '.join(options)}.")

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.types.string import ByteaBinaryLoader
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -38,7 +37,16 @@ from commons_events.sourcing._postgres_read import (
 from commons_events.sourcing._postgres_wire import StoreConnection
 from commons_events.sourcing._postgres_write import COPY_FROM, write, write_batch
 from commons_events.sourcing._rules import deleted
-from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
+from commons_events.sourcing._types import (
+    AppendResult,
+    PreparedAppend,
+    StoredEvent,
+    StoredSnapshot,
+    StreamId,
+    check_count,
+    check_interval,
+)
+from commons_events.sourcing._url import is_refused, read_url
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Result
@@ -52,6 +60,9 @@ _HELD_BACK = 0.02
 """Seconds after which a reader looks again that waits for an open transaction."""
 _NEVER = 2**63
 """A position that none is after."""
+_LONGEST = 2**31 - 1
+"""Seconds for which libpq can wait for a connection."""
+_SYNCHRONOUS = (None, "on", "off", "local", "remote_write", "remote_apply")
 _READ_ONLY = "25006"
 _TROUBLES = ("08", "53", "57P", "58")
 """Classes of SQLSTATE: connection, insufficient resources, shutdown, and system errors."""
@@ -122,19 +133,21 @@ class PostgresBackend(Backend):
         notify: bool = True,
         synchronous_commit: str | None = None,
     ) -> None:
-        if connections < 1 or write_connections < 1 or connect_timeout <= 0:
-            raise ConfigurationError("connections, write_connections and connect_timeout are more than 0.")
-        try:
-            parsed = make_url(url)
-        except ArgumentError as error:
-            raise ConfigurationError(f"The connection string is no URL: {error}.") from None
+        check_count(connections, "connections")
+        check_count(write_connections, "write_connections")
+        check_interval(connect_timeout, "connect_timeout")
+        if synchronous_commit not in _SYNCHRONOUS:
+            raise ConfigurationError(
+                f"synchronous_commit is {synchronous_commit!r}; it is on, off, local, remote_write or remote_apply."
+            )
+        parsed = read_url(url)
         self._shown = parsed.render_as_string(hide_password=True)
         parsed = parsed.set(drivername="postgresql+psycopg")
         self._engine = create_async_engine(
             parsed, pool_size=connections, max_overflow=0, pool_timeout=60, pool_pre_ping=True
         )
         positional, named = self._engine.sync_engine.dialect.create_connect_args(parsed)
-        named.setdefault("connect_timeout", max(int(connect_timeout), 2))
+        named.setdefault("connect_timeout", max(int(min(connect_timeout, _LONGEST)), 2))
         named.setdefault("application_name", "commons-events")
         named["client_encoding"] = "UTF8"
         # each of the store's statements has its index; a plan that was made while a table was small is kept for long
@@ -171,6 +184,9 @@ class PostgresBackend(Backend):
         try:
             connection = await StoreConnection.connect(*positional, **named, autocommit=True)
         except psycopg.Error as error:
+            if isinstance(error, psycopg.ProgrammingError) or is_refused(str(error)):
+                said = " ".join(str(error).split())
+                raise ConfigurationError(f"{self._shown} cannot be used so: {said}. Correct the setting.") from error
             raise self._unreachable(error) from error
         # the text of a json column as its bytes, which nobody is to parse here
         connection.adapters.register_loader("json", ByteaBinaryLoader)

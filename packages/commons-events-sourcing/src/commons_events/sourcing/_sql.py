@@ -69,10 +69,10 @@ def prepare_schema(connection: Connection) -> None:
 def check_schema(connection: Connection, present: frozenset[str]) -> None:
     """Raise where the tables are older, newer or incomplete."""
     found = connection.execute(select(t.versions.c.version_num)).scalars().all() if t.versions.name in present else []
-    if len(found) != 1:
+    if len(found) != 1 or not found[0]:
         raise StoreSchemaError(
             f"The database has the tables {', '.join(sorted(present))}, but does not say of which version they are: "
-            "commons_events_version has not one row. Restore it, or let the store have a database of its own."
+            "commons_events_version names none, or several. Restore it, or let the store have a database of its own."
         )
     version = found[0]
     if version > t.SCHEMA_VERSION:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
@@ -34,7 +34,15 @@ from commons_events.sourcing._sqlite_read import fetch_from_snapshot, fetch_log,
 from commons_events.sourcing._sqlite_write import STATE, write
 from commons_events.sourcing._thread import DatabaseThread
 from commons_events.sourcing._thread_commit import ThreadCommit
-from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
+from commons_events.sourcing._types import (
+    AppendResult,
+    PreparedAppend,
+    StoredEvent,
+    StoredSnapshot,
+    StreamId,
+    check_interval,
+)
+from commons_events.sourcing._url import file_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Result
@@ -57,6 +65,8 @@ _TROUBLES = frozenset(
 _POLL = 0.1
 """Seconds after which a reader looks whether another process has written: SQLite tells nobody."""
 
+_LONGEST = 2_000_000
+"""Seconds for which SQLite can wait: it counts milliseconds in 31 bits."""
 _PAUSE = 0.01
 """Seconds between two tries to switch a file to its mode."""
 _WARM = 16
@@ -132,22 +142,15 @@ class SqliteBackend(Backend):
     name: ClassVar[str] = "sqlite"
 
     def __init__(self, url: str, *, synchronous: Synchronous = "FULL", busy_timeout: float = 30.0) -> None:
-        path, _, query = url.partition("://")[2].partition("?")
-        if path and not path.startswith("/"):
-            raise ConfigurationError(
-                f"{url}: the path of an SQLite file comes after three slashes (sqlite:///file.db), an absolute one "
-                "after four (sqlite:////tmp/file.db)."
-            )
-        settings = dict(parse_qsl(query))
+        self._path = file_of(url)
+        settings = dict(parse_qsl(url.partition("?")[2]))
         if unknown := settings.keys() - {"synchronous"}:
             raise ConfigurationError(f"{url}: unknown settings {', '.join(sorted(unknown))}; there is: synchronous.")
-        synchronous = settings.get("synchronous", synchronous).upper()  # type: ignore[assignment]
-        if synchronous not in ("OFF", "NORMAL", "FULL", "EXTRA"):
-            raise ConfigurationError(f"synchronous is {synchronous!r}; it is OFF, NORMAL, FULL or EXTRA.")
-        path = unquote(path[1:])
-        self._path = path if path not in ("", ":memory:") else ""
-        self._synchronous = synchronous
-        self._timeout = busy_timeout
+        given = settings.get("synchronous", synchronous)
+        self._synchronous = str(given).upper()
+        if self._synchronous not in ("OFF", "NORMAL", "FULL", "EXTRA"):
+            raise ConfigurationError(f"synchronous is {given!r}; it is OFF, NORMAL, FULL or EXTRA.")
+        self._timeout = min(check_interval(busy_timeout, "busy_timeout"), _LONGEST)
         self._writer = DatabaseThread("commons-events-sqlite-writer")
         self._reader = DatabaseThread("commons-events-sqlite-reader") if self._path else self._writer
         self._raw: sqlite3.Connection

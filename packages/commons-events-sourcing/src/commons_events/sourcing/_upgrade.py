@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, create_engine, inspect
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
-from commons_events.errors import ConfigurationError, NewerStoreError, StoreUnavailableError, UnknownDatabaseError
+from commons_events.errors import (
+    ConfigurationError,
+    OlderStoreError,
+    StoreSchemaError,
+    StoreUnavailableError,
+    UnknownDatabaseError,
+)
 from commons_events.sourcing import _tables as t
+from commons_events.sourcing._sql import check_schema
+from commons_events.sourcing._url import check_file, file_of, is_refused, read_url
 
 __all__ = ["upgrade"]
 
 _SCRIPTS = Path(__file__).parent / "migrations"
+_OTHER_TABLES = re.compile(
+    r"no such (table|column|index)|(table|column|index|relation|constraint) .*(already exists|does not exist)"
+)
 
 
 def upgrade(connection_string: str, revision: str = "head") -> str:
     """Bring the store's tables to this version of the package, or make them; nothing else of the database is touched.
 
-    Make a backup before, and stop what writes to the store. Blocks until it is done.
+    The database has to be there; an SQLite file may be empty. Make a backup before, and stop what writes to the store.
+    Blocks until it is done.
 
     Args:
         connection_string: as for `EventStore`.
@@ -31,9 +44,10 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
     Raises:
         ConfigurationError: the connection string is of no database with tables, the revision is none, or an index or
             trigger that the program has made on the store's tables in SQLite does not fit the new ones.
-        UnknownDatabaseError: there is no such database.
+        UnknownDatabaseError: there is no such database, or file.
         StoreUnavailableError: the database is out of reach.
         NewerStoreError: a newer version of the package has changed the tables.
+        StoreSchemaError: the tables do not say of which revision they are, or are not those of that revision.
     """
     from alembic import command  # which takes longer to import than all else here
     from alembic.config import Config
@@ -48,7 +62,7 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
                 # a view of the program's own would keep a table from being put in the place of an older one
                 connection.exec_driver_sql("PRAGMA legacy_alter_table = ON")
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            _refuse_newer(connection)
+            _check(connection)
             own = _own(connection)
             config = Config()
             config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
@@ -63,6 +77,13 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
         ) from error
     except DatabaseError as error:
         said = " ".join(str(error.orig).split())
+        if is_refused(said):
+            raise ConfigurationError(f"{shown} cannot be used so: {said}. Correct the setting.") from error
+        if _OTHER_TABLES.match(said):
+            raise StoreSchemaError(
+                f"{shown}: the tables are not those of the revision that they name ({said}). Nothing was changed: take "
+                "out of the way what is there beside them, or restore them from a backup."
+            ) from error
         if "does not exist" in said or "unable to open" in said or "not a database" in said:
             raise UnknownDatabaseError(f"{shown}: there is no such database ({said}). Correct its name.") from error
         if not isinstance(error, OperationalError):
@@ -77,16 +98,15 @@ def _url(connection_string: str) -> URL:
 
     Raises:
         ConfigurationError: it is none, or of no database with tables.
+        UnknownDatabaseError: it is an SQLite file that is not there.
     """
-    try:
-        url = make_url(connection_string)
-    except ArgumentError as error:
-        raise ConfigurationError(f"The connection string is no URL: {error}.") from None
+    url = read_url(connection_string)
     scheme = url.drivername.partition("+")[0]
     if scheme in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
     if scheme == "sqlite":
-        return url.set(drivername="sqlite", query={})  # the store's settings, of which the tables know nothing
+        check_file(connection_string)
+        return URL.create("sqlite", database=file_of(connection_string))
     raise ConfigurationError(f"A store on {scheme!r} has no tables to upgrade; there are: postgresql, sqlite.")
 
 
@@ -122,10 +142,8 @@ def _revision(connection: Connection) -> str:
     return str(connection.execute(t.versions.select()).scalar_one_or_none() or "")
 
 
-def _refuse_newer(connection: Connection) -> None:
-    found = _revision(connection)
-    if found > t.SCHEMA_VERSION:
-        raise NewerStoreError(
-            f"The store's tables are of revision {found}, and this package knows up to {t.SCHEMA_VERSION}: a newer one "
-            'has changed them. Type: pip install --upgrade "commons-events-sourcing".'
-        )
+def _check(connection: Connection) -> None:
+    """Raise where the tables are of no revision that can be brought up."""
+    if present := t.NAMES & set(inspect(connection).get_table_names()):
+        with suppress(OlderStoreError):
+            check_schema(connection, present)

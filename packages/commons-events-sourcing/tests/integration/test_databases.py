@@ -330,6 +330,20 @@ async def test_a_close_that_is_cancelled_goes_on(place: Place) -> None:  # noqa:
     await eventually(nothing_is_open, timeout=60)
 
 
+async def test_a_transaction_that_outlives_its_store_leaves_no_connection(postgres_database: str) -> None:
+    store, place = EventStore(postgres_database), Place("postgresql", postgres_database)  # noqa: F811
+    async with store.transaction() as transaction:
+        await transaction.append("a", [Kept()])
+        await asyncio.create_task(store.close())
+    async with EventStore(postgres_database) as later:
+        assert await later.stream_version("a") == 1
+
+    async def nothing_is_open() -> bool:
+        return await open_still(place) == 0
+
+    await eventually(nothing_is_open, timeout=60)
+
+
 async def test_migrations_make_just_the_tables_that_first_use_makes(place: Place) -> None:  # noqa: F811
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext

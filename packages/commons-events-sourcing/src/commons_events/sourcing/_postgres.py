@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.types.string import ByteaBinaryLoader
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from commons_events.errors import (
     AuthenticationError,
@@ -146,6 +148,7 @@ class PostgresBackend(Backend):
         self._engine = create_async_engine(
             parsed, pool_size=connections, max_overflow=0, pool_timeout=60, pool_pre_ping=True
         )
+        event.listen(self._engine.sync_engine, "checkin", self._given_back)
         positional, named = self._engine.sync_engine.dialect.create_connect_args(parsed)
         named.setdefault("connect_timeout", max(int(min(connect_timeout, _LONGEST)), 2))
         named.setdefault("application_name", "commons-events")
@@ -244,6 +247,10 @@ class PostgresBackend(Backend):
             if isinstance(error.orig, psycopg.OperationalError | psycopg.errors.ReadOnlySqlTransaction):
                 raise self._unreachable(error.orig) from error
             raise
+
+    def _given_back(self, connection: object, entry: ConnectionPoolEntry) -> None:
+        if self._closed:
+            entry.close()  # its transaction has outlived the store, and the pool is gone
 
     async def open(self) -> None:
         async with self._borrow():

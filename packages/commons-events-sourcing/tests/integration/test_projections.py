@@ -384,6 +384,43 @@ async def test_a_migrated_event_reaches_the_handler_of_the_newest_class(store: E
         assert seen == [("DE", 1)]
 
 
+@pytest.mark.asyncio
+async def test_a_version_of_its_type_that_no_handler_takes_is_parked(store: EventStore) -> None:
+    from commons_events import EventSchema
+
+    seen: set[str] = set()
+    projection = Projection("moved")
+
+    def moved(event: Any) -> None:
+        seen.add(type(event).__name__)
+
+    with registry.isolated():
+
+        @EventSchema(name="person.moved", version="1.0.0")
+        class Moved(DomainEvent):
+            place: str
+
+        @EventSchema(name="person.moved", version="2.0.0")
+        class Moved2(DomainEvent):
+            city: str
+
+        moved.__annotations__["event"] = Moved  # whose name only this function knows
+        projection.handler(moved)
+        await store.append(StreamId("u-1", "Person"), [Moved(aggregate_id="u-1", place="Ulm, DE")])
+        await store.append(StreamId("u-1", "Person"), [Moved2(aggregate_id="u-1", city="Ulm")])
+        projector = Projector(store, [projection], retry=QUICK)
+        await projector.catch_up()
+        (parked,) = await projector.states.parked("moved")
+        assert (seen, parked.position, parked.error_type) == ({"Moved"}, 2, "MissingHandlerError")
+        assert "Moved2 ('person.moved', version 2.0.0). Annotate one" in parked.reason
+        assert await projector.retry_parked("moved") == (0, 1)
+
+        moved.__annotations__["event"] = Moved2
+        projection.handler(moved)
+        assert await projector.retry_parked("moved") == (1, 0)
+        assert seen == {"Moved", "Moved2"}
+
+
 # --- operations ------------------------------------------------------------------------------------------------
 
 

@@ -426,8 +426,7 @@ class AggregateDefinitionError(CommonsEventsError, TypeError):
 
 
 class MissingHandlerError(AggregateDefinitionError, LookupError):
-    """An aggregate has no handler for an event that it applies or that lies in its stream, or a projection for one of
-    its types."""
+    """An aggregate has no handler for an event that it applies or that lies in its stream, or a projection for one."""
 
 
 class InvalidAggregateIdError(InvalidStreamError):

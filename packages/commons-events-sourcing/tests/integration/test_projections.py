@@ -525,6 +525,28 @@ async def test_a_rebuild_that_was_broken_off_is_gone_on_with(store: EventStore) 
     assert await second.rows(store) == [("u-1", "n5", 6)]
 
 
+@pytest.mark.asyncio
+async def test_a_rebuild_leaves_projections_of_similar_names_alone(store: EventStore) -> None:
+    await name(store, *(f"n{number}" for number in range(6)))
+    seen: list[int] = []
+    other = Projection("people:rebuild")
+
+    @other.handler
+    def named(event: UserNamed, stored: StoredEvent) -> None:
+        seen.append(stored.position)
+
+    await People().projector(store).catch_up()
+    await Projector(store, [other]).catch_up()
+
+    def stop(step: RebuildProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await People(version=2).projector(store, batch=2).rebuild("people", on_progress=stop)
+    assert await Projector(store, [other]).catch_up() == 0
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+
 def files_beside(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*-rebuild-*") if not path.name.endswith(("-wal", "-shm"))]
 

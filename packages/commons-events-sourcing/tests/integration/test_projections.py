@@ -80,9 +80,8 @@ class People:
             )
             if changed.rowcount == 0:
                 more = {"shout": event.name.upper()} if self.extra else {}
-                await transaction.execute(
-                    insert(people).values(id=event.aggregate_id, name=event.name, changes=1, **more)
-                )
+                new = event.name if self.version < 3 else f"{event.name} by {self.version}"
+                await transaction.execute(insert(people).values(id=event.aggregate_id, name=new, changes=1, **more))
             if event.name in self.broken:
                 raise LookupError(f"no {event.name}")
 
@@ -523,6 +522,39 @@ async def test_a_rebuild_that_was_broken_off_is_gone_on_with(store: EventStore) 
     done = await projector.rebuild("people")
     assert done.events == 2
     assert await second.rows(store) == [("u-1", "n5", 6)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("transactions", range(1, 5))
+async def test_a_rebuild_goes_on_with_nothing_of_another_versions(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch, transactions: int
+) -> None:
+    """However early it was broken off itself: here, after so many transactions."""
+    for number in range(6):
+        await name(store, "n", id=f"u-{number}")
+    await People().projector(store).catch_up()
+
+    def stop(step: RebuildProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await People(version=2).projector(store, batch=2).rebuild("people", on_progress=stop)
+    begin, begun = EventStore.transaction, 0
+
+    def counted(self: EventStore) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun > transactions:
+            raise KeyboardInterrupt
+        return begin(self)
+
+    monkeypatch.setattr(EventStore, "transaction", counted)
+    with pytest.raises(KeyboardInterrupt):
+        await People(version=3).projector(store, batch=2).rebuild("people")
+    monkeypatch.undo()
+    third = People(version=3)
+    await third.projector(store).rebuild("people")
+    assert await third.rows(store) == [(f"u-{number}", "n by 3", 1) for number in range(6)]
 
 
 @pytest.mark.asyncio

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -51,9 +50,33 @@ class RebuildProgress:
 
 
 class _Shadow:
-    """The tables that a rebuild fills."""
+    """The tables that a rebuild fills.
+
+    Args:
+        store: where the projection lives.
+        projection: the new version.
+        states: the store's.
+    """
 
     ground: Ground
+    """Where they are filled; once this is `opened`."""
+
+    def __init__(self, store: BaseEventStore, projection: Projection, states: ProjectionStates) -> None:
+        self._store = store
+        self._projection = projection
+        self._states = states
+        self._tables = sort_tables(projection.tables)
+
+    async def begin(self, transaction: StoreTransaction, resumed: bool) -> None:
+        """Begin anew, unless ``resumed``, in the transaction that says whose rebuild it is.
+
+        What another version has left would else be gone on with, should this one be broken off now.
+        """
+        raise NotImplementedError
+
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Make them ready to be filled, for the ``async with`` block."""
+        raise NotImplementedError
 
     async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
         """Put them in the place of the live ones, unless another rebuild has moved them on past ``saved``."""
@@ -70,18 +93,20 @@ async def rebuild(
 ) -> RebuildProgress:
     """See `Projector.rebuild`."""
     name = projection.name
+    shadows: dict[str, type[_Shadow]] = {"postgresql": _PostgresShadow, "sqlite": _SqliteShadow}
     async with store.transaction() as transaction:
+        dialect = await transaction.run_sync(lambda connection: connection.dialect.name)
+        if dialect not in shadows:
+            raise CapabilityError(f"Projections can be rebuilt on PostgreSQL and SQLite, and not on {dialect}.")
+        shadow = shadows[dialect](store, projection, states)
+        await transaction.run_sync(take_turns)
         row = await states.require(transaction, name)
         if row.version > projection.version:
             check_version(projection, row.version)
-        resumed = row.rebuild_version == projection.version
+        await shadow.begin(transaction, row.rebuild_version == projection.version)
         await states.write(transaction, name, rebuild_version=projection.version)
-        dialect = await transaction.run_sync(lambda connection: connection.dialect.name)
-    shadows = {"postgresql": _postgres_shadow, "sqlite": _sqlite_shadow}
-    if dialect not in shadows:
-        raise CapabilityError(f"Projections can be rebuilt on PostgreSQL and SQLite, and not on {dialect}.")
     handled = 0
-    async with shadows[dialect](store, projection, states, resumed) as shadow:
+    async with shadow.opened():
         ground = shadow.ground
         pages = Pages(projection, ground, retry)
         saved = await ground.store.checkpoint(checkpoint_name(name, rebuild=True))
@@ -153,39 +178,38 @@ async def _swap(
 # --- PostgreSQL ------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _postgres_shadow(
-    store: BaseEventStore, projection: Projection, states: ProjectionStates, resumed: bool
-) -> AsyncIterator[_Shadow]:
-    """A schema of its own, which comes first in the search path of the rebuild's transactions."""
-    shadow = _PostgresShadow(store, projection, states)
-    async with store.transaction() as transaction:
-        await transaction.run_sync(take_turns)
-        there = await transaction.run_sync(shadow.is_there)
-        if not (resumed and there):
-            await transaction.run_sync(shadow.make)
-            await states.forget_parked(transaction, projection.name, rebuild=True)
-            await transaction.save_checkpoint(checkpoint_name(projection.name, rebuild=True), 0, backwards=True)
-    yield shadow
-
-
 class _PostgresShadow(_Shadow):
+    """A schema of its own, which comes first in the search path of the rebuild's transactions."""
+
     def __init__(self, store: BaseEventStore, projection: Projection, states: ProjectionStates) -> None:
-        self._projection = projection
-        self._states = states
-        self._tables = sort_tables(projection.tables)
+        super().__init__(store, projection, states)
         self._schema = _slug("commons_events_rebuild_", projection.name, 63)
         self.ground = Ground(store, states, rebuild=True, enter=self._enter)
+
+    async def begin(self, transaction: StoreTransaction, resumed: bool) -> None:
+        """See `_Shadow.begin`."""
+        if resumed and await transaction.run_sync(self._is_there):
+            return
+        name = self._projection.name
+        # First, so that it is locked: who fills the older tables takes it before them, too.
+        await transaction.save_checkpoint(checkpoint_name(name, rebuild=True), 0, backwards=True)
+        await self._states.forget_parked(transaction, name, rebuild=True)
+        await transaction.run_sync(self._make)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """See `_Shadow.opened`."""
+        yield
 
     def _enter(self, connection: Connection) -> None:
         path = connection.execute(text("SHOW search_path")).scalar_one()
         connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": f"{self._schema}, {path}"})
 
-    def is_there(self, connection: Connection) -> bool:
+    def _is_there(self, connection: Connection) -> bool:
         found = connection.execute(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": self._schema})
         return bool(found.scalar_one())
 
-    def make(self, connection: Connection) -> None:
+    def _make(self, connection: Connection) -> None:
         connection.execute(text(f"DROP SCHEMA IF EXISTS {self._schema} CASCADE"))
         connection.execute(text(f"CREATE SCHEMA {self._schema}"))
         path = connection.execute(text("SHOW search_path")).scalar_one()
@@ -218,57 +242,48 @@ class _PostgresShadow(_Shadow):
 # --- SQLite ----------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _sqlite_shadow(
-    store: BaseEventStore, projection: Projection, states: ProjectionStates, resumed: bool
-) -> AsyncIterator[_Shadow]:
-    """A database of its own, whose rows are copied in the end: the live one has one writer, who must not wait."""
-    from commons_events.sourcing._facade import EventStore
-
-    async with store.transaction() as transaction:
-        main = await transaction.run_sync(_main_file)
-    folder = None
-    if main is None:
-        folder = Path(tempfile.mkdtemp(prefix="commons-events-rebuild-"))
-        path = folder / "rebuild.db"
-    else:
-        path = main.with_name(_slug(f"{main.name}-rebuild-", projection.name, 200))
-    if not resumed:
-        _remove(path)
-    beside = EventStore(f"sqlite:///{quote(str(path))}")
-    try:
-        try:
-            await beside.open()
-        except StoreSchemaError:  # a rebuild that another version of the package has broken off: from the start
-            await beside.close()
-            _remove(path)
-            beside = EventStore(f"sqlite:///{quote(str(path))}")
-        beside_states = ProjectionStates(beside)
-        async with beside.transaction() as transaction:
-            await transaction.run_sync(_make_missing(projection.tables))
-        yield _SqliteShadow(beside, beside_states, projection, states, path)
-    finally:
-        await beside.close()
-    _remove(path)
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 class _SqliteShadow(_Shadow):
-    def __init__(
-        self,
-        beside: BaseEventStore,
-        beside_states: ProjectionStates,
-        projection: Projection,
-        states: ProjectionStates,
-        path: Path,
-    ) -> None:
-        self._beside_states = beside_states
-        self._projection = projection
-        self._states = states
-        self._tables = sort_tables(projection.tables)
-        self._path = path
-        self.ground = Ground(beside, beside_states, rebuild=True)
+    """A database of its own, whose rows are copied in the end: the live one has one writer, who must not wait."""
+
+    _path: Path
+    _in_memory = False
+    """Whether the store is; then there is nothing to go on with, and the file goes with its folder in the end."""
+
+    async def begin(self, transaction: StoreTransaction, resumed: bool) -> None:
+        """See `_Shadow.begin`."""
+        main = await transaction.run_sync(_main_file)
+        if main is None:
+            self._in_memory = True
+            return
+        self._path = main.with_name(_slug(f"{main.name}-rebuild-", self._projection.name, 200))
+        if not resumed:
+            _remove(self._path)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """See `_Shadow.opened`."""
+        from commons_events.sourcing._facade import EventStore
+
+        with ExitStack() as stack:
+            if self._in_memory:
+                folder = TemporaryDirectory(prefix="commons-events-rebuild-", ignore_cleanup_errors=True)
+                self._path = Path(stack.enter_context(folder)) / "rebuild.db"
+            url = f"sqlite:///{quote(str(self._path))}"
+            beside = EventStore(url)
+            try:
+                try:
+                    await beside.open()
+                except StoreSchemaError:  # a rebuild that another version of the package has broken off: from the start
+                    await beside.close()
+                    _remove(self._path)
+                    beside = EventStore(url)
+                async with beside.transaction() as transaction:
+                    await transaction.run_sync(_make_missing(self._tables))
+                self.ground = Ground(beside, ProjectionStates(beside), rebuild=True)
+                yield
+            finally:
+                await beside.close()
+            _remove(self._path)
 
     async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
         """See `_Shadow.swap`."""
@@ -311,7 +326,7 @@ def _main_file(connection: Connection) -> Path | None:
 
 def _make_missing(tables: Sequence[Table]) -> Callable[[Connection], None]:
     def make(connection: Connection) -> None:
-        for table in sort_tables(tables):
+        for table in tables:
             table.create(connection, checkfirst=True)
 
     return make

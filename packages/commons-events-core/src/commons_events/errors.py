@@ -28,6 +28,7 @@ __all__ = [
     "CommonsEventsError",
     "ConfigurationError",
     "ConnectionLostError",
+    "DependentObjectsError",
     "DeserializationError",
     "DuplicateEventTypeError",
     "DuplicatePluginError",
@@ -463,6 +464,10 @@ class ProjectionDefinitionError(HandlerDefinitionError):
 
 class UnknownProjectionError(EventStoreError, LookupError):
     """The store knows of no projection of this name."""
+
+
+class DependentObjectsError(EventStoreError):
+    """Views or other objects of the database depend on a projection's tables, so that a rebuild cannot replace them."""
 
 
 class ProjectionVersionError(EventStoreError):

@@ -13,16 +13,32 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
+import psycopg
 import pytest
 import pytest_asyncio
-from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, insert, select, text, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Enum,
+    Integer,
+    MetaData,
+    Sequence,
+    String,
+    Table,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from commons_events.errors import (
     CapabilityError,
     ConfigurationError,
+    DependentObjectsError,
     ProjectionDefinitionError,
     ProjectionVersionError,
     UnknownProjectionError,
@@ -577,6 +593,75 @@ async def test_a_rebuild_leaves_projections_of_similar_names_alone(store: EventS
         await People(version=2).projector(store, batch=2).rebuild("people", on_progress=stop)
     assert await Projector(store, [other]).catch_up() == 0
     assert seen == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_makes_tables_with_all_that_belongs_to_them(store: EventStore, url: str) -> None:
+    await name(store, "Ann")
+    await People().projector(store).catch_up()
+    for version, extra in (
+        (2, Column("mood", Enum("good", "bad", name="mood"), server_default="good", comment="how")),
+        (3, Column("mood", Enum("good", "bad", name="mood"), server_default="bad", comment="how else")),
+        (4, Column("number", Integer, Sequence("numbers"))),
+        (5, Column("number", Integer, Sequence("numbers"), comment="how many")),
+    ):
+        people = People(version=version)
+        people.table.append_column(extra)
+        people.table.comment = f"version {version}"
+        projector = people.projector(store)
+        await projector.rebuild("people")
+        await name(store, f"n{version}", id=f"u-{version}")
+        assert await projector.catch_up() == 1
+        assert len(await people.rows(store)) == version
+
+        def look(connection: Connection) -> tuple[str | None, str | None]:
+            found = inspect(connection)
+            (column,) = (each for each in found.get_columns("people") if each["name"] in {"mood", "number"})
+            return found.get_table_comment("people")["text"], column["comment"]
+
+        if url.startswith("postgresql"):  # SQLite has no comments
+            async with store.transaction() as transaction:
+                assert await transaction.run_sync(look) == (f"version {version}", extra.comment)
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_says_what_depends_on_its_tables(postgres_database: str) -> None:
+    views: dict[str, LiteralString] = {
+        "of_people": "CREATE VIEW of_people AS SELECT count(*) AS n FROM people",
+        "friends": "CREATE TABLE friends (id text REFERENCES people, of text REFERENCES people)",
+    }
+    async with EventStore(postgres_database) as store:
+        await name(store, "Ann", "Anna")
+        await People().projector(store).catch_up()
+        new = People(version=2)
+        projector = new.projector(store, batch=1)
+        async with store.transaction() as transaction:
+            for view in views.values():
+                await transaction.execute(text(view))
+        steps: list[RebuildProgress] = []
+        found = "table friends depends on table people; view of_people depends on table people. Nothing was replaced"
+        with pytest.raises(DependentObjectsError, match=found):
+            await projector.rebuild("people", on_progress=steps.append)
+        assert steps == []  # it had not begun
+        (status,) = await projector.status()
+        assert status.rebuild_version is None
+        async with store.transaction() as transaction:
+            await transaction.execute(text("DROP VIEW of_people"))
+            await transaction.execute(text("DROP TABLE friends"))
+
+        def make_a_view(step: RebuildProgress) -> None:
+            if step.events == 1:
+                with psycopg.connect(postgres_database) as connection:
+                    connection.execute(views["of_people"])
+
+        with pytest.raises(DependentObjectsError, match="view of_people depends on table people"):
+            await projector.rebuild("people", on_progress=make_a_view)
+        assert await People().rows(store) == [("u-1", "Anna", 2)]
+        assert (await projector.status())[0].version == 1
+        async with store.transaction() as transaction:
+            await transaction.execute(text("DROP VIEW of_people"))
+        assert (await projector.rebuild("people")).swapped
+        assert await new.rows(store) == [("u-1", "Anna", 2)]
 
 
 def files_beside(folder: Path) -> list[Path]:

@@ -128,20 +128,20 @@ async def test_a_relay_stays_in_charge_however_long_the_broker_takes() -> None:
     under_way = asyncio.Event()
 
     class Named(Counting):
-        name = ""
+        who = ""
         pause = 0.0
 
         def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
             async def later() -> Sequence[PublishResult]:
                 under_way.set()
                 await asyncio.sleep(self.pause)
-                published.extend((self.name, message.header("ce_id") or "") for message in messages)
+                published.extend((self.who, message.header("ce_id") or "") for message in messages)
                 return await super(Named, self).publish(messages)
 
             return asyncio.ensure_future(later())
 
     slow, quick = Named.make(), Named.make()
-    slow.name, slow.pause, quick.name = "slow", 100.0, "quick"
+    slow.who, slow.pause, quick.who = "slow", 100.0, "quick"
     with virtual_time():
         async with EventStore("memory://") as store:
             await store.append("a", [Moved(event_id=f"{number}") for number in range(4)])

@@ -14,9 +14,11 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Table, insert, text
-from sqlalchemy.schema import CreateIndex, CreateTable, sort_tables
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import sort_tables
+from sqlalchemy.sql.ddl import SchemaGenerator
 
-from commons_events.errors import CapabilityError, StoreSchemaError
+from commons_events.errors import CapabilityError, DependentObjectsError, StoreSchemaError
 from commons_events.retries import Retry
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _tables as t
@@ -178,6 +180,25 @@ async def _swap(
 # --- PostgreSQL ------------------------------------------------------------------------------------------------
 
 
+_DEPENDENTS = """
+WITH replaced AS (SELECT to_regclass(name)::oid AS oid FROM unnest(CAST(:tables AS text[])) AS name)
+SELECT DISTINCT pg_describe_object('pg_class'::regclass, coalesce(r.ev_class, c.conrelid), 0) || ' depends on '
+  || pg_describe_object('pg_class'::regclass, d.refobjid, 0)
+FROM pg_depend d
+LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+LEFT JOIN pg_constraint c ON d.classid = 'pg_constraint'::regclass AND c.oid = d.objid AND c.contype = 'f'
+WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM replaced)
+  AND coalesce(r.ev_class, c.conrelid) NOT IN (SELECT oid FROM replaced WHERE oid IS NOT NULL)
+ORDER BY 1"""
+"""The views that read the tables, and the other tables whose foreign keys refer to them."""
+_MADE_WITH_TABLES = """
+SELECT 'TYPE', typname FROM pg_type WHERE typnamespace = to_regnamespace(:schema) AND typtype IN ('d', 'e')
+UNION ALL
+SELECT 'SEQUENCE', relname FROM pg_class WHERE relnamespace = to_regnamespace(:schema) AND relkind = 'S'"""
+"""What has not gone with its table into another schema."""
+_DEPENDENTS_EXIST = "2BP01"
+
+
 class _PostgresShadow(_Shadow):
     """A schema of its own, which comes first in the search path of the rebuild's transactions."""
 
@@ -188,6 +209,7 @@ class _PostgresShadow(_Shadow):
 
     async def begin(self, transaction: StoreTransaction, resumed: bool) -> None:
         """See `_Shadow.begin`."""
+        await transaction.run_sync(self._check_dependents)
         if resumed and await transaction.run_sync(self._is_there):
             return
         name = self._projection.name
@@ -214,10 +236,11 @@ class _PostgresShadow(_Shadow):
         connection.execute(text(f"CREATE SCHEMA {self._schema}"))
         path = connection.execute(text("SHOW search_path")).scalar_one()
         self._enter(connection)
+        # As Table.create does it, with comments and all that belongs to a table. But `checkfirst` is for its types and
+        # sequences alone: those that are there already are used, while the live table does not count as there.
+        generator = SchemaGenerator(connection.dialect, connection, checkfirst=True)  # type: ignore[no-untyped-call]
         for table in self._tables:
-            connection.execute(CreateTable(table))
-            for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                connection.execute(CreateIndex(index))
+            generator.traverse_single(table, create_ok=True)
         connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
 
     async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
@@ -232,11 +255,33 @@ class _PostgresShadow(_Shadow):
     def _swap(self, connection: Connection) -> None:
         quoted = connection.dialect.identifier_preparer.quote
         target = quoted(connection.execute(text("SELECT current_schema()")).scalar_one())
-        for table in reversed(self._tables):
-            connection.execute(text(f"DROP TABLE IF EXISTS {target}.{quoted(table.name)}"))
+        try:
+            for table in reversed(self._tables):
+                connection.execute(text(f"DROP TABLE IF EXISTS {target}.{quoted(table.name)}"))
+        except DBAPIError as error:
+            problem: Any = error.orig
+            if problem.sqlstate != _DEPENDENTS_EXIST:
+                raise
+            raise self._dependents(problem.diag.message_detail) from error
         for table in self._tables:
             connection.execute(text(f"ALTER TABLE {self._schema}.{quoted(table.name)} SET SCHEMA {target}"))
+        for kind, name in connection.execute(text(_MADE_WITH_TABLES), {"schema": self._schema}).all():
+            connection.execute(text(f"ALTER {kind} {self._schema}.{quoted(name)} SET SCHEMA {target}"))
         connection.execute(text(f"DROP SCHEMA {self._schema}"))
+
+    def _check_dependents(self, connection: Connection) -> None:
+        """Refuse at once what would fail in the end, when the live tables are to be dropped."""
+        quoted = connection.dialect.identifier_preparer.quote
+        tables = [quoted(table.name) for table in self._tables]
+        found = connection.execute(text(_DEPENDENTS), {"tables": tables}).scalars().all()
+        if found:
+            raise self._dependents("; ".join(found))
+
+    def _dependents(self, which: str) -> DependentObjectsError:
+        return DependentObjectsError(
+            f"A rebuild of the projection {self._projection.name!r} cannot replace its tables, since other objects of "
+            f"the database depend on them: {which}. Nothing was replaced. Drop these, rebuild, and make them again."
+        )
 
 
 # --- SQLite ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 from sqlalchemy import (
+    DDL,
     Column,
     Connection,
     Enum,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     Sequence,
     String,
     Table,
+    event,
     insert,
     inspect,
     select,
@@ -662,6 +664,36 @@ async def test_a_rebuild_says_what_depends_on_its_tables(postgres_database: str)
             await transaction.execute(text("DROP VIEW of_people"))
         assert (await projector.rebuild("people")).swapped
         assert await new.rows(store) == [("u-1", "Anna", 2)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("schema", ["", "public."])
+async def test_a_rebuild_runs_the_listeners_of_its_tables(postgres_database: str, schema: str) -> None:
+    """Here, two that make a function and a trigger, which shouts."""
+
+    def listening(version: int) -> People:
+        people = People(version=version)
+        body = "BEGIN new.name = upper(new.name); RETURN new; END"
+        function = f"CREATE OR REPLACE FUNCTION {schema}shout() RETURNS trigger LANGUAGE plpgsql AS '{body}'"
+        trigger = f"CREATE TRIGGER shout BEFORE INSERT ON people FOR EACH ROW EXECUTE FUNCTION {schema}shout()"
+        for statement in (function, trigger):
+            event.listen(people.table, "after_create", DDL(statement))
+        return people
+
+    async with EventStore(postgres_database) as store:
+        await name(store, "Ann")
+        await listening(1).projector(store).catch_up()
+        for version in (2, 3):
+            people = listening(version)
+            projector = people.projector(store)
+            if not schema:  # it would be made beside the new tables, and have no place beside the live ones
+                with pytest.raises(ProjectionDefinitionError, match=r"listeners make function shout\(\) with"):
+                    await projector.rebuild("people")
+                return
+            await projector.rebuild("people")
+            await name(store, "Bob", id=f"u-{version}")
+            await projector.catch_up()
+        assert [row[1][:3] for row in await people.rows(store)] == ["ANN", "BOB", "BOB"]
 
 
 def files_beside(folder: Path) -> list[Path]:

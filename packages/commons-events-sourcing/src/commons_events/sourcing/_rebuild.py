@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import sort_tables
 from sqlalchemy.sql.ddl import SchemaGenerator
 
-from commons_events.errors import CapabilityError, DependentObjectsError, StoreSchemaError
+from commons_events.errors import CapabilityError, DependentObjectsError, ProjectionDefinitionError, StoreSchemaError
 from commons_events.retries import Retry
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _tables as t
@@ -196,6 +196,15 @@ SELECT 'TYPE', typname FROM pg_type WHERE typnamespace = to_regnamespace(:schema
 UNION ALL
 SELECT 'SEQUENCE', relname FROM pg_class WHERE relnamespace = to_regnamespace(:schema) AND relkind = 'S'"""
 """What has not gone with its table into another schema."""
+_STRANGERS = """
+SELECT pg_describe_object(d.classid, d.objid, 0)
+FROM pg_depend d
+LEFT JOIN pg_class r ON d.classid = 'pg_class'::regclass AND r.oid = d.objid
+LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
+WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace(:schema)
+  AND NOT coalesce(r.relkind = 'S' OR r.relname = ANY(:tables), t.typtype IN ('d', 'e'), false)
+ORDER BY 1"""
+"""What lies in the schema, and would not go from there: functions, say, that a listener has made."""
 _DEPENDENTS_EXIST = "2BP01"
 
 
@@ -241,6 +250,14 @@ class _PostgresShadow(_Shadow):
         generator = SchemaGenerator(connection.dialect, connection, checkfirst=True)  # type: ignore[no-untyped-call]
         for table in self._tables:
             generator.traverse_single(table, create_ok=True)
+        names = {"schema": self._schema, "tables": [table.name for table in self._tables]}
+        strangers = connection.execute(text(_STRANGERS), names).scalars().all()
+        if strangers:
+            raise ProjectionDefinitionError(
+                f"The projection {self._projection.name!r} cannot be rebuilt: listeners make {'; '.join(strangers)} "
+                "with its tables, which would stay behind when these take the live ones' place. Let their DDL name a "
+                "schema, as in CREATE OR REPLACE FUNCTION public.name."
+            )
         connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
 
     async def swap(self, transaction: StoreTransaction, saved: int) -> bool:

@@ -132,7 +132,7 @@ class StoredEvent(NamedTuple):
     """The whole event, envelope included, as `commons_events.Event.serialize` wrote it."""
     tags: tuple[str, ...] = ()
     timestamp: datetime | None = None
-    """The event's own."""
+    """The event's own, in UTC."""
     recorded_at: datetime | None = None
     """When the store took it, by the store's clock."""
 
@@ -156,6 +156,7 @@ class PreparedEvent(NamedTuple):
     data: bytes
     tags: tuple[str, ...]
     timestamp: datetime
+    """In UTC."""
 
 
 class PreparedAppend(NamedTuple):

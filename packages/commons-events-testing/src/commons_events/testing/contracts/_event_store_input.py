@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from commons_events.errors import (
     EventTooLargeError,
     InvalidStreamError,
     InvalidVersionError,
+    SerializationError,
 )
 from commons_events.event import Event
 from commons_events.testing.contracts._event_store_case import Counted, EventStoreCase, counted, listed, sourcing
@@ -72,6 +74,28 @@ class InputTests(EventStoreCase, contract=True):
             with pytest.raises(InvalidVersionError):
                 await store.delete_stream("none", expected=bound)
         assert await store.checkpoints() == {}
+
+    async def test_a_time_that_is_none_in_utc_is_refused(self) -> None:
+        """Years before 1 or after 9999, which no database gives back: one such event would close the log to readers."""
+        store = await self.store()
+        east, west = timezone(timedelta(hours=5)), timezone(timedelta(hours=-5))
+        late, early = datetime.max.replace(tzinfo=west), datetime.min.replace(tzinfo=east)
+        for time in (late, early):
+            refused, *good = await asyncio.gather(
+                store.append("bad", [Counted(), Counted(timestamp=time)]),
+                *(store.append(f"good{number}", counted(1)) for number in range(3)),
+                return_exceptions=True,
+            )
+            assert isinstance(refused, SerializationError)
+            assert "years 1 to 9999" in str(refused)
+            assert not any(isinstance(one, BaseException) for one in good)
+        async with store.transaction() as transaction:
+            with pytest.raises(SerializationError, match=r"0001-01-01 00:00:00\+05:00"):
+                await transaction.append("bad", [Counted(timestamp=early)])
+        times = [datetime.max.replace(tzinfo=east), datetime.min.replace(tzinfo=west)]
+        await store.append("edges", [Counted(timestamp=time) for time in times])
+        assert [stored.timestamp for stored in await store.fetch_stream("edges")] == times
+        assert len(await listed(store.read_all())) == 8
 
     async def test_waiting_for_no_time_is_refused(self) -> None:
         store = await self.store()

@@ -139,6 +139,8 @@ class StoredEvent(NamedTuple):
     def event(self) -> Event:
         """The event, of the newest class that reads it; older ones come through their migrations.
 
+        A `DomainEvent` has the ``aggregate_version`` that it is stored at, whatever its bytes say.
+
         Raises:
             UnknownEventTypeError: no class is known for its type.
             UndecodableEventError: the bytes do not decode; the message says where they are stored.

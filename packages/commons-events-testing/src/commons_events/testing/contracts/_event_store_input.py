@@ -161,6 +161,17 @@ class InputTests(EventStoreCase, contract=True):
             await transaction.append("a", counted(1), expected=1)
         assert (await store.stream_version("a"), await store.stream_version("b"), await store.head()) == (2, 0, 2)
 
+    async def test_a_copy_brings_no_event_that_is_larger_than_the_target_takes(self) -> None:
+        s, store = sourcing(), await self.store(max_event_bytes=2_000)
+        large = Counted(text="x" * 2_000)
+        async with s.EventStore("memory://") as source:
+            await source.append("small", counted(2))
+            await source.append("large", [large])
+            with pytest.raises(EventTooLargeError, match=rf"'{large.event_id}' .* 'large', has 2,... bytes.* 2,000"):
+                await s.copy_events(source, store)
+            assert (await store.head(), await store.checkpoint("copy")) == (0, 0)
+            assert await s.copy_events(source, store, transform=lambda stored: Counted(number=stored.position)) == 3
+
     async def test_a_store_is_not_copied_onto_itself(self) -> None:
         store, again = await self.store(), await self.store()
         await store.append("a", counted(3))

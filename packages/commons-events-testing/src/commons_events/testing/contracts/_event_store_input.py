@@ -116,6 +116,10 @@ class InputTests(EventStoreCase, contract=True):
         for call in (store.checkpoint(long), store.delete_checkpoint(long), store.find_stream(long)):
             with pytest.raises(InvalidStreamError, match="256 characters"):
                 await call
+        none: Any = None
+        for prefix in (none, long, "a\0"):
+            with pytest.raises(InvalidStreamError, match="prefix of checkpoints' names"):
+                await store.checkpoints(prefix)
         with pytest.raises(InvalidStreamError, match=r"251 characters.*250"):  # the partition stands behind it
             store.subscribe_group("x" * 251)
         await store.append("a", counted(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from commons_events.event import Event
 from commons_events.log import logger
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._aggregate import A, AggregateRoot, fresh
-from commons_events.sourcing._decoding import decode, place_of, reader_of
+from commons_events.sourcing._decoding import decode, place_of, readers
 from commons_events.sourcing._snapshots import state_codec
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._store_transaction import MAX_POSITION
@@ -203,14 +203,10 @@ def _kind(aggregate_class: type[AggregateRoot]) -> str:
 def events_of(page: Sequence[StoredEvent]) -> list[Event]:
     """The events of stored ones; each aggregate's event with the version that it has in its stream."""
     events: list[Event] = []
-    readers: dict[tuple[str, str, str], tuple[Callable[[bytes], Any], bool]] = {}
+    known = readers()
     try:
         for stored in page:
-            key = stored[4:7]
-            found = readers.get(key)
-            if found is None:
-                found = readers[key] = reader_of(key)
-            read, of_aggregate = found
+            read, of_aggregate = known[stored[4:7]]
             event = read(stored[7])
             if of_aggregate and event.aggregate_version != stored[2]:
                 event.placed(stored[2])

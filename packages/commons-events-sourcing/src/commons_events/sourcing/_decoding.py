@@ -13,33 +13,39 @@ from commons_events.sourcing._domain_event import DomainEvent
 if TYPE_CHECKING:
     from commons_events.sourcing._types import StoredEvent
 
-__all__ = ["decode", "place_of", "reader_of"]
+__all__ = ["decode", "place_of", "readers"]
 
 Reader = Callable[[bytes], Any]
 
-_readers: dict[tuple[str, str, str], tuple[Reader, bool]] = {}
-"""By type, version and format: what makes the events, and whether they are an aggregate's."""
-_seen = -1
 _MOST = 10_000
 
 
-def reader_of(key: tuple[str, str, str]) -> tuple[Reader, bool]:
-    """What makes events of bytes of this type, version and format; and whether they are `DomainEvent` s.
+class Readers(dict[tuple[str, str, str], tuple[Reader, bool]]):
+    """By type, version and format of bytes: what makes events of them, and whether these are `DomainEvent` s.
 
     Raises:
         UnknownEventTypeError: no class is known for the type and version.
         MissingDistributionError: the format's package is not installed.
     """
+
+    def __missing__(self, key: tuple[str, str, str]) -> tuple[Reader, bool]:
+        if len(self) >= _MOST:
+            self.clear()
+        found = self[key] = _find(*key)
+        return found
+
+
+_readers = Readers()
+_seen = -1
+
+
+def readers() -> Readers:
+    """Those of the classes that there are now; each is looked for once."""
     global _seen
     if _seen != registry.changes:
         _readers.clear()
         _seen = registry.changes
-    found = _readers.get(key)
-    if found is None:
-        if len(_readers) >= _MOST:
-            _readers.clear()
-        found = _readers[key] = _find(*key)
-    return found
+    return _readers
 
 
 def _find(event_type: str, schema_version: str, format: str) -> tuple[Reader, bool]:
@@ -56,8 +62,10 @@ def _find(event_type: str, schema_version: str, format: str) -> tuple[Reader, bo
 
 def decode(stored: StoredEvent) -> Event:
     """See `StoredEvent.event`."""
+    if _seen != registry.changes:
+        readers()
     try:
-        read, of_aggregate = reader_of(stored[4:7])
+        read, of_aggregate = _readers[stored[4:7]]
         event = read(stored[7])
     except UnknownEventTypeError as error:
         raise UnknownEventTypeError(f"{place_of(stored)}: {error}") from error

@@ -29,7 +29,7 @@ from commons_events.errors import (
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome, all_stored
-from commons_events.sourcing._memory import refuse_nested
+from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._postgres_news import PostgresNews, discard
 from commons_events.sourcing._postgres_read import (
     Watermark,
@@ -169,7 +169,7 @@ class PostgresBackend(Backend):
         self._writes = GroupCommit(self._write, lanes=write_connections)
         self._watermark = Watermark()
         self._news = PostgresNews(self._connect, notify=notify)
-        self._holders: set[asyncio.Task[Any]] = set()
+        self._nesting = Nesting()
         self._reads: set[asyncio.Future[Any]] = set()
         self._closed = False
 
@@ -265,8 +265,8 @@ class PostgresBackend(Backend):
                         f"connections for, and none has ended for {_PATIENCE:g} s. Keep them short, or give the store "
                         "more connections."
                     ) from error
-                await stack.enter_async_context(connection.begin())
-                yield connection
+                async with connection.begin():
+                    yield connection
         except DBAPIError as error:
             found = error.orig or error
             failure = self._failure(found) if own or _in_trouble(found) else None
@@ -283,6 +283,7 @@ class PostgresBackend(Backend):
 
     async def _sync(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function of `_sql` in a transaction of its own."""
+        self._nesting.refuse()
 
         async def attempt() -> T:
             async with self._begin(own=True) as connection:
@@ -312,8 +313,7 @@ class PostgresBackend(Backend):
     # --- writing ---------------------------------------------------------------------------------------------
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        if self._holders:
-            refuse_nested(_current_of(self._holders))
+        self._nesting.refuse()
         if len(appends) == 1 and len(appends[0].events) < COPY_FROM:
             return [await self._writes.submit(appends[0])]
         if not appends:
@@ -353,21 +353,15 @@ class PostgresBackend(Backend):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Transaction]:
-        task = asyncio.current_task()
-        refuse_nested(task if task in self._holders else None)
+        self._nesting.refuse()
         async with self._begin(own=False) as connection:
             raw = (await connection.get_raw_connection()).driver_connection
             assert raw is not None
             raw.adapters.register_loader("json", ByteaBinaryLoader)
             # SQLAlchemy begins with the first statement, and psycopg would take an inner transaction for the outer
             await connection.exec_driver_sql("SELECT 1")
-            if task is not None:
-                self._holders.add(task)
-            try:
+            with self._nesting.block():
                 yield _Transaction(connection, raw)
-            finally:
-                if task is not None:
-                    self._holders.discard(task)
         self._news.announce()
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -459,11 +453,6 @@ class PostgresBackend(Backend):
         if self._watermark.held_back:  # what is there already may not be read yet
             position, seconds = _NEVER, min(seconds, _HELD_BACK)
         await self._news.wait(position, seconds)
-
-
-def _current_of(holders: set[asyncio.Task[Any]]) -> asyncio.Task[Any] | None:
-    task = asyncio.current_task()
-    return task if task in holders else None
 
 
 def _last(outcomes: Sequence[object]) -> int:

@@ -9,9 +9,16 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DataError
 
 from commons_events import Event
-from commons_events.errors import AuthorizationError, StoreUnavailableError, TransactionAbortedError
+from commons_events.errors import (
+    AuthorizationError,
+    StoreUnavailableError,
+    TransactionAbortedError,
+    TransactionError,
+)
 from commons_events.sourcing import Append, EventStore, StoreTransaction, _postgres
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningPostgres
@@ -160,7 +167,42 @@ async def test_transactions_wait_for_each_other_whatever_the_servers_default_iso
         assert sum(map(len, held)) >= 8
 
 
+async def test_a_block_that_goes_on_after_a_failed_statement_does_not_end_as_if_it_had_been_stored(
+    postgres_database: str,
+) -> None:
+    def divide(connection: Connection) -> None:
+        connection.execute(text("SELECT 1 / 0"))
+
+    def divide_apart(connection: Connection) -> None:
+        with connection.begin_nested():
+            divide(connection)
+
+    async with EventStore(postgres_database) as store:
+        with pytest.raises(TransactionError, match="savepoint"):
+            async with store.transaction() as transaction:
+                await transaction.append("a", [Kept()])
+                with pytest.raises(DataError):
+                    await transaction.run_sync(divide)
+        assert await store.stream_version("a") == 0
+        async with store.transaction() as transaction:
+            await transaction.append("a", [Kept()])
+            with pytest.raises(DataError):
+                await transaction.run_sync(divide_apart)
+        assert await store.stream_version("a") == 1
+
+
 # --- connections -----------------------------------------------------------------------------------------------
+
+
+async def test_settings_are_those_of_transactions_too(postgres_database: str) -> None:
+    async with EventStore(
+        f"{postgres_database}?application_name=mine&options=-c%20work_mem%3D8MB", synchronous_commit="off"
+    ) as store:
+        async with store.transaction() as transaction:
+            for name, value in (("synchronous_commit", "off"), ("application_name", "mine"), ("work_mem", "8MB")):
+                assert (await transaction.execute(text(f"SHOW {name}"))).scalar_one() == value
+        async with EventStore(postgres_database, connect_timeout=5) as one, EventStore(postgres_database) as other:
+            assert one.backend.place == other.backend.place
 
 
 async def test_transactions_may_read_through_the_store_however_many_there_are(postgres_database: str) -> None:

@@ -24,6 +24,7 @@ from commons_events.errors import (
     ConfigurationError,
     StoreUnavailableError,
     TransactionAbortedError,
+    TransactionError,
     UnknownDatabaseError,
 )
 from commons_events.sourcing import _sql
@@ -135,7 +136,16 @@ class PostgresBackend(Backend):
         except ArgumentError as error:
             raise ConfigurationError(f"The connection string is no URL: {error}.") from None
         self._shown = parsed.render_as_string(hide_password=True)
-        parsed = parsed.set(drivername="postgresql+psycopg")
+        given = tuple(sorted(parsed.query.items()))
+        self._place = "postgresql", parsed.host, parsed.port or 5432, parsed.database, given
+        query: dict[str, Any] = {
+            "connect_timeout": f"{max(int(connect_timeout), 2)}",
+            "application_name": "commons-events",
+            **parsed.query,
+        }
+        if synchronous_commit is not None:
+            query["options"] = f"{query.get('options', '')} -c synchronous_commit={synchronous_commit}".strip()
+        parsed = parsed.set(drivername="postgresql+psycopg", query=query)
         self._engine = create_async_engine(
             parsed,
             pool_size=connections,
@@ -145,8 +155,6 @@ class PostgresBackend(Backend):
             isolation_level="READ COMMITTED",  # whatever the server's default: appends look at what others committed
         )
         positional, named = self._engine.sync_engine.dialect.create_connect_args(parsed)
-        named.setdefault("connect_timeout", max(int(connect_timeout), 2))
-        named.setdefault("application_name", "commons-events")
         named["client_encoding"] = "UTF8"
         # each of the store's statements has its index; a plan that was made while a table was small is kept for long
         # What a pipeline sends is one transaction: on one snapshot, a reader would learn who is writing now, and read
@@ -157,8 +165,6 @@ class PostgresBackend(Backend):
             "timezone=UTC",
             r"default_transaction_isolation=read\ committed",
         ]
-        if synchronous_commit is not None:
-            settings.append(f"synchronous_commit={synchronous_commit}")
         named["options"] = " ".join([named.get("options", ""), *(f"-c {setting}" for setting in settings)]).strip()
         self._arguments = positional, named
         self._connections = connections
@@ -175,8 +181,7 @@ class PostgresBackend(Backend):
 
     @property
     def place(self) -> object:
-        url = self._engine.url
-        return "postgresql", url.host, url.port or 5432, url.database, tuple(sorted(url.query.items()))
+        return self._place
 
     # --- connections -----------------------------------------------------------------------------------------
 
@@ -362,6 +367,12 @@ class PostgresBackend(Backend):
             await connection.exec_driver_sql("SELECT 1")
             with self._nesting.block():
                 yield _Transaction(connection, raw)
+            if raw.info.transaction_status is psycopg.pq.TransactionStatus.INERROR:  # its COMMIT would be a ROLLBACK
+                raise TransactionError(
+                    "A statement of this transaction has failed, and PostgreSQL takes all of it back, although the "
+                    "block went on. Let the error pass out of the block, or do what may fail in a savepoint: run_sync "
+                    "with connection.begin_nested()."
+                )
         self._news.announce()
 
     # --- reading ---------------------------------------------------------------------------------------------

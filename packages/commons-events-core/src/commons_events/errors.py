@@ -205,7 +205,7 @@ class AuthenticationError(TransportError):
 
 
 class AuthorizationError(TransportError):
-    """The broker knows this client, and does not allow it what it asked for."""
+    """The broker or database knows this client, and does not allow it what it asked for."""
 
 
 class InvalidTopicError(TransportError, ValueError):

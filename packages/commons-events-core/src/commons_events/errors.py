@@ -28,6 +28,7 @@ __all__ = [
     "CommonsEventsError",
     "ConfigurationError",
     "ConnectionLostError",
+    "DependentObjectsError",
     "DeserializationError",
     "DuplicateEventTypeError",
     "DuplicatePluginError",
@@ -204,7 +205,7 @@ class AuthenticationError(TransportError):
 
 
 class AuthorizationError(TransportError):
-    """The broker knows this client, and does not allow it what it asked for."""
+    """The broker or database knows this client, and does not allow it what it asked for."""
 
 
 class InvalidTopicError(TransportError, ValueError):
@@ -426,7 +427,7 @@ class AggregateDefinitionError(CommonsEventsError, TypeError):
 
 
 class MissingHandlerError(AggregateDefinitionError, LookupError):
-    """An aggregate has no handler for an event that it applies, or that lies in its stream."""
+    """An aggregate has no handler for an event that it applies or that lies in its stream, or a projection for one."""
 
 
 class InvalidAggregateIdError(InvalidStreamError):
@@ -463,6 +464,10 @@ class ProjectionDefinitionError(HandlerDefinitionError):
 
 class UnknownProjectionError(EventStoreError, LookupError):
     """The store knows of no projection of this name."""
+
+
+class DependentObjectsError(EventStoreError):
+    """Views or other objects of the database depend on a projection's tables, so that a rebuild cannot replace them."""
 
 
 class ProjectionVersionError(EventStoreError):

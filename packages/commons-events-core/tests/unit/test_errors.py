@@ -94,6 +94,7 @@ TREE = {
     "SnapshotError": ("CommonsEventsError", "ValueError"),
     "ProjectionDefinitionError": ("HandlerDefinitionError",),
     "UnknownProjectionError": ("EventStoreError", "LookupError"),
+    "DependentObjectsError": ("EventStoreError",),
     "ProjectionVersionError": ("EventStoreError",),
 }
 RETRIABLE = {

@@ -234,7 +234,7 @@ async def test_commit_order_differs_from_the_sequences_gap_01(shared: str) -> No
             first = await transaction.append("t1", [Happened()])
             second = await two.append("t2", [Happened()])
             assert second.first_position > first.last_position
-            await eventually(lambda: two.backend._watermark.taken >= second.first_position, timeout=WAIT)  # type: ignore[attr-defined]
+            await eventually(lambda: two.backend._watermark.stored >= second.first_position, timeout=WAIT)  # type: ignore[attr-defined]
             assert reader.seen == []
         await eventually(lambda: len(reader.seen) == 2, timeout=WAIT)
         assert reader.streams == ["t1", "t2"]
@@ -263,7 +263,7 @@ async def test_a_long_transaction_holds_back_the_tail_only_gap_03(shared: str) -
         async with one.transaction() as transaction:
             await transaction.append("t1", [Happened()])
             last = [await two.append(f"t{number}", [Happened()]) for number in range(2, 51)][-1]
-            await eventually(lambda: two.backend._watermark.taken >= last.last_position, timeout=WAIT)  # type: ignore[attr-defined]
+            await eventually(lambda: two.backend._watermark.stored >= last.last_position, timeout=WAIT)  # type: ignore[attr-defined]
             assert len(reader.seen) == 3
         await eventually(lambda: len(reader.seen) == 53, timeout=WAIT)
         assert reader.streams[3:] == [f"t{number}" for number in range(1, 51)]

@@ -972,6 +972,16 @@ async def test_a_transaction_that_is_cancelled_twice_while_it_begins_leaves_noth
         assert (await store.append("a", [Kept()])).version == 2
 
 
+async def test_a_database_in_memory_is_read_in_the_block_of_its_transaction_also_by_other_tasks() -> None:
+    async with EventStore("sqlite://") as store:
+        await store.append("a", [Kept()])
+        subscription = store.subscribe()
+        async with store.transaction() as transaction, asyncio.timeout(60):
+            await transaction.append("a", [Kept()])
+            assert [len(found) for found in await asyncio.gather(store.fetch_stream("a"))] == [2]
+            assert len(await subscription.next_page(wait=False)) == 2
+
+
 async def test_a_server_that_takes_no_writes_is_read_and_says_so(postgres_database: str) -> None:
     async with EventStore(postgres_database) as store:
         await store.append("a", [Kept()])

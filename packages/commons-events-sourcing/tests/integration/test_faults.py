@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import BigInteger, Column, Integer, MetaData, Table
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, text
 
 from commons_events.errors import StoreUnavailableError
 from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.message import Message, PublishResult
-from commons_events.sourcing import EventStore, OutboxRelay, StoredEvent, StoreTransaction
+from commons_events.sourcing import EventStore, OutboxRelay, StoredEvent, StoreTransaction, Subscription
 from commons_events.sourcing.projections import Projection, Projector
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningPostgres
@@ -230,6 +230,53 @@ async def test_the_same_subscription_goes_on_after_an_error(
 
         await eventually(rest, timeout=WAIT, interval=0.1)
         assert [stored.aggregate_version for stored in seen] == list(range(1, 56))
+
+
+async def use_up_what_is_logged(store: EventStore) -> int:
+    """Take positions until the next one is not in PostgreSQL's log yet, which has 32 ahead; gives the last one."""
+    while True:
+        last = (await store.append("first", [Written(text="")])).last_position
+        async with store.transaction() as transaction:
+            left = await transaction.execute(text("SELECT log_cnt FROM commons_events_events_position_seq"))
+            if left.scalar_one() == 0:
+                return last
+
+
+async def test_a_position_that_is_given_out_again_after_a_kill_is_not_passed_over(
+    postgres_service: RunningPostgres, postgres_database: str
+) -> None:
+    """A reader waits for the transaction that holds it; the server is killed, and gives it to another transaction."""
+    postgres_service.require("signals", "durability")
+    for _ in range(20):
+        # what is announced is committed, too, and might take the positions to the disk
+        async with EventStore(postgres_database, notify=False) as store:
+            last = await use_up_what_is_logged(store)
+            subscription = store.subscribe(after=last)
+            with pytest.raises(StoreUnavailableError):  # the block is what is tested
+                async with store.transaction() as transaction:
+                    lost = (await transaction.append("lost", [Written(text="")])).last_position
+                    assert await subscription.next_page(wait=False) == []  # the reader has seen who is writing
+                    await kill_and_start(postgres_service)
+            seen: list[StoredEvent] = []
+
+            async def read(subscription: Subscription = subscription, seen: list[StoredEvent] = seen) -> bool:
+                with suppress(StoreUnavailableError):
+                    while page := await subscription.next_page(wait=False):
+                        seen += page
+                    return True
+                return False
+
+            async with EventStore(postgres_database) as one, EventStore(postgres_database) as other:
+                async with one.transaction() as transaction:
+                    again = (await transaction.append("again", [Written(text="")])).last_position
+                    await other.append("later", [Written(text="")])
+                    await eventually(read, timeout=WAIT)
+                    assert seen == []
+                await eventually(read, timeout=WAIT)
+                assert [stored.stream.id for stored in seen] == ["again", "later"]
+        if again == lost:  # else the log had got to the disk by the way
+            return
+    pytest.fail("the server never forgot a position")
 
 
 async def test_a_projector_outlives_the_server_and_has_each_effect_once(

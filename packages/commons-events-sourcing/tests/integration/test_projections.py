@@ -13,16 +13,34 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
+import psycopg
 import pytest
 import pytest_asyncio
-from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, insert, select, text, update
+from sqlalchemy import (
+    DDL,
+    Column,
+    Connection,
+    Enum,
+    Integer,
+    MetaData,
+    Sequence,
+    String,
+    Table,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from commons_events.errors import (
     CapabilityError,
     ConfigurationError,
+    DependentObjectsError,
     ProjectionDefinitionError,
     ProjectionVersionError,
     UnknownProjectionError,
@@ -80,9 +98,8 @@ class People:
             )
             if changed.rowcount == 0:
                 more = {"shout": event.name.upper()} if self.extra else {}
-                await transaction.execute(
-                    insert(people).values(id=event.aggregate_id, name=event.name, changes=1, **more)
-                )
+                new = event.name if self.version < 3 else f"{event.name} by {self.version}"
+                await transaction.execute(insert(people).values(id=event.aggregate_id, name=new, changes=1, **more))
             if event.name in self.broken:
                 raise LookupError(f"no {event.name}")
 
@@ -384,6 +401,43 @@ async def test_a_migrated_event_reaches_the_handler_of_the_newest_class(store: E
         assert seen == [("DE", 1)]
 
 
+@pytest.mark.asyncio
+async def test_a_version_of_its_type_that_no_handler_takes_is_parked(store: EventStore) -> None:
+    from commons_events import EventSchema
+
+    seen: set[str] = set()
+    projection = Projection("moved")
+
+    def moved(event: Any) -> None:
+        seen.add(type(event).__name__)
+
+    with registry.isolated():
+
+        @EventSchema(name="person.moved", version="1.0.0")
+        class Moved(DomainEvent):
+            place: str
+
+        @EventSchema(name="person.moved", version="2.0.0")
+        class Moved2(DomainEvent):
+            city: str
+
+        moved.__annotations__["event"] = Moved  # whose name only this function knows
+        projection.handler(moved)
+        await store.append(StreamId("u-1", "Person"), [Moved(aggregate_id="u-1", place="Ulm, DE")])
+        await store.append(StreamId("u-1", "Person"), [Moved2(aggregate_id="u-1", city="Ulm")])
+        projector = Projector(store, [projection], retry=QUICK)
+        await projector.catch_up()
+        (parked,) = await projector.states.parked("moved")
+        assert (seen, parked.position, parked.error_type) == ({"Moved"}, 2, "MissingHandlerError")
+        assert "Moved2 ('person.moved', version 2.0.0). Annotate one" in parked.reason
+        assert await projector.retry_parked("moved") == (0, 1)
+
+        moved.__annotations__["event"] = Moved2
+        projection.handler(moved)
+        assert await projector.retry_parked("moved") == (1, 0)
+        assert seen == {"Moved", "Moved2"}
+
+
 # --- operations ------------------------------------------------------------------------------------------------
 
 
@@ -486,6 +540,160 @@ async def test_a_rebuild_that_was_broken_off_is_gone_on_with(store: EventStore) 
     done = await projector.rebuild("people")
     assert done.events == 2
     assert await second.rows(store) == [("u-1", "n5", 6)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("transactions", range(1, 5))
+async def test_a_rebuild_goes_on_with_nothing_of_another_versions(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch, transactions: int
+) -> None:
+    """However early it was broken off itself: here, after so many transactions."""
+    for number in range(6):
+        await name(store, "n", id=f"u-{number}")
+    await People().projector(store).catch_up()
+
+    def stop(step: RebuildProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await People(version=2).projector(store, batch=2).rebuild("people", on_progress=stop)
+    begin, begun = EventStore.transaction, 0
+
+    def counted(self: EventStore) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun > transactions:
+            raise KeyboardInterrupt
+        return begin(self)
+
+    monkeypatch.setattr(EventStore, "transaction", counted)
+    with pytest.raises(KeyboardInterrupt):
+        await People(version=3).projector(store, batch=2).rebuild("people")
+    monkeypatch.undo()
+    third = People(version=3)
+    await third.projector(store).rebuild("people")
+    assert await third.rows(store) == [(f"u-{number}", "n by 3", 1) for number in range(6)]
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_leaves_projections_of_similar_names_alone(store: EventStore) -> None:
+    await name(store, *(f"n{number}" for number in range(6)))
+    seen: list[int] = []
+    other = Projection("people:rebuild")
+
+    @other.handler
+    def named(event: UserNamed, stored: StoredEvent) -> None:
+        seen.append(stored.position)
+
+    await People().projector(store).catch_up()
+    await Projector(store, [other]).catch_up()
+
+    def stop(step: RebuildProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await People(version=2).projector(store, batch=2).rebuild("people", on_progress=stop)
+    assert await Projector(store, [other]).catch_up() == 0
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_makes_tables_with_all_that_belongs_to_them(store: EventStore, url: str) -> None:
+    await name(store, "Ann")
+    await People().projector(store).catch_up()
+    for version, extra in (
+        (2, Column("mood", Enum("good", "bad", name="mood"), server_default="good", comment="how")),
+        (3, Column("mood", Enum("good", "bad", name="mood"), server_default="bad", comment="how else")),
+        (4, Column("number", Integer, Sequence("numbers"))),
+        (5, Column("number", Integer, Sequence("numbers"), comment="how many")),
+    ):
+        people = People(version=version)
+        people.table.append_column(extra)
+        people.table.comment = f"version {version}"
+        projector = people.projector(store)
+        await projector.rebuild("people")
+        await name(store, f"n{version}", id=f"u-{version}")
+        assert await projector.catch_up() == 1
+        assert len(await people.rows(store)) == version
+
+        def look(connection: Connection) -> tuple[str | None, str | None]:
+            found = inspect(connection)
+            (column,) = (each for each in found.get_columns("people") if each["name"] in {"mood", "number"})
+            return found.get_table_comment("people")["text"], column["comment"]
+
+        if url.startswith("postgresql"):  # SQLite has no comments
+            async with store.transaction() as transaction:
+                assert await transaction.run_sync(look) == (f"version {version}", extra.comment)
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_says_what_depends_on_its_tables(postgres_database: str) -> None:
+    views: dict[str, LiteralString] = {
+        "of_people": "CREATE VIEW of_people AS SELECT count(*) AS n FROM people",
+        "friends": "CREATE TABLE friends (id text REFERENCES people, of text REFERENCES people)",
+    }
+    async with EventStore(postgres_database) as store:
+        await name(store, "Ann", "Anna")
+        await People().projector(store).catch_up()
+        new = People(version=2)
+        projector = new.projector(store, batch=1)
+        async with store.transaction() as transaction:
+            for view in views.values():
+                await transaction.execute(text(view))
+        steps: list[RebuildProgress] = []
+        found = "table friends depends on table people; view of_people depends on table people. Nothing was replaced"
+        with pytest.raises(DependentObjectsError, match=found):
+            await projector.rebuild("people", on_progress=steps.append)
+        assert steps == []  # it had not begun
+        (status,) = await projector.status()
+        assert status.rebuild_version is None
+        async with store.transaction() as transaction:
+            await transaction.execute(text("DROP VIEW of_people"))
+            await transaction.execute(text("DROP TABLE friends"))
+
+        def make_a_view(step: RebuildProgress) -> None:
+            if step.events == 1:
+                with psycopg.connect(postgres_database) as connection:
+                    connection.execute(views["of_people"])
+
+        with pytest.raises(DependentObjectsError, match="view of_people depends on table people"):
+            await projector.rebuild("people", on_progress=make_a_view)
+        assert await People().rows(store) == [("u-1", "Anna", 2)]
+        assert (await projector.status())[0].version == 1
+        async with store.transaction() as transaction:
+            await transaction.execute(text("DROP VIEW of_people"))
+        assert (await projector.rebuild("people")).swapped
+        assert await new.rows(store) == [("u-1", "Anna", 2)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("schema", ["", "public."])
+async def test_a_rebuild_runs_the_listeners_of_its_tables(postgres_database: str, schema: str) -> None:
+    """Here, two that make a function and a trigger, which shouts."""
+
+    def listening(version: int) -> People:
+        people = People(version=version)
+        body = "BEGIN new.name = upper(new.name); RETURN new; END"
+        function = f"CREATE OR REPLACE FUNCTION {schema}shout() RETURNS trigger LANGUAGE plpgsql AS '{body}'"
+        trigger = f"CREATE TRIGGER shout BEFORE INSERT ON people FOR EACH ROW EXECUTE FUNCTION {schema}shout()"
+        for statement in (function, trigger):
+            event.listen(people.table, "after_create", DDL(statement))
+        return people
+
+    async with EventStore(postgres_database) as store:
+        await name(store, "Ann")
+        await listening(1).projector(store).catch_up()
+        for version in (2, 3):
+            people = listening(version)
+            projector = people.projector(store)
+            if not schema:  # it would be made beside the new tables, and have no place beside the live ones
+                with pytest.raises(ProjectionDefinitionError, match=r"listeners make function shout\(\) with"):
+                    await projector.rebuild("people")
+                return
+            await projector.rebuild("people")
+            await name(store, "Bob", id=f"u-{version}")
+            await projector.catch_up()
+        assert [row[1][:3] for row in await people.rows(store)] == ["ANN", "BOB", "BOB"]
 
 
 def files_beside(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ from commons_events.sourcing import (
     copy_events,
 )
 from commons_events.testing import eventually
+from commons_events.testing._virtual_time import virtual_time
 
 from .relaying import Relayed
 from .stores import Place, place  # noqa: F401
@@ -120,39 +122,80 @@ async def test_a_relay_that_cannot_work_is_refused(settings: dict[str, Any], err
             OutboxRelay(store, MemoryTransport(MemoryBroker()), **{"topic": "orders", **settings})
 
 
+async def test_a_relay_stays_in_charge_however_long_the_broker_takes() -> None:
+    """Or another one would go past it, and what it is publishing would follow what is newer."""
+    published: list[tuple[str, str]] = []
+    under_way = asyncio.Event()
+
+    class Named(Counting):
+        who = ""
+        pause = 0.0
+
+        def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
+            async def later() -> Sequence[PublishResult]:
+                under_way.set()
+                await asyncio.sleep(self.pause)
+                published.extend((self.who, message.header("ce_id") or "") for message in messages)
+                return await super(Named, self).publish(messages)
+
+            return asyncio.ensure_future(later())
+
+    slow, quick = Named.make(), Named.make()
+    slow.who, slow.pause, quick.who = "slow", 100.0, "quick"
+    with virtual_time():
+        async with EventStore("memory://") as store:
+            await store.append("a", [Moved(event_id=f"{number}") for number in range(4)])
+            first, second = (OutboxRelay(store, one, topic="orders", lease_seconds=1) for one in (slow, quick))
+            working = asyncio.ensure_future(first.run_once())
+            await asyncio.wait_for(under_way.wait(), WAIT)
+            standing_by = asyncio.ensure_future(second.run())
+            assert await working == 4
+            await store.append("a", [Moved(event_id="4")])
+            await eventually(lambda: second.published, timeout=WAIT)
+            standing_by.cancel()
+            await asyncio.gather(standing_by, return_exceptions=True)
+    assert published == [*(("slow", f"{number}") for number in range(4)), ("quick", "4")]
+    for transport in (slow, quick):
+        await transport.close()
+
+
 async def test_a_relay_that_was_held_up_sends_nothing_more_once_another_one_has_taken_over(place: Place) -> None:  # noqa: F811
     """Or a stream's earlier events would come again behind its later ones."""
-    held_up, go_on = asyncio.Event(), asyncio.Event()
+    if place.kind == "memory":
+        pytest.skip("what holds up a relay on a store in memory holds up all of them")
+    held_up, go_on = threading.Event(), threading.Event()
 
     class Slow(Counting):
         def publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
-            async def later() -> Sequence[PublishResult]:
-                held_up.set()
-                await go_on.wait()
-                return await published
+            held_up.set()
+            go_on.wait(WAIT)  # nor is the lease renewed meanwhile: the event loop stands still
+            return super().publish(messages)
 
-            published = super().publish(messages)
-            return asyncio.ensure_future(later())
+    async def work() -> list[str]:
+        slow = Slow.make()
+        async with place.opened() as store:
+            await OutboxRelay(store, slow, topic="orders", lease_seconds=0.2).run_once()
+        await slow.close()
+        return slow.sent
 
-    slow, quick = Slow.make(), Counting.make()
+    quick = Counting.make()
     async with place.opened() as store:
         await store.append("a", [Moved(event_id=f"{number}") for number in range(5)])
-        first = OutboxRelay(store, slow, topic="orders", lease_seconds=0.2)
         second = OutboxRelay(store, quick, topic="orders", lease_seconds=30)
-        working = asyncio.ensure_future(first.run_once())
-        await asyncio.wait_for(held_up.wait(), WAIT)
+        working = asyncio.ensure_future(asyncio.to_thread(asyncio.run, work()))
+        try:
+            assert await asyncio.to_thread(held_up.wait, WAIT)
 
-        async def took_over() -> bool:
-            return await second.run_once() > 0
+            async def took_over() -> bool:
+                return await second.run_once() > 0
 
-        await eventually(took_over, timeout=WAIT)
+            await eventually(took_over, timeout=WAIT)
+        finally:
+            go_on.set()
         assert quick.sent == ["0", "1", "2", "3", "4"]
-        go_on.set()
-        assert await working == 1  # what was under way when it was held up
-        assert slow.sent == ["0"]
+        assert await working == ["0"]  # what was under way when it was held up
         assert await store.checkpoint("outbox") == await store.head()
-    for transport in (slow, quick):
-        await transport.close()
+    await quick.close()
 
 
 async def test_a_relayed_event_is_received_as_it_was_stored(place: Place) -> None:  # noqa: F811

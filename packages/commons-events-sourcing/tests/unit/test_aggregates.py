@@ -141,6 +141,29 @@ def test_an_event_happens_once() -> None:
     assert account.balance == 1
 
 
+def test_a_handler_applies_no_events() -> None:
+    """The event would get the version of the one that is being handled, and happen again with each load."""
+
+    class Eager(Account):
+        def handle_account_opened(self, event: AccountOpened) -> None:
+            if event.owner == "replay":
+                self.replay([moved(1).placed(1)])
+            self.apply(moved(1))
+
+    eager = Eager("a-1")
+    opened = AccountOpened(aggregate_id="a-1", owner="Ann")
+    for act, said in (
+        (lambda: eager.apply(opened), "cannot apply MoneyMoved .* while a handler runs.*in the command"),
+        (lambda: eager.replay([opened.model_copy().placed(1)]), "cannot apply MoneyMoved"),
+        (lambda: eager.apply(AccountOpened(aggregate_id="a-1", owner="replay")), "cannot replay events"),
+    ):
+        with pytest.raises(EventOrderError, match=said):
+            act()
+        assert (eager.version, eager.pending_events, eager.balance, opened.aggregate_version) == (0, (), 0, 0)
+    eager.apply(moved(2))
+    assert (eager.version, eager.saved_version, eager.balance) == (1, 0, 2)
+
+
 def test_stored_events_come_in_order_and_before_new_ones() -> None:
     account = Account("a-1")
     account.replay([moved(1).placed(1), moved(2).placed(2)])

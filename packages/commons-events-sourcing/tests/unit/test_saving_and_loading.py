@@ -110,6 +110,26 @@ async def test_a_loaded_aggregate_goes_on(store: EventStore) -> None:
     assert [e.aggregate_version for e in await store.get_events("c-1") if isinstance(e, DomainEvent)] == [1, 2, 3, 4, 5]
 
 
+async def test_an_event_has_the_version_that_it_is_stored_at_whoever_reads_it(store: EventStore) -> None:
+    """Its bytes do not know it where it was appended directly, and have another one where it comes from elsewhere."""
+    events = [CartOpened(aggregate_id="c-1", customer="ann"), ItemAdded(aggregate_id="c-1", sku="pen").placed(7)]
+    stream = StreamId("c-1", "Cart")
+    await store.append(stream, events)
+    async with store.subscribe() as subscription, store.subscribe_group("readers") as group:
+        delivered = []
+        for _ in events:
+            delivered.append(await anext(group))
+            await delivered[-1].done()
+        for read in (
+            [stored.event() for stored in await store.fetch_stream(stream)],
+            [stored.event() async for stored in store.read_all()],
+            [stored.event() for stored in await subscription.next_page()],
+            [delivery.event() for delivery in delivered],
+            await store.get_events("c-1"),
+        ):
+            assert [event.aggregate_version for event in read] == [1, 2]  # type: ignore[attr-defined]
+
+
 async def test_an_aggregate_is_loaded_as_it_was(store: EventStore) -> None:
     await store.save(cart(items=3))
     assert (await store.load(Cart, "c-1", version=2)).items == {"sku-0": 1}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import given as for_all
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from commons_events.errors import ConfigurationError, SnapshotError
 from commons_events.runtime import Runtime, use_runtime
@@ -275,6 +277,105 @@ def test_what_would_not_come_back_is_refused_with_the_attribute_s_name(value: ob
     rich.plain = value
     with pytest.raises(SnapshotError, match=r"Rich 'r-1': a snapshot cannot keep the attribute 'plain'.*Say its type"):
         StateCodec(Rich).dump(rich)
+
+
+@dataclass(frozen=True)
+class Money:
+    amount: Decimal
+    notes: Any = None
+
+
+@dataclass
+class Line:
+    sku: str
+
+
+class Place(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    city: str
+    tags: Any = None
+
+    @cached_property
+    def letters(self) -> list[str]:
+        return list(self.city)
+
+
+class Pair(AggregateRoot):
+    one: Any
+    many: list[Any]
+    money: tuple[Money, Money]
+    lines: list[Line]
+    addresses: dict[str, Address]
+    place: Place
+    places: set[Place]
+    last: Counted
+    status: tuple[Status, Status]
+    key: tuple[Any, ...]
+    keys: tuple[tuple[int, str], ...]
+
+
+def shared() -> list[dict[str, Any]]:
+    a_dict, a_list, address, line = {"sku": "a"}, [1], Address(city="Ulm"), Line("a")
+    return [
+        {"many": [a_dict], "one": {"a": a_dict}},
+        {"many": [a_list, a_list]},
+        {"one": a_list, "many": a_list},
+        {"addresses": {"home": address, "work": address}},
+        {"lines": [line, line]},
+        {"money": (Money(Decimal(1), a_list), Money(Decimal(2), a_list))},
+        {"place": Place(city="Ulm", tags=a_list), "many": a_list},
+        {"key": (a_list, a_list)},
+    ]
+
+
+@pytest.mark.parametrize("state", shared(), ids=lambda state: " and ".join(state))
+def test_an_object_that_can_change_and_would_come_back_as_two_is_refused(state: dict[str, Any]) -> None:
+    pair = Pair("p-1")
+    vars(pair).update(state)
+    first, last = next(iter(state)), list(state)[-1]
+    with pytest.raises(SnapshotError, match=rf"keep the attribute '{last}': the .* in it, .*, is in '{first}' already"):
+        StateCodec(Pair).dump(pair)
+
+
+def test_what_never_changes_may_be_held_twice() -> None:
+    money, place, event = Money(Decimal(1)), Place(city="Ulm"), Counted(aggregate_id="p-1", by=1)
+    assert place.letters == ["U", "l", "m"]
+    text, key = "a text that is long enough to be one object", (1, "x")
+    pair, codec = Pair("p-1"), StateCodec(Pair)
+    vars(pair).update(
+        one=text, many=[text, 10**30, 10**30, 1.5, None], money=(money, money), place=place, places={place}, last=event,
+        status=(Status.OPEN, Status.OPEN), key=(place.city, place.city), equal=[[1], [1], {}, {}],
+        keys=(key, key),
+    )  # fmt: skip
+    assert codec.load(codec.dump(pair)) == vars(pair)
+
+
+@pytest.mark.asyncio
+async def test_a_snapshot_does_not_part_what_is_one(event_registry: object) -> None:
+    class Added(DomainEvent):
+        sku: str
+
+    class Cart(AggregateRoot):
+        snapshot_policy = SnapshotPolicy(every=2)
+
+        def __init__(self, id: str) -> None:
+            super().__init__(id)
+            self.lines: list[dict[str, Any]] = []
+            self.by_sku: dict[str, dict[str, Any]] = {}
+
+        def handle_added(self, event: Added) -> None:
+            line = {"sku": event.sku, "price": 0}
+            self.lines.append(line)
+            self.by_sku[event.sku] = line
+
+    async with EventStore("memory://") as store:
+        cart = Cart("c-1")
+        cart.apply(Added(aggregate_id="c-1", sku="a"))
+        await store.save(cart)
+        cart.apply(Added(aggregate_id="c-1", sku="b"))
+        with pytest.raises(SnapshotError, match="'by_sku': the dict in it"):
+            await store.save(cart)
+        assert (await store.load(Cart, "c-1")).version == 1
 
 
 @pytest.mark.asyncio

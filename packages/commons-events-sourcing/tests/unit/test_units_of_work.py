@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -148,6 +149,27 @@ async def test_a_unit_has_one_object_an_aggregate(store: EventStore) -> None:
         assert unit.add(loaded) is loaded
         with pytest.raises(ForeignAggregateError, match="another object already"):
             unit.add(Purse("p-1"))
+
+
+async def test_what_is_of_another_class_or_no_aggregate_is_refused(store: EventStore) -> None:
+    class Safe(Purse):
+        pass
+
+    class Box(AggregateRoot):
+        def handle_deposited(self, event: Deposited) -> None: ...
+
+    box, safe, strange = Box("b-1"), Safe("s-1"), Repository[Any](store, Purse)
+    box.apply(Deposited(aggregate_id="b-1", amount=1))
+    safe.deposit(1)
+    for given in (box, Purse, None):
+        with pytest.raises(ForeignAggregateError, match="This repository is of Purse, and .* is none"):
+            await strange.save(given)
+    assert await store.head() == 0
+    await strange.save(safe)
+    async with UnitOfWork(store) as unit:
+        for given in (object(), None, Purse):
+            with pytest.raises(ForeignAggregateError, match="takes an aggregate, and .* is none"):
+                unit.add(given)  # type: ignore[type-var]
 
 
 async def test_tasks_that_load_at_once_get_the_same_object(store: EventStore) -> None:

@@ -20,6 +20,10 @@ ONE_WAITS_FOR_LATER_WRITERS = [
     ("begin", 0), ("look", 0), ("begin", 1), ("begin", 2), ("take", 1), ("take", 2), ("commit", 2), ("commit", 0),
     ("look", 1), ("hear", 1), ("hear", 0), ("look", 1), ("hear", 1),
 ]  # fmt: skip
+THE_SERVER_IS_KILLED = [
+    ("begin", 0), ("take", 0), ("look", 0), ("hear", 0), ("kill", 0),
+    ("begin", 1), ("take", 1), ("begin", 2), ("take", 2), ("commit", 2), ("look", 0), ("hear", 0),
+]  # fmt: skip
 
 
 def stored(position: int) -> StoredEvent:
@@ -30,9 +34,11 @@ def stored(position: int) -> StoredEvent:
 @example(ONE_IS_OPEN, False)
 @example(ONE_HEARS_LATE, False)
 @example(ONE_WAITS_FOR_LATER_WRITERS, False)
+@example(THE_SERVER_IS_KILLED, True)
+@example(THE_SERVER_IS_KILLED, False)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["begin", "take", "commit", "roll back", "look", "hear"]), st.integers(0, 3)),
+        st.tuples(st.sampled_from(["begin", "take", "commit", "roll back", "kill", "look", "hear"]), st.integers(0, 3)),
         max_size=80,
     ),
     st.booleans(),
@@ -49,7 +55,8 @@ def test_each_reader_gets_each_committed_event_once_and_in_order(steps: list[tup
 
     def look(reader: int) -> None:
         page = [stored(position) for position in sorted(committed) if position > after[reader]]
-        looking[reader] = watermark.begin(), taken, frozenset(name for name, _ in writers.values()), page
+        highest = max(committed, default=0)
+        looking[reader] = watermark.begin(), highest, frozenset(name for name, _ in writers.values()), page
 
     def hear(reader: int) -> None:
         sight, high, held, page = looking.pop(reader)
@@ -68,6 +75,9 @@ def test_each_reader_gets_each_committed_event_once_and_in_order(steps: list[tup
             committed.update(writers.pop(number)[1])
         elif step == "roll back":
             writers.pop(number, None)
+        elif step == "kill":  # what nobody has committed may be given out again
+            writers.clear()
+            taken = max(committed, default=0)
         elif step == "look" and number not in looking:
             look(number)
         elif step == "hear" and number in looking:

@@ -49,7 +49,7 @@ class AggregateRoot:
     A command is a method that checks what it must and calls ``self.apply(SomethingHappened(aggregate_id=self.id, …))``.
     A handler ``handle_something_happened(self, event)`` changes the state; it is found by the name of the event's
     class, or of the nearest class that it derives from. Handlers run again whenever the aggregate is loaded, so they
-    only change attributes of ``self`` and refuse nothing.
+    only change attributes of ``self``: they refuse nothing, and apply no events.
 
     A subclass's ``__init__`` takes the id as its only required argument, calls ``super().__init__(id)`` and sets the
     attributes that a new aggregate has.
@@ -68,7 +68,7 @@ class AggregateRoot:
     """
 
     # All of the framework's own is in slots, so that vars(aggregate) is the state and nothing else.
-    __slots__ = ("_id", "_origin", "_pending", "_snapshot", "_version")
+    __slots__ = ("_handling", "_id", "_origin", "_pending", "_snapshot", "_version")
 
     category: ClassVar[str] = ""
     snapshot_policy: ClassVar[SnapshotPolicy | None] = None
@@ -79,6 +79,8 @@ class AggregateRoot:
         self._id = check_aggregate_id(id, type(self).__qualname__)
         self._version = 0
         self._pending: list[DomainEvent] = []
+        self._handling = False
+        """Whether a handler runs."""
         self._origin: object = None
         """The store that it was loaded from or saved to."""
         self._snapshot: Any = None
@@ -130,13 +132,13 @@ class AggregateRoot:
         Raises:
             ForeignEventError: it is another aggregate's, or no `DomainEvent`.
             MissingHandlerError: the aggregate has no handler for it.
-            EventOrderError: it was applied before.
+            EventOrderError: it was applied before, or a handler applies it.
         """
         try:
             pending, version = self._pending, self._version + 1
         except AttributeError:
             raise _not_initialized(self) from None
-        if not isinstance(event, DomainEvent):
+        if type(event) not in self._handlers and not isinstance(event, DomainEvent):  # what has a handler is one
             raise ForeignEventError(
                 f"{_name(self)} cannot apply {event!r:.100}: it is no DomainEvent. Derive its class from "
                 "commons_events.sourcing.DomainEvent."
@@ -148,13 +150,18 @@ class AggregateRoot:
                 f"{_name(self)} cannot apply {type(event).__qualname__} {event.event_id!r}: it was applied before, as "
                 f"version {event.aggregate_version}. Make a new event for what happens again."
             )
+        if self._handling:
+            raise _handled(self, f"apply {type(event).__qualname__} {event.event_id!r}")
         handler = self._handlers[type(event)]
         event.placed(version)
+        self._handling = True
         try:
             handler(self, event)
         except BaseException:
             vars(event)["aggregate_version"] = 0
             raise
+        finally:
+            self._handling = False
         self._version = version
         pending.append(event)
 
@@ -167,8 +174,10 @@ class AggregateRoot:
         Raises:
             ForeignEventError: one is another aggregate's.
             MissingHandlerError: the aggregate has no handler for one.
-            EventOrderError: one is not the next, or events wait to be saved.
+            EventOrderError: one is not the next, events wait to be saved, or a handler calls it.
         """
+        if self._handling:
+            raise _handled(self, "replay events")
         if self._pending:
             raise EventOrderError(
                 f"{_name(self)} has {len(self._pending)} events that are not saved; stored events come before them. "
@@ -176,6 +185,7 @@ class AggregateRoot:
             )
         handlers, id, version = self._handlers, self._id, self._version
         event: Any  # a DomainEvent: else it has no handler
+        self._handling = True
         try:
             for event in events:
                 handler = handlers[type(event)]
@@ -190,7 +200,7 @@ class AggregateRoot:
                 handler(self, event)
                 version += 1
         finally:
-            self._version = version
+            self._version, self._handling = version, False
 
     def __repr__(self) -> str:
         try:
@@ -284,6 +294,13 @@ def _foreign(aggregate: AggregateRoot, event: Any) -> ForeignEventError:
     return ForeignEventError(
         f"{_name(aggregate)} cannot apply {type(event).__qualname__} {event.event_id!r}: it is of the aggregate "
         f"{event.aggregate_id!r}. Make it with aggregate_id=self.id."
+    )
+
+
+def _handled(aggregate: AggregateRoot, what: str) -> EventOrderError:
+    return EventOrderError(
+        f"{_name(aggregate)} cannot {what} while a handler runs: handlers only change attributes, and run again "
+        "whenever the aggregate is loaded. Apply it in the command, after the event that it follows from."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,8 +18,7 @@ from commons_events.event import Event
 from commons_events.log import logger
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._aggregate import A, AggregateRoot, fresh
-from commons_events.sourcing._decoding import decode, place_of, reader_of
-from commons_events.sourcing._domain_event import DomainEvent
+from commons_events.sourcing._decoding import decode, place_of, readers
 from commons_events.sourcing._snapshots import state_codec
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._store_transaction import MAX_POSITION
@@ -204,15 +203,12 @@ def _kind(aggregate_class: type[AggregateRoot]) -> str:
 def events_of(page: Sequence[StoredEvent]) -> list[Event]:
     """The events of stored ones; each aggregate's event with the version that it has in its stream."""
     events: list[Event] = []
-    readers: dict[tuple[str, str, str], Callable[[bytes], Event]] = {}
+    known = readers()
     try:
         for stored in page:
-            key = stored[4], stored[5], stored[6]
-            read = readers.get(key)
-            if read is None:
-                read = readers[key] = reader_of(*key)
+            read, of_aggregate = known[stored[4:7]]
             event = read(stored[7])
-            if isinstance(event, DomainEvent) and event.aggregate_version != stored[2]:
+            if of_aggregate and event.aggregate_version != stored[2]:
                 event.placed(stored[2])
             events.append(event)
     except Exception:

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from commons_events.errors import ConfigurationError
+from commons_events.errors import ConfigurationError, EventTooLargeError
 from commons_events.event import Event
+from commons_events.sourcing._decoding import place_of
 from commons_events.sourcing._encoding import prepare_event
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._types import (
@@ -86,6 +87,7 @@ async def copy_events(
     Raises:
         ConfigurationError: both stores are on the same database, or one is no event store.
         InvalidStreamError: ``rename`` gave a name that cannot be stored.
+        EventTooLargeError: an event has more bytes than the target's ``max_event_bytes``.
     """
     check_name(name, "checkpoint's name")
     given: Any
@@ -156,6 +158,11 @@ def _transformed(
     stored: StoredEvent, max_bytes: int, transform: Callable[[StoredEvent], Transformed] | None
 ) -> list[PreparedEvent]:
     if transform is None:
+        if len(stored.data) > max_bytes:
+            raise EventTooLargeError(
+                f"{place_of(stored)} has {len(stored.data):,} bytes; the target takes {max_bytes:,} (max_event_bytes). "
+                "Open the target with as many, or give a transform= that makes it smaller."
+            )
         timestamp = stored.timestamp
         assert timestamp is not None  # every backend keeps it
         return [PreparedEvent(*stored[3:9], timestamp)]

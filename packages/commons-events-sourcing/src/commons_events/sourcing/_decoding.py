@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from commons_events.errors import DeserializationError, UndecodableEventError, UnknownEventTypeError
 from commons_events.event import Event, registry
 from commons_events.plugins import serializer
+from commons_events.sourcing._domain_event import DomainEvent
 
 if TYPE_CHECKING:
     from commons_events.sourcing._types import StoredEvent
 
-__all__ = ["decode", "place_of", "reader_of"]
+__all__ = ["decode", "place_of", "readers"]
 
-Reader = Callable[[bytes], Event]
+Reader = Callable[[bytes], Any]
 
-_readers: dict[tuple[str, str, str], Reader] = {}
-_seen = -1
 _MOST = 10_000
 
 
-def reader_of(event_type: str, schema_version: str, format: str) -> Reader:
-    """What makes events of bytes of this type, version and format.
+class Readers(dict[tuple[str, str, str], tuple[Reader, bool]]):
+    """By type, version and format of bytes: what makes events of them, and whether these are `DomainEvent` s.
 
     Raises:
         UnknownEventTypeError: no class is known for the type and version.
         MissingDistributionError: the format's package is not installed.
     """
+
+    def __missing__(self, key: tuple[str, str, str]) -> tuple[Reader, bool]:
+        if len(self) >= _MOST:
+            self.clear()
+        found = self[key] = _find(*key)
+        return found
+
+
+_readers = Readers()
+_seen = -1
+
+
+def readers() -> Readers:
+    """Those of the classes that there are now; each is looked for once."""
     global _seen
     if _seen != registry.changes:
         _readers.clear()
         _seen = registry.changes
-    key = (event_type, schema_version, format)
-    found = _readers.get(key)
-    if found is None:
-        if len(_readers) >= _MOST:
-            _readers.clear()
-        found = _readers[key] = _find(*key)
-    return found
+    return _readers
 
 
-def _find(event_type: str, schema_version: str, format: str) -> Reader:
+def _find(event_type: str, schema_version: str, format: str) -> tuple[Reader, bool]:
     target = registry.find(event_type)
     if (
         target.schema_info().version != schema_version
@@ -49,19 +56,24 @@ def _find(event_type: str, schema_version: str, format: str) -> Reader:
     ):
         target = registry.find(event_type, schema_version)  # no migration leads to the newest: its own class
     codec = serializer(format)
-    if format == "json":
-        return target.from_json
-    return lambda data: codec.decode(data, target)
+    read: Reader = target.from_json if format == "json" else lambda data: codec.decode(data, target)
+    return read, issubclass(target, DomainEvent)
 
 
 def decode(stored: StoredEvent) -> Event:
     """See `StoredEvent.event`."""
+    if _seen != registry.changes:
+        readers()
     try:
-        return reader_of(stored[4], stored[5], stored[6])(stored[7])
+        read, of_aggregate = _readers[stored[4:7]]
+        event = read(stored[7])
     except UnknownEventTypeError as error:
         raise UnknownEventTypeError(f"{place_of(stored)}: {error}") from error
     except DeserializationError as error:
         raise UndecodableEventError(f"{place_of(stored)} cannot be read: {error}") from error
+    if of_aggregate and event.aggregate_version != stored[2]:  # it was appended directly, or copied from elsewhere
+        event.placed(stored[2])
+    return event  # type: ignore[no-any-return]
 
 
 def place_of(stored: StoredEvent) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
-from commons_events.errors import EventTooLargeError, InvalidStreamError
+from commons_events.errors import EventTooLargeError, InvalidStreamError, SerializationError
 from commons_events.event import Event
 from commons_events.plugins import serializer
 from commons_events.sourcing._types import (
@@ -63,7 +64,7 @@ def prepare_event(event: Event, tags: Sequence[str], max_bytes: int) -> Prepared
     """The event's bytes and what is stored beside them.
 
     Raises:
-        SerializationError: its format cannot hold a value of it.
+        SerializationError: its format cannot hold a value of it, or UTC its timestamp.
         EventTooLargeError: it has more than ``max_bytes``.
         InvalidStreamError: its id or a tag is empty, too long, or of characters that cannot be stored.
     """
@@ -95,7 +96,20 @@ def _prepare(event: Event, known: _Class, tags: Sequence[str], max_bytes: int) -
         words = tuple(dict.fromkeys((*tags, *own)))
         for word in words:
             check_name(word, "tag")
-    return PreparedEvent(event_id, known[0], known[1], known[2], data, words, event.timestamp)
+    timestamp = event.timestamp
+    if timestamp.tzinfo is not UTC and timestamp.utcoffset():
+        timestamp = _in_utc(event)
+    return PreparedEvent(event_id, known[0], known[1], known[2], data, words, timestamp)
+
+
+def _in_utc(event: Event) -> datetime:
+    try:
+        return event.timestamp.astimezone(UTC)
+    except OverflowError as error:
+        raise SerializationError(
+            f"{type(event).__qualname__} {event.event_id!r} has the timestamp {event.timestamp}, which in UTC lies "
+            "outside the years 1 to 9999, so that no database keeps it. Give it one that does not."
+        ) from error
 
 
 def prepare(append: Append, max_bytes: int) -> PreparedAppend:

@@ -20,6 +20,7 @@ from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._groups import lost, repartitioned
 from commons_events.sourcing._leases import share
+from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import Known, deleted, find_repeat, lookup, refuse, wanted
 from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Result
     from sqlalchemy.sql import Executable
 
-__all__ = ["MemoryBackend", "nested", "not_ahead", "not_found", "refuse_nested"]
+__all__ = ["MemoryBackend", "not_ahead", "not_found"]
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ class MemoryBackend(Backend):
         self._state = _State()
         self._lock = asyncio.Lock()
         self._news = News()
-        self._holder: asyncio.Task[Any] | None = None
+        self._nesting = Nesting()
 
     async def open(self) -> None:
         """Nothing is to be opened."""
@@ -204,18 +205,15 @@ class MemoryBackend(Backend):
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Transaction]:
         async with self._writing():
-            self._holder = asyncio.current_task()
-            try:
-                transaction = _Transaction(self._state.copy())
+            transaction = _Transaction(self._state.copy())
+            with self._nesting.block():
                 yield transaction
-                self._state = transaction.state
-            finally:
-                self._holder = None
+            self._state = transaction.state
         self._news.tell()
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
-        refuse_nested(self._holder)
+        self._nesting.refuse()
         async with self._lock:
             yield
 
@@ -277,20 +275,6 @@ def not_ahead(name: str, position: int, saved: int) -> CheckpointError:
     return CheckpointError(
         f"The checkpoint {name!r} is at position {saved}, and {position} is not ahead of it: what is there was handled "
         "before, perhaps by another worker. Let the transaction roll back; to start anew, save it with backwards=True."
-    )
-
-
-def refuse_nested(holder: asyncio.Task[Any] | None) -> None:
-    """Raise where the task that has the store's only writing transaction would wait for itself."""
-    if holder is not None and holder is asyncio.current_task():
-        raise nested()
-
-
-def nested() -> CapabilityError:
-    """The error for writing through the store inside a transaction's block, which would wait for itself."""
-    return CapabilityError(
-        "This task has a transaction of the store open, which no other write can pass: it would wait for itself. Write "
-        "through the transaction that the block was given."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import psycopg
@@ -12,22 +12,26 @@ from psycopg import AsyncConnection
 from psycopg.types.string import ByteaBinaryLoader
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoneFreeError
 from sqlalchemy.ext.asyncio import AsyncConnection as EngineConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from commons_events.errors import (
     AuthenticationError,
+    AuthorizationError,
     ClosedError,
     CommonsEventsError,
     ConfigurationError,
     StoreUnavailableError,
+    TransactionAbortedError,
+    TransactionError,
     UnknownDatabaseError,
 )
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome, all_stored
-from commons_events.sourcing._memory import refuse_nested
+from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._postgres_news import PostgresNews, discard
 from commons_events.sourcing._postgres_read import (
     Watermark,
@@ -65,7 +69,10 @@ _NEVER = 2**63
 _LONGEST = 2**31 - 1
 """Seconds for which libpq can wait for a connection."""
 _SYNCHRONOUS = (None, "on", "off", "local", "remote_write", "remote_apply")
+_PATIENCE = 60.0
+"""Seconds that a transaction waits for others to give a connection back."""
 _READ_ONLY = "25006"
+_FORBIDDEN = "42501"
 _TROUBLES = ("08", "53", "57P", "58")
 """Classes of SQLSTATE: connection, insufficient resources, shutdown, and system errors."""
 _PASSING = ("40001", "40P01", "26000")
@@ -144,14 +151,26 @@ class PostgresBackend(Backend):
             )
         parsed = read_url(url)
         self._shown = parsed.render_as_string(hide_password=True)
-        parsed = parsed.set(drivername="postgresql+psycopg")
+        given = tuple(sorted(parsed.query.items()))
+        self._place = "postgresql", parsed.host, parsed.port or 5432, parsed.database, given
+        query: dict[str, Any] = {
+            "connect_timeout": f"{max(int(min(connect_timeout, _LONGEST)), 2)}",
+            "application_name": "commons-events",
+            **parsed.query,
+        }
+        if synchronous_commit is not None:
+            query["options"] = f"{query.get('options', '')} -c synchronous_commit={synchronous_commit}".strip()
+        parsed = parsed.set(drivername="postgresql+psycopg", query=query)
         self._engine = create_async_engine(
-            parsed, pool_size=connections, max_overflow=0, pool_timeout=60, pool_pre_ping=True
+            parsed,
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=_PATIENCE,
+            pool_pre_ping=True,
+            isolation_level="READ COMMITTED",  # whatever the server's default: appends look at what others committed
         )
         event.listen(self._engine.sync_engine, "checkin", self._given_back)
         positional, named = self._engine.sync_engine.dialect.create_connect_args(parsed)
-        named.setdefault("connect_timeout", max(int(min(connect_timeout, _LONGEST)), 2))
-        named.setdefault("application_name", "commons-events")
         named["client_encoding"] = "UTF8"
         # each of the store's statements has its index; a plan that was made while a table was small is kept for long
         # What a pipeline sends is one transaction: on one snapshot, a reader would learn who is writing now, and read
@@ -162,23 +181,23 @@ class PostgresBackend(Backend):
             "timezone=UTC",
             r"default_transaction_isolation=read\ committed",
         ]
-        if synchronous_commit is not None:
-            settings.append(f"synchronous_commit={synchronous_commit}")
         named["options"] = " ".join([named.get("options", ""), *(f"-c {setting}" for setting in settings)]).strip()
         self._arguments = positional, named
+        self._connections = connections
         self._idle: list[StoreConnection] = []
-        self._places = asyncio.Semaphore(connections + write_connections)
+        # apart: appends may all wait for the transaction of a block that reads
+        self._reading = asyncio.Semaphore(connections)
+        self._writing = asyncio.Semaphore(write_connections)
         self._writes = GroupCommit(self._write, lanes=write_connections)
         self._watermark = Watermark()
         self._news = PostgresNews(self._connect, notify=notify)
-        self._holders: set[asyncio.Task[Any]] = set()
+        self._nesting = Nesting()
         self._reads: set[asyncio.Future[Any]] = set()
         self._closed = False
 
     @property
     def place(self) -> object:
-        url = self._engine.url
-        return "postgresql", url.host, url.port or 5432, url.database, tuple(sorted(url.query.items()))
+        return self._place
 
     # --- connections -----------------------------------------------------------------------------------------
 
@@ -194,6 +213,26 @@ class PostgresBackend(Backend):
         # the text of a json column as its bytes, which nobody is to parse here
         connection.adapters.register_loader("json", ByteaBinaryLoader)
         return connection
+
+    def _failure(self, error: BaseException) -> CommonsEventsError | None:
+        """What to raise in the place of an error of psycopg's; None where it says something of the statement itself."""
+        if not isinstance(error, psycopg.Error):
+            return None
+        said, state = " ".join(str(error).split()), error.sqlstate
+        if state == _FORBIDDEN:
+            return AuthorizationError(
+                f"{self._shown}: the server does not allow the user this ({said}). Give it the right. The store "
+                "needs CREATE on the schema to make its tables, unless another user makes them by upgrade(); SELECT, "
+                "INSERT, UPDATE and DELETE on them, and USAGE and SELECT on their sequences."
+            )
+        if state in _PASSING:
+            return TransactionAbortedError(
+                f"{self._shown}: the server has broken this off for a reason that passes ({said}). Nothing of it is "
+                "stored: do all of it again, from the transaction's beginning."
+            )
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.errors.ReadOnlySqlTransaction):
+            return self._unreachable(error)
+        return None
 
     def _unreachable(self, error: BaseException) -> CommonsEventsError:
         said = " ".join(str(error).split())
@@ -211,42 +250,70 @@ class PostgresBackend(Backend):
         return StoreUnavailableError(f"{self._shown} is out of reach, or the connection to it broke: {said}.")
 
     @asynccontextmanager
-    async def _borrow(self) -> AsyncIterator[StoreConnection]:
+    async def _borrow(self, places: asyncio.Semaphore | None = None) -> AsyncIterator[StoreConnection]:
         """A connection that commits each statement; one that broke, or was left in the middle, is not used again."""
-        async with self._places:
+        async with places or self._reading:
             while self._idle and self._idle[-1].closed:
                 self._idle.pop()
             connection = self._idle.pop() if self._idle else await self._connect()
+            failure: CommonsEventsError | None = None
             try:
                 yield connection
-            except psycopg.errors.OperationalError as error:
-                await discard(connection)
-                if error.sqlstate in _PASSING:
+            except BaseException as error:
+                failure = self._failure(error)
+                if failure is None:
                     raise
-                raise self._unreachable(error) from error
-            except (psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
-                await discard(connection)  # also a read-only one: after a failover others may be the primary's
-                raise self._unreachable(error) from error
-            except BaseException:
-                if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+                raise failure from error
+            finally:
+                # one that takes no writes is not kept either: after a failover others may be the primary's
+                usable = connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+                if self._closed or not usable or (failure is not None and failure.retriable):
                     await discard(connection)
                 else:
                     self._idle.append(connection)
+
+    @asynccontextmanager
+    async def _begin(self, *, own: bool) -> AsyncIterator[EngineConnection]:
+        """A transaction by SQLAlchemy.
+
+        Args:
+            own: all its statements are the store's; else an error may be that of a program's statement, and is left.
+        """
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    connection = await stack.enter_async_context(self._engine.connect())
+                except NoneFreeError as error:
+                    raise StoreUnavailableError(
+                        f"{self._shown}: {self._connections} transactions are under way, as many as there are "
+                        f"connections for, and none has ended for {_PATIENCE:g} s. Keep them short, or give the store "
+                        "more connections."
+                    ) from error
+                async with connection.begin():
+                    yield connection
+        except DBAPIError as error:
+            found = error.orig or error
+            failure = self._failure(found) if own or _in_trouble(found) else None
+            if failure is None and error.connection_invalidated:
+                failure = self._unreachable(found)
+            if failure is None:
                 raise
-            if self._closed:
-                await discard(connection)
-            else:
-                self._idle.append(connection)
+            raise failure from error
+        except psycopg.Error as error:
+            failure = self._failure(error)
+            if failure is None:
+                raise
+            raise failure from error
 
     async def _sync(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function of `_sql` in a transaction of its own."""
-        try:
-            async with self._engine.begin() as connection:
+        self._nesting.refuse()
+
+        async def attempt() -> T:
+            async with self._begin(own=True) as connection:
                 return await connection.run_sync(function, *arguments)
-        except DBAPIError as error:
-            if isinstance(error.orig, psycopg.OperationalError | psycopg.errors.ReadOnlySqlTransaction):
-                raise self._unreachable(error.orig) from error
-            raise
+
+        return await _again(attempt)
 
     def _given_back(self, connection: object, entry: ConnectionPoolEntry) -> None:
         if self._closed:
@@ -274,8 +341,7 @@ class PostgresBackend(Backend):
     # --- writing ---------------------------------------------------------------------------------------------
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        if self._holders:
-            refuse_nested(_current_of(self._holders))
+        self._nesting.refuse()
         if len(appends) == 1 and len(appends[0].events) < COPY_FROM:
             return [await self._writes.submit(appends[0])]
         if not appends:
@@ -284,7 +350,7 @@ class PostgresBackend(Backend):
 
     async def _append_together(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
         async def attempt() -> list[AppendResult]:
-            async with self._borrow() as connection, connection.block():
+            async with self._borrow(self._writing) as connection, connection.block():
                 return all_stored(await write(connection, appends))
 
         results = await _again(attempt)
@@ -293,7 +359,7 @@ class PostgresBackend(Backend):
 
     async def _write(self, appends: Sequence[PreparedAppend]) -> Sequence[Outcome | Alone]:
         async def attempt() -> Sequence[Outcome | Alone]:
-            async with self._borrow() as connection:
+            async with self._borrow(self._writing) as connection:
                 return await (write if len(appends) == 1 else write_batch)(connection, appends)
 
         try:
@@ -315,32 +381,21 @@ class PostgresBackend(Backend):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Transaction]:
-        task = asyncio.current_task()
-        refuse_nested(task if task in self._holders else None)
-        try:
-            async with self._engine.connect() as connection, connection.begin():
-                raw = (await connection.get_raw_connection()).driver_connection
-                assert raw is not None
-                raw.adapters.register_loader("json", ByteaBinaryLoader)
-                # SQLAlchemy begins with the first statement, and psycopg would take an inner transaction for the outer
-                await connection.exec_driver_sql("SELECT 1")
-                if task is not None:
-                    self._holders.add(task)
-                try:
-                    yield _Transaction(connection, raw)
-                finally:
-                    if task is not None:
-                        self._holders.discard(task)
-        except DBAPIError as error:
-            if error.connection_invalidated or _in_trouble(error.orig):
-                raise self._unreachable(error.orig or error) from error
-            raise
-        except psycopg.OperationalError as error:
-            if error.sqlstate in _PASSING:
-                raise
-            raise self._unreachable(error) from error
-        except psycopg.errors.ReadOnlySqlTransaction as error:
-            raise self._unreachable(error) from error
+        self._nesting.refuse()
+        async with self._begin(own=False) as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            raw.adapters.register_loader("json", ByteaBinaryLoader)
+            # SQLAlchemy begins with the first statement, and psycopg would take an inner transaction for the outer
+            await connection.exec_driver_sql("SELECT 1")
+            with self._nesting.block():
+                yield _Transaction(connection, raw)
+            if raw.info.transaction_status is psycopg.pq.TransactionStatus.INERROR:  # its COMMIT would be a ROLLBACK
+                raise TransactionError(
+                    "A statement of this transaction has failed, and PostgreSQL takes all of it back, although the "
+                    "block went on. Let the error pass out of the block, or do what may fail in a savepoint: run_sync "
+                    "with connection.begin_nested()."
+                )
         self._news.announce()
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -367,26 +422,31 @@ class PostgresBackend(Backend):
         async with self._borrow() as connection:
             return await fetch_log(connection, self._watermark, query, first, last, limit, backwards)
 
-    async def _one(self, statement: str, *parameters: Any) -> Any:
+    async def _all(self, statement: str, *parameters: Any) -> list[Any]:
         async with self._borrow() as connection, psycopg.AsyncRawCursor(connection) as cursor:
             await cursor.execute(statement, parameters, prepare=True)
-            return await cursor.fetchone()
+            return await cursor.fetchall()
 
     async def stream_version(self, stream: StreamId) -> int:
-        row = await self._one(
+        rows = await self._all(
             "SELECT version, deleted_at IS NOT NULL FROM commons_events_streams WHERE id = $1 AND category = $2",
             *stream,
         )
-        if row is not None and row[1]:
+        version, gone = rows[0] if rows else (0, False)
+        if gone:
             raise deleted(stream)
-        return row[0] if row is not None else 0
+        return int(version)
 
     async def streams_of(self, id: str) -> list[StreamId]:
-        return await self._sync(_sql.streams_of, id)
+        statement = (
+            "SELECT id, category FROM commons_events_streams "
+            "WHERE id = $1 AND deleted_at IS NULL AND version > 0 ORDER BY category"
+        )
+        return [StreamId(*row) for row in await self._all(statement, id)]
 
     async def head(self) -> int:
-        row = await self._one("SELECT coalesce(max(position), 0) FROM commons_events_events")
-        return int(row[0])
+        [(position,)] = await self._all("SELECT coalesce(max(position), 0) FROM commons_events_events")
+        return int(position)
 
     async def snapshot(self, stream: StreamId, kind: str, at_most: int) -> StoredSnapshot | None:
         async with self._borrow() as connection:
@@ -407,7 +467,8 @@ class PostgresBackend(Backend):
         await self._sync(_sql.delete_snapshots, stream)
 
     async def checkpoints(self, prefix: str) -> Mapping[str, int]:
-        return await self._sync(_sql.checkpoints, prefix)
+        statement = "SELECT name, position FROM commons_events_checkpoints WHERE starts_with(name, $1)"
+        return dict(await self._all(statement, prefix))
 
     async def delete_checkpoint(self, name: str) -> None:
         await self._sync(_sql.delete_checkpoint, name)
@@ -428,22 +489,17 @@ class PostgresBackend(Backend):
         await self._news.wait(position, seconds)
 
 
-def _current_of(holders: set[asyncio.Task[Any]]) -> asyncio.Task[Any] | None:
-    task = asyncio.current_task()
-    return task if task in holders else None
-
-
 def _last(outcomes: Sequence[object]) -> int:
     """The highest position of what was stored; 0 where nothing was."""
     return max([outcome.last_position for outcome in outcomes if isinstance(outcome, AppendResult)], default=0)
 
 
 def _in_trouble(error: BaseException | None) -> bool:
-    """Whether it is the server's trouble, such as a lost connection or a full disk, and not the statement's."""
+    """Whether it is not the statement's fault: a lost connection, a full disk, a deadlock, missing rights."""
     state: str | None = getattr(error, "sqlstate", None)
     if state is None:
         return isinstance(error, psycopg.OperationalError)
-    return state == _READ_ONLY or state.startswith(_TROUBLES)
+    return state in (_READ_ONLY, _FORBIDDEN, *_PASSING) or state.startswith(_TROUBLES)
 
 
 async def _again(attempt: Callable[[], Awaitable[T]]) -> T:
@@ -451,7 +507,7 @@ async def _again(attempt: Callable[[], Awaitable[T]]) -> T:
     for left in range(9, -1, -1):
         try:
             return await attempt()
-        except psycopg.OperationalError as error:
-            if error.sqlstate not in _PASSING or not left:
+        except TransactionAbortedError:
+            if not left:
                 raise
     raise AssertionError

@@ -3,7 +3,7 @@
 Positions come from a sequence, and transactions commit in another order: a reader that sees 7 may yet be given 6 later.
 So it is told up to which position the log is settled, and goes no further. The rule:
 
-1. Read the sequence: h is the highest position that anyone has taken so far.
+1. Read the highest position that is stored: h. A sequence only rises: whoever has one up to h has taken it by now.
 2. After that, list the transactions that hold a ``ROW EXCLUSIVE`` lock on the events' table: W.
 3. When all of W have ended, no position up to h can come any more: h is settled.
 
@@ -13,6 +13,13 @@ transaction that took a position up to h had therefore the lock at step 1 at the
 before step 2, and if it is, step 3 waits for it. What is read after that sees what it committed; what it did not is
 never coming: a position that nobody has is a hole that readers pass. No row has to carry anything for it, an hour-long
 transaction on other tables holds nobody back, and whoever inserts by hand is under the same rule.
+
+A killed server forgets the positions that were taken, but not yet logged, and gives them out again. Those up to h it
+does not forget: what can be seen is committed, and a commit takes to the disk all that was logged before it, so also
+that positions up to its own are taken. This is why h is not what the sequence says. Nor is it ever higher than that,
+which matters where somebody stores a position that did not come from the sequence. Behind the last stored event there
+is no hole to pass. (With ``synchronous_commit=off`` an event is seen before it is on the disk: it may be lost, and its
+position be given to another one.)
 
 A prepared transaction (two-phase commit) shows under another name than before; while there is one, it counts as in W.
 Where the positions follow each other without a hole from what is settled, nothing has to be asked.
@@ -49,7 +56,9 @@ _PAGE_BACK = (
     f"{_PAGE} BETWEEN greatest($3::bigint, least($4::bigint, ({_LENGTH})) - $5::bigint + 1) AND $4 "
     "ORDER BY e.version DESC"
 )
-_TAKEN = f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END, pg_is_in_recovery() FROM {POSITIONS}"
+_HIGHEST = f"""SELECT least(
+  (SELECT coalesce(max(position), 0) FROM commons_events_events), CASE WHEN is_called THEN last_value ELSE 0 END
+), pg_is_in_recovery() FROM {POSITIONS}"""
 _WRITERS = """SELECT virtualtransaction FROM pg_locks
 WHERE locktype = 'relation' AND relation = 'commons_events_events'::regclass AND mode = 'RowExclusiveLock'
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
@@ -74,34 +83,34 @@ class Watermark:
 
     def __init__(self) -> None:
         self.settled = 0
-        self.taken = 0
+        self.stored = 0
         self._high = 0
         self._writers: frozenset[str] | None = None
         self._recorded = 0
 
     @property
     def held_back(self) -> bool:
-        """Whether positions were taken that are not settled."""
-        return self.taken > self.settled
+        """Whether events are stored that are not settled."""
+        return self.stored > self.settled
 
     def begin(self) -> Sight:
         """To be called before the steps are sent."""
         return Sight(self.settled, self._recorded)
 
-    def observe(self, sight: Sight, taken: int, writers: frozenset[str]) -> int:
+    def observe(self, sight: Sight, highest: int, writers: frozenset[str]) -> int:
         """Take the answers of steps 1 and 2, asked in this order, after ``sight``.
 
         Returns:
             up to which position this reader has seen all, if it read the events after asking. What another reader has
             found out meanwhile does not count: it may have committed after this one read.
         """
-        self.taken = max(self.taken, taken)
+        self.stored = max(self.stored, highest)
         edge = sight.settled
         if not writers:
-            self.settled = max(self.settled, taken)
+            self.settled = max(self.settled, highest)
             if sight.recorded == self._recorded:
                 self._writers = None
-            return max(edge, taken)
+            return max(edge, highest)
         if sight.recorded != self._recorded:  # those waited for are of a later time: here they may not have begun yet
             return edge
         if self._writers is not None and not any(
@@ -111,7 +120,7 @@ class Watermark:
             self.settled = max(self.settled, edge)
             self._writers = None
         if self._writers is None:
-            self._high, self._writers = taken, writers
+            self._high, self._writers = highest, writers
             self._recorded += 1
         return edge
 
@@ -304,14 +313,14 @@ async def fetch_log(
     sight = watermark.begin()
     async with (
         connection.pipeline(),
-        AsyncRawCursor(connection) as taken,
+        AsyncRawCursor(connection) as highest,
         AsyncRawCursor(connection) as writers,
         AsyncRawCursor(connection) as cursor,
     ):
-        await taken.execute(_TAKEN, prepare=True)
+        await highest.execute(_HIGHEST, prepare=True)
         await writers.execute(_WRITERS, prepare=True)
         await _events(cursor, query, first, last, limit, False)  # one text, whatever is missing
-        row = await taken.fetchone()
+        row = await highest.fetchone()
         held = frozenset([name for (name,) in await writers.fetchall()])
         more = await _stored(cursor)
     if row and row[1]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from sqlalchemy import Connection, Table
 from sqlalchemy.orm import Session
 
-from commons_events.errors import ProjectionDefinitionError
+from commons_events.errors import MissingHandlerError, ProjectionDefinitionError
 from commons_events.event import Event
 from commons_events.sourcing._store_transaction import StoreTransaction
 from commons_events.sourcing._types import StoredEvent, check_name
@@ -155,17 +155,24 @@ class Projection:
                 waiting.append(derived)
         return tuple(sorted(found))
 
-    async def handle(self, event: Event, stored: StoredEvent, transaction: StoreTransaction) -> bool:
-        """Call the handler of the event's class, or of the nearest class that it derives from; False without one."""
+    async def handle(self, event: Event, stored: StoredEvent, transaction: StoreTransaction) -> None:
+        """Call the handler of the event's class, or of the nearest class that it derives from.
+
+        Raises:
+            MissingHandlerError: there is none, as for another version of the type that a handler takes.
+        """
         event_class = type(event)
         if event_class not in self._found:
             by_class = {cls: handler for handler in self._handlers for cls in handler.classes}
             self._found[event_class] = next((by_class[cls] for cls in event_class.__mro__ if cls in by_class), None)
         handler = self._found[event_class]
         if handler is None:
-            return False
+            takes = ", ".join(sorted(cls.__qualname__ for other in self._handlers for cls in other.classes))
+            raise MissingHandlerError(
+                f"{self!r} has no handler for {event_class.__qualname__} ({event_class.event_type!r}, version "
+                f"{event_class.schema_info().version}). Annotate one with this class; its handlers take: {takes}."
+            )
         await handler(event, stored, transaction)
-        return True
 
     def _read(self, function: Callable[..., Any]) -> _Handler:
         where = f"{self!r}: the handler {_name(function)}"

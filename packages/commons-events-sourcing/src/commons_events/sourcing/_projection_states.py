@@ -35,8 +35,8 @@ _CREATING = 4_912_207_355_110_943_471
 
 
 def checkpoint_name(name: str, *, rebuild: bool = False) -> str:
-    """What a projection's position is saved under."""
-    return f"projection:{name}:rebuild" if rebuild else f"projection:{name}"
+    """What a projection's position is saved under; whatever it is called, no other's rebuild has the same."""
+    return f"projection rebuild:{name}" if rebuild else f"projection:{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Table, insert, text
-from sqlalchemy.schema import CreateIndex, CreateTable, sort_tables
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import sort_tables
+from sqlalchemy.sql.ddl import SchemaGenerator
 
-from commons_events.errors import CapabilityError, StoreSchemaError
+from commons_events.errors import CapabilityError, DependentObjectsError, ProjectionDefinitionError, StoreSchemaError
 from commons_events.retries import Retry
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _tables as t
@@ -51,9 +52,33 @@ class RebuildProgress:
 
 
 class _Shadow:
-    """The tables that a rebuild fills."""
+    """The tables that a rebuild fills.
+
+    Args:
+        store: where the projection lives.
+        projection: the new version.
+        states: the store's.
+    """
 
     ground: Ground
+    """Where they are filled; once this is `opened`."""
+
+    def __init__(self, store: BaseEventStore, projection: Projection, states: ProjectionStates) -> None:
+        self._store = store
+        self._projection = projection
+        self._states = states
+        self._tables = sort_tables(projection.tables)
+
+    async def begin(self, transaction: StoreTransaction, resumed: bool) -> None:
+        """Begin anew, unless ``resumed``, in the transaction that says whose rebuild it is.
+
+        What another version has left would else be gone on with, should this one be broken off now.
+        """
+        raise NotImplementedError
+
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Make them ready to be filled, for the ``async with`` block."""
+        raise NotImplementedError
 
     async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
         """Put them in the place of the live ones, unless another rebuild has moved them on past ``saved``."""
@@ -70,18 +95,20 @@ async def rebuild(
 ) -> RebuildProgress:
     """See `Projector.rebuild`."""
     name = projection.name
+    shadows: dict[str, type[_Shadow]] = {"postgresql": _PostgresShadow, "sqlite": _SqliteShadow}
     async with store.transaction() as transaction:
+        dialect = await transaction.run_sync(lambda connection: connection.dialect.name)
+        if dialect not in shadows:
+            raise CapabilityError(f"Projections can be rebuilt on PostgreSQL and SQLite, and not on {dialect}.")
+        shadow = shadows[dialect](store, projection, states)
+        await transaction.run_sync(take_turns)
         row = await states.require(transaction, name)
         if row.version > projection.version:
             check_version(projection, row.version)
-        resumed = row.rebuild_version == projection.version
+        await shadow.begin(transaction, row.rebuild_version == projection.version)
         await states.write(transaction, name, rebuild_version=projection.version)
-        dialect = await transaction.run_sync(lambda connection: connection.dialect.name)
-    shadows = {"postgresql": _postgres_shadow, "sqlite": _sqlite_shadow}
-    if dialect not in shadows:
-        raise CapabilityError(f"Projections can be rebuilt on PostgreSQL and SQLite, and not on {dialect}.")
     handled = 0
-    async with shadows[dialect](store, projection, states, resumed) as shadow:
+    async with shadow.opened():
         ground = shadow.ground
         pages = Pages(projection, ground, retry)
         saved = await ground.store.checkpoint(checkpoint_name(name, rebuild=True))
@@ -153,47 +180,84 @@ async def _swap(
 # --- PostgreSQL ------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _postgres_shadow(
-    store: BaseEventStore, projection: Projection, states: ProjectionStates, resumed: bool
-) -> AsyncIterator[_Shadow]:
-    """A schema of its own, which comes first in the search path of the rebuild's transactions."""
-    shadow = _PostgresShadow(store, projection, states)
-    async with store.transaction() as transaction:
-        await transaction.run_sync(take_turns)
-        there = await transaction.run_sync(shadow.is_there)
-        if not (resumed and there):
-            await transaction.run_sync(shadow.make)
-            await states.forget_parked(transaction, projection.name, rebuild=True)
-            await transaction.save_checkpoint(checkpoint_name(projection.name, rebuild=True), 0, backwards=True)
-    yield shadow
+_DEPENDENTS = """
+WITH replaced AS (SELECT to_regclass(name)::oid AS oid FROM unnest(CAST(:tables AS text[])) AS name)
+SELECT DISTINCT pg_describe_object('pg_class'::regclass, coalesce(r.ev_class, c.conrelid), 0) || ' depends on '
+  || pg_describe_object('pg_class'::regclass, d.refobjid, 0)
+FROM pg_depend d
+LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+LEFT JOIN pg_constraint c ON d.classid = 'pg_constraint'::regclass AND c.oid = d.objid AND c.contype = 'f'
+WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM replaced)
+  AND coalesce(r.ev_class, c.conrelid) NOT IN (SELECT oid FROM replaced WHERE oid IS NOT NULL)
+ORDER BY 1"""
+"""The views that read the tables, and the other tables whose foreign keys refer to them."""
+_MADE_WITH_TABLES = """
+SELECT 'TYPE', typname FROM pg_type WHERE typnamespace = to_regnamespace(:schema) AND typtype IN ('d', 'e')
+UNION ALL
+SELECT 'SEQUENCE', relname FROM pg_class WHERE relnamespace = to_regnamespace(:schema) AND relkind = 'S'"""
+"""What has not gone with its table into another schema."""
+_STRANGERS = """
+SELECT pg_describe_object(d.classid, d.objid, 0)
+FROM pg_depend d
+LEFT JOIN pg_class r ON d.classid = 'pg_class'::regclass AND r.oid = d.objid
+LEFT JOIN pg_type t ON d.classid = 'pg_type'::regclass AND t.oid = d.objid
+WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = to_regnamespace(:schema)
+  AND NOT coalesce(r.relkind = 'S' OR r.relname = ANY(:tables), t.typtype IN ('d', 'e'), false)
+ORDER BY 1"""
+"""What lies in the schema, and would not go from there: functions, say, that a listener has made."""
+_DEPENDENTS_EXIST = "2BP01"
 
 
 class _PostgresShadow(_Shadow):
+    """A schema of its own, which comes first in the search path of the rebuild's transactions."""
+
     def __init__(self, store: BaseEventStore, projection: Projection, states: ProjectionStates) -> None:
-        self._projection = projection
-        self._states = states
-        self._tables = sort_tables(projection.tables)
+        super().__init__(store, projection, states)
         self._schema = _slug("commons_events_rebuild_", projection.name, 63)
         self.ground = Ground(store, states, rebuild=True, enter=self._enter)
+
+    async def begin(self, transaction: StoreTransaction, resumed: bool) -> None:
+        """See `_Shadow.begin`."""
+        await transaction.run_sync(self._check_dependents)
+        if resumed and await transaction.run_sync(self._is_there):
+            return
+        name = self._projection.name
+        # First, so that it is locked: who fills the older tables takes it before them, too.
+        await transaction.save_checkpoint(checkpoint_name(name, rebuild=True), 0, backwards=True)
+        await self._states.forget_parked(transaction, name, rebuild=True)
+        await transaction.run_sync(self._make)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """See `_Shadow.opened`."""
+        yield
 
     def _enter(self, connection: Connection) -> None:
         path = connection.execute(text("SHOW search_path")).scalar_one()
         connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": f"{self._schema}, {path}"})
 
-    def is_there(self, connection: Connection) -> bool:
+    def _is_there(self, connection: Connection) -> bool:
         found = connection.execute(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": self._schema})
         return bool(found.scalar_one())
 
-    def make(self, connection: Connection) -> None:
+    def _make(self, connection: Connection) -> None:
         connection.execute(text(f"DROP SCHEMA IF EXISTS {self._schema} CASCADE"))
         connection.execute(text(f"CREATE SCHEMA {self._schema}"))
         path = connection.execute(text("SHOW search_path")).scalar_one()
         self._enter(connection)
+        # As Table.create does it, with comments and all that belongs to a table. But `checkfirst` is for its types and
+        # sequences alone: those that are there already are used, while the live table does not count as there.
+        generator = SchemaGenerator(connection.dialect, connection, checkfirst=True)  # type: ignore[no-untyped-call]
         for table in self._tables:
-            connection.execute(CreateTable(table))
-            for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                connection.execute(CreateIndex(index))
+            generator.traverse_single(table, create_ok=True)
+        names = {"schema": self._schema, "tables": [table.name for table in self._tables]}
+        strangers = connection.execute(text(_STRANGERS), names).scalars().all()
+        if strangers:
+            raise ProjectionDefinitionError(
+                f"The projection {self._projection.name!r} cannot be rebuilt: listeners make {'; '.join(strangers)} "
+                "with its tables, which would stay behind when these take the live ones' place. Let their DDL name a "
+                "schema, as in CREATE OR REPLACE FUNCTION public.name."
+            )
         connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
 
     async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
@@ -208,67 +272,80 @@ class _PostgresShadow(_Shadow):
     def _swap(self, connection: Connection) -> None:
         quoted = connection.dialect.identifier_preparer.quote
         target = quoted(connection.execute(text("SELECT current_schema()")).scalar_one())
-        for table in reversed(self._tables):
-            connection.execute(text(f"DROP TABLE IF EXISTS {target}.{quoted(table.name)}"))
+        try:
+            for table in reversed(self._tables):
+                connection.execute(text(f"DROP TABLE IF EXISTS {target}.{quoted(table.name)}"))
+        except DBAPIError as error:
+            problem: Any = error.orig
+            if problem.sqlstate != _DEPENDENTS_EXIST:
+                raise
+            raise self._dependents(problem.diag.message_detail) from error
         for table in self._tables:
             connection.execute(text(f"ALTER TABLE {self._schema}.{quoted(table.name)} SET SCHEMA {target}"))
+        for kind, name in connection.execute(text(_MADE_WITH_TABLES), {"schema": self._schema}).all():
+            connection.execute(text(f"ALTER {kind} {self._schema}.{quoted(name)} SET SCHEMA {target}"))
         connection.execute(text(f"DROP SCHEMA {self._schema}"))
+
+    def _check_dependents(self, connection: Connection) -> None:
+        """Refuse at once what would fail in the end, when the live tables are to be dropped."""
+        quoted = connection.dialect.identifier_preparer.quote
+        tables = [quoted(table.name) for table in self._tables]
+        found = connection.execute(text(_DEPENDENTS), {"tables": tables}).scalars().all()
+        if found:
+            raise self._dependents("; ".join(found))
+
+    def _dependents(self, which: str) -> DependentObjectsError:
+        return DependentObjectsError(
+            f"A rebuild of the projection {self._projection.name!r} cannot replace its tables, since other objects of "
+            f"the database depend on them: {which}. Nothing was replaced. Drop these, rebuild, and make them again."
+        )
 
 
 # --- SQLite ----------------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def _sqlite_shadow(
-    store: BaseEventStore, projection: Projection, states: ProjectionStates, resumed: bool
-) -> AsyncIterator[_Shadow]:
-    """A database of its own, whose rows are copied in the end: the live one has one writer, who must not wait."""
-    from commons_events.sourcing._facade import EventStore
-
-    async with store.transaction() as transaction:
-        main = await transaction.run_sync(_main_file)
-    folder = None
-    if main is None:
-        folder = Path(tempfile.mkdtemp(prefix="commons-events-rebuild-"))
-        path = folder / "rebuild.db"
-    else:
-        path = main.with_name(_slug(f"{main.name}-rebuild-", projection.name, 200))
-    if not resumed:
-        _remove(path)
-    beside = EventStore(f"sqlite:///{quote(str(path))}")
-    try:
-        try:
-            await beside.open()
-        except StoreSchemaError:  # a rebuild that another version of the package has broken off: from the start
-            await beside.close()
-            _remove(path)
-            beside = EventStore(f"sqlite:///{quote(str(path))}")
-        beside_states = ProjectionStates(beside)
-        async with beside.transaction() as transaction:
-            await transaction.run_sync(_make_missing(projection.tables))
-        yield _SqliteShadow(beside, beside_states, projection, states, path)
-    finally:
-        await beside.close()
-    _remove(path)
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 class _SqliteShadow(_Shadow):
-    def __init__(
-        self,
-        beside: BaseEventStore,
-        beside_states: ProjectionStates,
-        projection: Projection,
-        states: ProjectionStates,
-        path: Path,
-    ) -> None:
-        self._beside_states = beside_states
-        self._projection = projection
-        self._states = states
-        self._tables = sort_tables(projection.tables)
-        self._path = path
-        self.ground = Ground(beside, beside_states, rebuild=True)
+    """A database of its own, whose rows are copied in the end: the live one has one writer, who must not wait."""
+
+    _path: Path
+    _in_memory = False
+    """Whether the store is; then there is nothing to go on with, and the file goes with its folder in the end."""
+
+    async def begin(self, transaction: StoreTransaction, resumed: bool) -> None:
+        """See `_Shadow.begin`."""
+        main = await transaction.run_sync(_main_file)
+        if main is None:
+            self._in_memory = True
+            return
+        self._path = main.with_name(_slug(f"{main.name}-rebuild-", self._projection.name, 200))
+        if not resumed:
+            _remove(self._path)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """See `_Shadow.opened`."""
+        from commons_events.sourcing._facade import EventStore
+
+        with ExitStack() as stack:
+            if self._in_memory:
+                folder = TemporaryDirectory(prefix="commons-events-rebuild-", ignore_cleanup_errors=True)
+                self._path = Path(stack.enter_context(folder)) / "rebuild.db"
+            url = f"sqlite:///{quote(str(self._path))}"
+            beside = EventStore(url)
+            try:
+                try:
+                    await beside.open()
+                except StoreSchemaError:  # a rebuild that another version of the package has broken off: from the start
+                    await beside.close()
+                    _remove(self._path)
+                    beside = EventStore(url)
+                async with beside.transaction() as transaction:
+                    await transaction.run_sync(_make_missing(self._tables))
+                self.ground = Ground(beside, ProjectionStates(beside), rebuild=True)
+                yield
+            finally:
+                await beside.close()
+            _remove(self._path)
 
     async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
         """See `_Shadow.swap`."""
@@ -311,7 +388,7 @@ def _main_file(connection: Connection) -> Path | None:
 
 def _make_missing(tables: Sequence[Table]) -> Callable[[Connection], None]:
     def make(connection: Connection) -> None:
-        for table in sort_tables(tables):
+        for table in tables:
             table.create(connection, checkfirst=True)
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from commons_events.binding import BinaryBinding, Binding
 from commons_events.errors import ConfigurationError, LeaseLostError, StoreUnavailableError, TransportError
 from commons_events.event import Event
 from commons_events.log import logger
-from commons_events.message import Message, Receipt
+from commons_events.message import Message, PublishResult, Receipt
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Lease
 from commons_events.sourcing._groups import lost
@@ -83,6 +84,8 @@ class OutboxRelay:
         self._query = log_query(categories, types, tags)
         self._seconds = lease_seconds
         self._worker = current_runtime().new_id()
+        self._renewed = 0.0
+        """When the lease was last renewed."""
 
     async def run(self) -> None:
         """Publish what there is and what comes, until cancelled. While the database is out of reach it waits.
@@ -131,7 +134,9 @@ class OutboxRelay:
 
     async def _lease(self) -> Lease | None:
         backend = await self._store._ready()
+        asked = current_runtime().monotonic()
         held = await backend.lease(self._group, 1, self._worker, self._seconds)
+        self._renewed = asked
         return held[0] if held else None
 
     async def _give_back(self) -> None:
@@ -164,6 +169,10 @@ class OutboxRelay:
             await backend.wait(subscription.position, min(1.0, self._seconds / 3))
         return page
 
+    def _due(self) -> float:
+        """In how many seconds the lease is to be renewed: once a third of it is over."""
+        return self._renewed + self._seconds / 3 - current_runtime().monotonic()
+
     async def _keep(self, lease: Lease) -> None:
         if await self._lease() != lease:
             raise lost(lease)
@@ -174,8 +183,6 @@ class OutboxRelay:
         The lease is renewed meanwhile, however long the broker takes: another relay would come past this one, and what
         this one had left would then follow what is newer.
         """
-        clock = current_runtime().monotonic
-        renewed = clock()
         waiting: dict[object, list[Message]] = {}
         for stored in page:
             topic = self._topic if isinstance(self._topic, str) else self._topic(stored)
@@ -188,11 +195,10 @@ class OutboxRelay:
             waiting.setdefault(stored.stream, []).append(message)
         failures = 0
         while waiting:
-            if clock() - renewed > self._seconds / 3:
+            if self._due() <= 0:
                 await self._keep(lease)
-                renewed = clock()
             streams = list(waiting)
-            results = await self._transport.publish([waiting[stream][0] for stream in streams])
+            results = await self._send([waiting[stream][0] for stream in streams], lease)
             failure: TransportError | None = None
             for stream, result in zip(streams, results, strict=True):
                 if not isinstance(result, Receipt):
@@ -210,3 +216,17 @@ class OutboxRelay:
             delay = min(_FIRST_DELAY * 2.0 ** min(failures, 10), _LONGEST_DELAY)
             await current_runtime().sleep(min(delay, self._seconds / 3))
             failures += 1
+
+    async def _send(self, messages: Sequence[Message], lease: Lease) -> Sequence[PublishResult]:
+        """Publish a round, and renew the lease for as long as that takes."""
+        sending = asyncio.ensure_future(self._transport.publish(messages))
+        try:
+            while not sending.done():
+                with suppress(TimeoutError):
+                    async with current_runtime().timeout(self._due()):
+                        await asyncio.wait([sending])
+                if not sending.done():
+                    await self._keep(lease)
+            return sending.result()
+        finally:
+            sending.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from commons_events.errors import AggregateNotFoundError
+from commons_events.errors import AggregateNotFoundError, ForeignAggregateError
 from commons_events.retries import Retry
 from commons_events.sourcing._aggregate import A, fresh
 from commons_events.sourcing._unit_of_work import CONFLICTS, UnitOfWork, finished, retrying
@@ -49,7 +49,16 @@ class Repository(Generic[A]):
             return None
 
     async def save(self, aggregate: A) -> None:
-        """See `EventStore.save`."""
+        """See `EventStore.save`.
+
+        Raises:
+            ForeignAggregateError: it is of another class, and its stream another one than `load` reads.
+        """
+        if not isinstance(aggregate, self._class):
+            raise ForeignAggregateError(
+                f"This repository is of {self._class.__qualname__}, and {aggregate!r:.100} is none. Save it by a "
+                "repository of its own class, or by the store."
+            )
         await self._store.save(aggregate)
 
     @overload

@@ -11,18 +11,27 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
 from commons_events.errors import ConfigurationError, SnapshotError
+from commons_events.event import Event
 from commons_events.sourcing._types import check_count
 
 if TYPE_CHECKING:
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["SnapshotPolicy", "StateCodec", "state_codec"]
 
 _CONSTANTS = (bool, int, float, str, bytes, type(None))
+_PLAIN = frozenset(_CONSTANTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +118,8 @@ class StateCodec:
         """The state as JSON, which was read back and found to be the same.
 
         Raises:
-            SnapshotError: an attribute would not come back as it is.
+            SnapshotError: an attribute would not come back as it is, or an object that can change is held twice, and
+                would come back as two.
         """
         state = dict(vars(aggregate))
         try:
@@ -119,6 +130,14 @@ class StateCodec:
         if not _same(state, restored):
             raise SnapshotError(
                 self._complaint(aggregate, self._culprit(state), "it would come back as something else")
+            )
+        if (shared := _held_twice(state)) is not None:
+            first, second, value = shared
+            raise SnapshotError(
+                f"{self._name} {aggregate.id!r}: a snapshot cannot keep the attribute {second!r}: the "
+                f"{type(value).__qualname__} in it, {value!r:.100}, is in {first!r} already, and would come back as "
+                "two, of which a handler then changes one. Hold it once, and elsewhere what it is found by; or make it "
+                "something that does not change, such as a tuple or a frozen dataclass."
             )
         return data
 
@@ -171,6 +190,48 @@ def _same(one: object, other: object) -> bool:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     return bool(one == other)
+
+
+def _held_twice(state: dict[str, Any]) -> tuple[str, str, object] | None:
+    """An object that can change and is met twice, after the attributes in which it is; None where there is none."""
+    met: dict[int, tuple[str, object]] = {}  # with the object, so that no other one gets its id meanwhile
+    for attribute, root in state.items():
+        waiting: list[Any] = [root]
+        while waiting:
+            value = waiting.pop()
+            if _can_change(value):
+                if id(value) in met:
+                    return met[id(value)][0], attribute, value
+                met[id(value)] = attribute, value
+            waiting += [part for part in _parts(value) if type(part) not in _PLAIN]
+    return None
+
+
+def _can_change(value: Any) -> bool:
+    kind: Any = type(value)
+    if kind is dict or kind is list:
+        return True
+    if isinstance(value, BaseModel):
+        return not (kind.model_config.get("frozen") or isinstance(value, Event))
+    if (dataclass_params := getattr(kind, "__dataclass_params__", None)) is not None:
+        return not dataclass_params.frozen
+    return kind.__hash__ is None  # Python's own rule: what can be hashed keeps its value
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """What it holds, as far as a snapshot has that; of a model or dataclass its fields, and no cached property."""
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return value
+    if isinstance(value, Event):  # a fact, with all that is in it
+        return ()
+    if isinstance(value, BaseModel):
+        extra = value.model_extra or {}
+        return [*(getattr(value, name, None) for name in type(value).model_fields), *extra.values()]
+    if is_dataclass(value):
+        return [getattr(value, field.name, None) for field in fields(value)]
+    return ()
 
 
 # --- the fingerprint -------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Each function takes a connection in whose transaction it works.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +28,6 @@ __all__ = [
     "check_lease",
     "check_schema",
     "checkpoint",
-    "checkpoints",
     "delete_checkpoint",
     "delete_snapshots",
     "delete_stream",
@@ -37,7 +36,6 @@ __all__ = [
     "save_checkpoint",
     "save_snapshot",
     "snapshot",
-    "streams_of",
 ]
 
 
@@ -113,13 +111,6 @@ def save_checkpoint(connection: Connection, name: str, position: int, backwards:
         raise not_ahead(name, 0, 0)
 
 
-def checkpoints(connection: Connection, prefix: str) -> Mapping[str, int]:
-    """See `Backend.checkpoints`."""
-    c = t.checkpoints.c
-    query = select(c.name, c.position).where(c.name.startswith(prefix, autoescape=True))
-    return {row.name: row.position for row in connection.execute(query)}
-
-
 def delete_checkpoint(connection: Connection, name: str) -> None:
     """See `Backend.delete_checkpoint`."""
     connection.execute(delete(t.checkpoints).where(t.checkpoints.c.name == name))
@@ -174,13 +165,6 @@ def delete_snapshots(connection: Connection, stream: StreamId) -> None:
 
 
 # --- streams ---------------------------------------------------------------------------------------------------
-
-
-def streams_of(connection: Connection, id: str) -> list[StreamId]:
-    """See `Backend.streams_of`."""
-    c = t.streams.c
-    query = select(c.id, c.category).where(c.id == id, c.deleted_at.is_(None), c.version > 0).order_by(c.category)
-    return [StreamId(*row) for row in connection.execute(query)]
 
 
 def delete_stream(connection: Connection, stream: StreamId, expected: int | None) -> None:

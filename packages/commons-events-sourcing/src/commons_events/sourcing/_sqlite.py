@@ -25,7 +25,7 @@ from commons_events.errors import (
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Outcome, all_stored
-from commons_events.sourcing._memory import refuse_nested
+from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import deleted
 from commons_events.sourcing._sqlite_log import lengthen_log
@@ -162,7 +162,7 @@ class SqliteBackend(Backend):
         self._names_read = Names()
         self._news = News()
         self._writes = ThreadCommit(self._writer, self._commit, self._news.tell)
-        self._holder: asyncio.Task[Any] | None = None
+        self._nesting = Nesting()
         self._closed = False
 
     @property
@@ -275,7 +275,7 @@ class SqliteBackend(Backend):
     # --- writing ---------------------------------------------------------------------------------------------
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        refuse_nested(self._holder)
+        self._nesting.refuse()
         if len(appends) == 1:
             return [await self._writes.submit(appends[0])]
         if not appends:
@@ -311,7 +311,7 @@ class SqliteBackend(Backend):
         return all_stored(self._commit(appends, True))
 
     async def _sync(self, function: Callable[..., T], *arguments: Any) -> T:
-        refuse_nested(self._holder)
+        self._nesting.refuse()
         async with self._writes.turn():
             return await _whole(self._writer.submit(self._in_transaction, function, *arguments))
 
@@ -320,7 +320,7 @@ class SqliteBackend(Backend):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Transaction]:
-        refuse_nested(self._holder)
+        self._nesting.refuse()
         async with self._writes.turn():
             beginning = self._writer.submit(self._begin)
             try:
@@ -329,16 +329,14 @@ class SqliteBackend(Backend):
                 if beginning.done() and not beginning.cancelled() and beginning.exception() is None:
                     await _whole(self._writer.submit(beginning.result().close))  # it has begun all the same
                 raise
-            self._holder = asyncio.current_task()
             try:
-                yield _Transaction(self, connection, self._raw)
+                with self._nesting.block():
+                    yield _Transaction(self, connection, self._raw)
             except BaseException as error:
-                self._holder = None
                 await _whole(self._writer.submit(connection.close))
                 if (failed := _trouble(error)) is not None:
                     raise self._failure(failed) from error
                 raise
-            self._holder = None
             try:
                 await _whole(self._writer.submit(_finish, connection))
             except (sqlite3.Error, DBAPIError) as error:
@@ -351,7 +349,7 @@ class SqliteBackend(Backend):
 
     async def _read(self, function: Callable[..., T], *arguments: Any) -> T:
         try:
-            if self._path or self._holder is asyncio.current_task():
+            if self._path or self._nesting.inside:
                 return await self._reader.submit(function, self._reading, *arguments)
             async with self._writes.turn():  # one connection for all: another task's open transaction is not to be seen
                 return await self._reader.submit(function, self._reading, *arguments)
@@ -363,7 +361,7 @@ class SqliteBackend(Backend):
             raise self._failure(error) from error
 
     async def _read_events(self, function: Callable[..., T], *arguments: Any) -> T:
-        own = not self._path and self._holder is asyncio.current_task()  # in a transaction that may be rolled back
+        own = not self._path and self._nesting.inside  # in a transaction that may be rolled back
         return await self._read(function, Names() if own else self._names_read, *arguments)
 
     async def fetch_stream(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._group_commit import Outcome
@@ -32,7 +31,6 @@ _INSERTS = {
     count: f"INSERT INTO commons_events_events ({_COLUMNS}) VALUES {', '.join([_ROW] * count)}"
     for count in (2**power for power in range(_AT_ONCE.bit_length()))
 }
-_NO_TIME = timedelta(0)
 
 
 def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend], names: Names) -> list[Outcome]:
@@ -94,7 +92,7 @@ def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, names: 
             tags_text = json.dumps(tags, ensure_ascii=False)
             tagged += [(tag, position) for tag in tags]
         values += (
-            position, stream_id, at, kind_id, event_id, json_text, raw_bytes, tags_text, _text(timestamp), now
+            position, stream_id, at, kind_id, event_id, json_text, raw_bytes, tags_text, timestamp.isoformat(" "), now
         )  # fmt: skip
     _insert(cursor, values, len(events))
     if tagged:
@@ -121,9 +119,3 @@ def _known(
             found += [Known(*row) for row in cursor.execute(BY_ID, (event_id, stream_id))]
         return sorted(found, key=lambda known: known.aggregate_version)
     return [Known(*row) for row in cursor.execute(BY_VERSION, (stream_id, *where))]
-
-
-def _text(timestamp: datetime) -> str:
-    if timestamp.tzinfo is not UTC and timestamp.utcoffset() != _NO_TIME:
-        timestamp = timestamp.astimezone(UTC)
-    return timestamp.isoformat(" ")

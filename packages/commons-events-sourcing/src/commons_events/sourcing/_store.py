@@ -406,6 +406,8 @@ class BaseEventStore:
 
     async def checkpoints(self, prefix: str = "") -> Mapping[str, int]:
         """All saved positions whose names begin with ``prefix``."""
+        if prefix != "":
+            check_name(prefix, "prefix of checkpoints' names")
         return await (await self._ready()).checkpoints(prefix)
 
     async def save_checkpoint(self, name: str, position: int, *, backwards: bool = False) -> None:

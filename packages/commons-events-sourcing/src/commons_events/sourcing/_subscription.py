@@ -32,6 +32,8 @@ class Subscription:
         self._page: deque[StoredEvent] = deque()
         self._ahead: asyncio.Task[LogPage] | None = None
         """The next page, on its way while the one before is handled; only where it is sure that there is more."""
+        self._waiting: asyncio.Timeout | None = None
+        """Around the waiting for what is new: `close` lets it run out."""
         self._closed = False
         self.position = after
         """The position that this reader has come to: nothing that it wants is at or before it but what it was given."""
@@ -78,6 +80,8 @@ class Subscription:
         finally:
             if asked.done():
                 self._ahead = None
+        if self._closed:
+            return
         self._page.extend(page.events)
         before, self._read = self._read, max(self._read, page.safe_position)
         if page.events:
@@ -88,7 +92,18 @@ class Subscription:
         if self._read == before:
             self.live = True
             if wait:
+                await self._wait(backend)
+
+    async def _wait(self, backend: Backend) -> None:
+        waiting = self._waiting = asyncio.timeout(None)
+        try:
+            async with waiting:
                 await backend.wait(self._read, self._poll_interval)
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+        finally:
+            self._waiting = None
 
     def _ask(self, backend: Backend) -> asyncio.Task[LogPage]:
         asked = asyncio.ensure_future(self._fetch(backend))
@@ -99,10 +114,12 @@ class Subscription:
         return await backend.fetch_log(self._query, self._read + 1, _LAST, self._store.page_size, False)
 
     async def close(self) -> None:
-        """End the loop; what was read ahead is let go, and comes to whoever subscribes after `position`."""
+        """End the loop, also one that waits; what was read ahead comes to whoever subscribes after `position`."""
         self._closed = True
         self._page.clear()
         self._ahead = None
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(0.0)
 
     async def __aenter__(self) -> Self:
         return self

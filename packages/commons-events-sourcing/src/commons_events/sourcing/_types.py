@@ -132,12 +132,14 @@ class StoredEvent(NamedTuple):
     """The whole event, envelope included, as `commons_events.Event.serialize` wrote it."""
     tags: tuple[str, ...] = ()
     timestamp: datetime | None = None
-    """The event's own."""
+    """The event's own, in UTC."""
     recorded_at: datetime | None = None
     """When the store took it, by the store's clock."""
 
     def event(self) -> Event:
         """The event, of the newest class that reads it; older ones come through their migrations.
+
+        A `DomainEvent` has the ``aggregate_version`` that it is stored at, whatever its bytes say.
 
         Raises:
             UnknownEventTypeError: no class is known for its type.
@@ -156,6 +158,7 @@ class PreparedEvent(NamedTuple):
     data: bytes
     tags: tuple[str, ...]
     timestamp: datetime
+    """In UTC."""
 
 
 class PreparedAppend(NamedTuple):

@@ -63,9 +63,15 @@ class UnitOfWork:
         """Let a new aggregate be a part of this unit; returns it.
 
         Raises:
-            ForeignAggregateError: the unit has another object of the same class and id.
+            ForeignAggregateError: the unit has another object of the same class and id, or it is no aggregate.
         """
         self._check_open()
+        given: Any = aggregate
+        if not isinstance(given, AggregateRoot):
+            raise ForeignAggregateError(
+                f"add() takes an aggregate, and {given!r:.100} is none. Derive its class from AggregateRoot, and make "
+                "an object of it."
+            )
         key = (type(aggregate), aggregate.id)
         if self._known.setdefault(key, aggregate) is not aggregate:
             raise ForeignAggregateError(

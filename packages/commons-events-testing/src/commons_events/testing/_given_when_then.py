@@ -179,12 +179,17 @@ class Decided(Generic[A]):
 def _differences(wanted: Event, found: Event) -> list[str]:
     if type(wanted) is not type(found):
         return [f"{type(wanted).__qualname__} was expected, and it is a {type(found).__qualname__}"]
-    stated = wanted.model_fields_set
+    stated, is_there = wanted.model_fields_set, _data(found)
     return [
-        f"{name}: {value!r} was expected, and it is {vars(found)[name]!r}"
-        for name, value in vars(wanted).items()
-        if name not in _NEVER and (name not in _ONLY_IF_STATED or name in stated) and vars(found)[name] != value
+        f"{name}: {value!r} was expected, and it is {is_there[name]!r}"
+        for name, value in _data(wanted).items()
+        if name not in _NEVER and (name not in _ONLY_IF_STATED or name in stated) and is_there[name] != value
     ]
+
+
+def _data(event: Event) -> dict[str, Any]:
+    """Its fields alone: a cached property that was read lies beside them."""
+    return {name: value for name, value in vars(event).items() if name in type(event).model_fields}
 
 
 def _list(events: Sequence[Event]) -> str:
@@ -193,4 +198,4 @@ def _list(events: Sequence[Event]) -> str:
 
 def _fields(event: Event) -> str:
     skipped = {*_ONLY_IF_STATED, *_NEVER, "event_type", "version"}
-    return ", ".join(f"{name}={value!r}" for name, value in vars(event).items() if name not in skipped)
+    return ", ".join(f"{name}={value!r}" for name, value in _data(event).items() if name not in skipped)

@@ -15,7 +15,7 @@ from commons_events.errors import (
 from commons_events.testing._wait import eventually
 
 if TYPE_CHECKING:
-    from commons_events.sourcing import StoredEvent
+    from commons_events.sourcing import StoredEvent, Subscription
 
 from commons_events.testing.contracts._event_store_case import (
     WAIT,
@@ -69,6 +69,41 @@ class FollowingTests(EventStoreCase, contract=True):
         await eventually(lambda: len(seen) == 10, timeout=WAIT)
         task.cancel()
         assert seen == list(range(1, 31, 3))
+
+    async def test_closing_a_subscription_ends_a_loop_that_waits(self) -> None:
+        store = await self.store()
+        await store.append("a", counted(1))
+        subscription = store.subscribe(poll_interval=100 * WAIT)
+
+        async def follow() -> list[int]:
+            return [stored.position async for stored in subscription]
+
+        task = asyncio.ensure_future(follow())
+        await eventually(lambda: subscription.live, timeout=WAIT)
+        await subscription.close()
+        await subscription.close()
+        assert await asyncio.wait_for(task, WAIT) == [1]
+        assert await subscription.next_page() == []
+
+    async def test_a_closed_subscription_gives_no_event_that_was_on_its_way(self) -> None:
+        store = await self.store()
+        await store.append("a", counted(3))
+
+        async def follow(subscription: Subscription, seen: list[int]) -> None:
+            async for stored in subscription:
+                seen.append(stored.position)  # noqa: PERF401  # what it has seen by then counts
+
+        for turns in range(10):  # of the event loop, so that it is closed at each point of the reading
+            subscription = store.subscribe()
+            seen: list[int] = []
+            task = asyncio.ensure_future(follow(subscription, seen))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await subscription.close()
+            before = list(seen)
+            await asyncio.wait_for(task, WAIT)
+            assert seen == before
+            assert subscription.position == len(seen)
 
     async def test_a_page_at_a_time(self) -> None:
         store = await self.store()

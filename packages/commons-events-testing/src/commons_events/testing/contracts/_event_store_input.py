@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from commons_events.errors import (
     EventTooLargeError,
     InvalidStreamError,
     InvalidVersionError,
+    SerializationError,
 )
 from commons_events.event import Event
 from commons_events.testing.contracts._event_store_case import Counted, EventStoreCase, counted, listed, sourcing
@@ -73,6 +75,28 @@ class InputTests(EventStoreCase, contract=True):
                 await store.delete_stream("none", expected=bound)
         assert await store.checkpoints() == {}
 
+    async def test_a_time_that_is_none_in_utc_is_refused(self) -> None:
+        """Years before 1 or after 9999, which no database gives back: one such event would close the log to readers."""
+        store = await self.store()
+        east, west = timezone(timedelta(hours=5)), timezone(timedelta(hours=-5))
+        late, early = datetime.max.replace(tzinfo=west), datetime.min.replace(tzinfo=east)
+        for time in (late, early):
+            refused, *good = await asyncio.gather(
+                store.append("bad", [Counted(), Counted(timestamp=time)]),
+                *(store.append(f"good{number}", counted(1)) for number in range(3)),
+                return_exceptions=True,
+            )
+            assert isinstance(refused, SerializationError)
+            assert "years 1 to 9999" in str(refused)
+            assert not any(isinstance(one, BaseException) for one in good)
+        async with store.transaction() as transaction:
+            with pytest.raises(SerializationError, match=r"0001-01-01 00:00:00\+05:00"):
+                await transaction.append("bad", [Counted(timestamp=early)])
+        times = [datetime.max.replace(tzinfo=east), datetime.min.replace(tzinfo=west)]
+        await store.append("edges", [Counted(timestamp=time) for time in times])
+        assert [stored.timestamp for stored in await store.fetch_stream("edges")] == times
+        assert len(await listed(store.read_all())) == 8
+
     async def test_waiting_for_no_time_is_refused(self) -> None:
         store = await self.store()
         for seconds in (0, -1, float("nan")):
@@ -92,6 +116,10 @@ class InputTests(EventStoreCase, contract=True):
         for call in (store.checkpoint(long), store.delete_checkpoint(long), store.find_stream(long)):
             with pytest.raises(InvalidStreamError, match="256 characters"):
                 await call
+        none: Any = None
+        for prefix in (none, long, "a\0"):
+            with pytest.raises(InvalidStreamError, match="prefix of checkpoints' names"):
+                await store.checkpoints(prefix)
         with pytest.raises(InvalidStreamError, match=r"251 characters.*250"):  # the partition stands behind it
             store.subscribe_group("x" * 251)
         await store.append("a", counted(1))
@@ -136,6 +164,17 @@ class InputTests(EventStoreCase, contract=True):
                 await store.append("a", counted(1))
             await transaction.append("a", counted(1), expected=1)
         assert (await store.stream_version("a"), await store.stream_version("b"), await store.head()) == (2, 0, 2)
+
+    async def test_a_copy_brings_no_event_that_is_larger_than_the_target_takes(self) -> None:
+        s, store = sourcing(), await self.store(max_event_bytes=2_000)
+        large = Counted(text="x" * 2_000)
+        async with s.EventStore("memory://") as source:
+            await source.append("small", counted(2))
+            await source.append("large", [large])
+            with pytest.raises(EventTooLargeError, match=rf"'{large.event_id}' .* 'large', has 2,... bytes.* 2,000"):
+                await s.copy_events(source, store)
+            assert (await store.head(), await store.checkpoint("copy")) == (0, 0)
+            assert await s.copy_events(source, store, transform=lambda stored: Counted(number=stored.position)) == 3
 
     async def test_a_store_is_not_copied_onto_itself(self) -> None:
         store, again = await self.store(), await self.store()

@@ -16,7 +16,7 @@ from commons_events.errors import (
     InvalidVersionError,
     VersionConflictError,
 )
-from commons_events.testing.contracts._event_store_case import EventStoreCase, counted, sourcing
+from commons_events.testing.contracts._event_store_case import WAIT, EventStoreCase, counted, sourcing
 
 __all__ = ["TransactionTests"]
 
@@ -54,13 +54,67 @@ class TransactionTests(EventStoreCase, contract=True):
         assert await store.stream_version("kept") == 1
         assert await store.stream_version("lost") == 0
 
-    async def test_writing_past_an_open_transaction_in_its_own_task_is_refused(self) -> None:
-        store = await self.store()
+    async def test_writing_past_an_open_transaction_in_its_block_is_refused(self) -> None:
+        """It would wait for itself; also in a task that the block starts, since it may wait for that."""
+        s, store = sourcing(), await self.store()
+        taken_at = datetime(2026, 1, 2, tzinfo=UTC)
+        snapshot = s.StoredSnapshot(stream="a", version=1, kind="k", schema_version="1", data=b"", taken_at=taken_at)
+
+        async def begin() -> None:
+            async with store.transaction():
+                pass
+
         async with store.transaction() as transaction:
             await transaction.append("a", counted(1))
-            with pytest.raises(CapabilityError, match="transaction"):
-                await store.append("a", counted(1))
+            await transaction.save_checkpoint("reader", 1)
+            await transaction.save_snapshot(snapshot)
+            for write in (
+                lambda: store.append("a", counted(1)),
+                lambda: store.append_many([s.Append("a", counted(1)), s.Append("b", counted(1))]),
+                lambda: store.append("a", counted(1000)),
+                lambda: store.delete_stream("a"),
+                lambda: store.save_checkpoint("reader", 2),
+                lambda: store.delete_checkpoint("reader"),
+                lambda: store.save_snapshot(snapshot),
+                lambda: store.delete_snapshots("a"),
+                begin,
+            ):
+                for call in (write, lambda write=write: asyncio.gather(write())):
+                    with pytest.raises(CapabilityError, match="transaction"):
+                        async with asyncio.timeout(WAIT):
+                            await call()
         assert await store.stream_version("a") == 1
+        assert await store.checkpoint("reader") == 1
+
+    async def test_reading_beside_an_open_transaction_in_its_block_does_not_wait_for_it(self) -> None:
+        store = await self.store()
+        await store.append("a", counted(1))
+        subscription = store.subscribe()
+        async with store.transaction(), asyncio.timeout(WAIT):
+            assert len(await store.fetch_stream("a")) == 1
+            assert [len(found) for found in await asyncio.gather(store.fetch_stream("a"))] == [1]
+            assert len(await subscription.next_page(wait=False)) == 1
+            assert await store.checkpoints() == {}
+
+    async def test_a_task_that_outlives_the_block_it_was_started_in_may_write(self) -> None:
+        store = await self.store()
+        ended = asyncio.Event()
+
+        async def later() -> None:
+            await ended.wait()
+            await store.append("a", counted(1))
+            async with store.transaction() as transaction:
+                await transaction.append("a", counted(1))
+                with pytest.raises(CapabilityError):
+                    await store.append("a", counted(1))
+            await store.append("a", counted(1))
+
+        async with store.transaction():
+            task = asyncio.ensure_future(later())
+        ended.set()
+        async with asyncio.timeout(WAIT):
+            await task
+            await store.append("a", counted(1), expected=3)
 
     async def test_a_transaction_is_of_no_use_after_its_block(self) -> None:
         s, store = sourcing(), await self.store()

@@ -1,0 +1,69 @@
+"""`Nesting`: which code is in the block of a store's transaction, and would wait for itself by writing past it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from commons_events.errors import CapabilityError
+
+__all__ = ["Nesting"]
+
+
+@dataclass(eq=False, slots=True)
+class _Block:
+    of: Nesting
+    around: _Block | None
+    """The block, of another store, in which this one was entered."""
+    open: bool = True
+
+
+_innermost: ContextVar[_Block | None] = ContextVar("commons_events_transaction", default=None)
+
+
+class Nesting:
+    """The blocks of one database's transactions.
+
+    Tasks that are started in a block are in it, too, until it ends: it may be waiting for them, as for those that
+    ``asyncio.gather`` starts, and before Python 3.12 ``asyncio.wait_for``.
+    """
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """What runs in the ``with`` block is inside."""
+        around = _innermost.get()
+        while around is not None and not around.open:  # a task's that has outlived it
+            around = around.around
+        block = _Block(self, around)
+        _innermost.set(block)
+        try:
+            yield
+        finally:
+            block.open = False
+            if _innermost.get() is block:  # else the block is left in another task than it was entered in
+                _innermost.set(around)
+
+    @property
+    def inside(self) -> bool:
+        """Whether the running code is in a block that is still open."""
+        block = _innermost.get()
+        while block is not None:
+            if block.of is self and block.open:
+                return True
+            block = block.around
+        return False
+
+    def refuse(self) -> None:
+        """To be called before what would have to wait for the block's end.
+
+        Raises:
+            CapabilityError: the running code is in the block.
+        """
+        if self.inside:
+            raise CapabilityError(
+                "A transaction of this store is open around this call, or around the start of its task, and no other "
+                "write can pass it: this would wait for itself. Write through the transaction that the block was "
+                "given, or after the block."
+            )

@@ -1,0 +1,271 @@
+"""PostgreSQL's own: users and their rights, transactions in each other's way, and the store's connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DataError
+
+from commons_events import Event
+from commons_events.errors import (
+    AuthorizationError,
+    StoreUnavailableError,
+    TransactionAbortedError,
+    TransactionError,
+)
+from commons_events.sourcing import Append, EventStore, StoreTransaction, _postgres
+from commons_events.testing import eventually
+from commons_events.testing.services import RunningPostgres
+
+pytestmark = pytest.mark.asyncio
+
+WAIT = 60.0
+
+
+class Kept(Event):
+    event_type = "tests.postgresql.kept"
+
+
+def execute(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+# --- rights ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def role(postgres_service: RunningPostgres, postgres_database: str) -> Iterator[str]:
+    """A user who may do nothing but look what there is."""
+    name = postgres_service.unique("role")
+    execute(
+        postgres_database,
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+        f"CREATE ROLE \"{name}\" LOGIN PASSWORD 'secret'",
+        f'GRANT USAGE ON SCHEMA public TO "{name}"',
+    )
+    yield name
+    execute(postgres_database, f'DROP OWNED BY "{name}"', f'DROP ROLE "{name}"')
+
+
+async def in_transaction(store: EventStore) -> None:
+    async with store.transaction() as transaction:
+        await transaction.append("a", [Kept()])
+
+
+async def read(store: EventStore) -> None:
+    assert [stored.position async for stored in store.read_all()]
+
+
+async def append_two(store: EventStore) -> None:
+    await asyncio.gather(store.append("b", [Kept()]), store.append("c", [Kept()]))
+
+
+CALLS: list[Callable[[EventStore], Awaitable[object]]] = [
+    lambda store: store.append("a", [Kept()]),
+    append_two,
+    lambda store: store.append("a", [Kept() for _ in range(600)]),
+    in_transaction,
+    read,
+    lambda store: store.get_events("a"),
+    lambda store: store.save_checkpoint("reader", 1),
+    lambda store: store.delete_checkpoint("reader"),
+    lambda store: store.backend.lease("group", 1, "worker", 60.0),
+]
+
+
+async def test_missing_rights_are_named_and_those_that_are_named_suffice(postgres_database: str, role: str) -> None:
+    parts = urlsplit(postgres_database)
+    url = urlunsplit(parts._replace(netloc=f"{role}:secret@{parts.hostname}:{parts.port}"))
+    store = EventStore(url)
+    with pytest.raises(AuthorizationError, match=r"schema public.*CREATE on the schema") as caught:
+        await store.open()
+    assert "secret" not in str(caught.value)
+    await store.close()
+    async with EventStore(postgres_database) as owners:
+        await owners.append("a", [Kept()])
+    store = EventStore(url)
+    with pytest.raises(AuthorizationError, match="commons_events_version"):
+        await store.open()
+    execute(postgres_database, f'GRANT SELECT ON commons_events_version TO "{role}"')
+    for call in CALLS:
+        with pytest.raises(AuthorizationError, match="permission denied"):
+            await call(store)
+    execute(
+        postgres_database,
+        f'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "{role}"',
+        f'GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO "{role}"',
+    )
+    for call in CALLS:
+        await call(store)
+    await store.close()
+
+
+# --- in each other's way ---------------------------------------------------------------------------------------
+
+
+async def by_appending(transaction: StoreTransaction, name: str) -> None:
+    await transaction.append(name, [Kept()])
+
+
+async def by_sql(transaction: StoreTransaction, name: str) -> None:
+    await transaction.execute(text("UPDATE totals SET n = n + 1 WHERE name = :name"), {"name": name})
+
+
+@pytest.mark.parametrize("write", [by_appending, by_sql])
+async def test_of_two_transactions_that_wait_for_each_other_one_may_be_done_again(
+    postgres_database: str, write: Callable[[StoreTransaction, str], Awaitable[None]]
+) -> None:
+    execute(postgres_database, "CREATE TABLE totals (name text, n int)", "INSERT INTO totals VALUES ('a', 0), ('b', 0)")
+    async with EventStore(postgres_database) as store:
+        await store.append("a", [Kept()])
+        await store.append("b", [Kept()])
+        begun = asyncio.Barrier(2)
+
+        async def both(first: str, second: str) -> None:
+            async with store.transaction() as transaction:
+                await write(transaction, first)
+                await begun.wait()
+                await write(transaction, second)
+
+        found = await asyncio.gather(both("a", "b"), both("b", "a"), return_exceptions=True)
+        [aborted] = [one for one in found if one is not None]
+        assert isinstance(aborted, TransactionAbortedError)
+        assert aborted.retriable
+        assert "deadlock" in str(aborted)
+        async with store.transaction() as transaction:  # the connection is as good as new
+            await write(transaction, "a")
+
+
+async def test_transactions_wait_for_each_other_whatever_the_servers_default_isolation_is(
+    postgres_database: str,
+) -> None:
+    name = urlsplit(postgres_database).path[1:]
+    execute(postgres_database, f"ALTER DATABASE \"{name}\" SET default_transaction_isolation TO 'repeatable read'")
+    async with EventStore(postgres_database) as store:
+        await store.append("a", [Kept()])
+        waiting = 3
+
+        async def append() -> None:
+            nonlocal waiting
+            async with store.transaction() as transaction:
+                await transaction.execute(text("SELECT 1"))
+                waiting -= 1
+                await eventually(lambda: not waiting, timeout=WAIT)  # each has what would be its snapshot
+                await transaction.append("a", [Kept()])
+
+        await asyncio.gather(*(append() for _ in range(3)))
+        assert await store.stream_version("a") == 4
+        held = await asyncio.gather(*(store.backend.lease("group", 8, f"worker {n}", 60.0) for n in range(5)))
+        assert sum(map(len, held)) >= 8
+
+
+async def test_a_block_that_goes_on_after_a_failed_statement_does_not_end_as_if_it_had_been_stored(
+    postgres_database: str,
+) -> None:
+    def divide(connection: Connection) -> None:
+        connection.execute(text("SELECT 1 / 0"))
+
+    def divide_apart(connection: Connection) -> None:
+        with connection.begin_nested():
+            divide(connection)
+
+    async with EventStore(postgres_database) as store:
+        with pytest.raises(TransactionError, match="savepoint"):
+            async with store.transaction() as transaction:
+                await transaction.append("a", [Kept()])
+                with pytest.raises(DataError):
+                    await transaction.run_sync(divide)
+        assert await store.stream_version("a") == 0
+        async with store.transaction() as transaction:
+            await transaction.append("a", [Kept()])
+            with pytest.raises(DataError):
+                await transaction.run_sync(divide_apart)
+        assert await store.stream_version("a") == 1
+
+
+# --- connections -----------------------------------------------------------------------------------------------
+
+
+async def test_settings_are_those_of_transactions_too(postgres_database: str) -> None:
+    async with EventStore(
+        f"{postgres_database}?application_name=mine&options=-c%20work_mem%3D8MB", synchronous_commit="off"
+    ) as store:
+        async with store.transaction() as transaction:
+            for name, value in (("synchronous_commit", "off"), ("application_name", "mine"), ("work_mem", "8MB")):
+                assert (await transaction.execute(text(f"SHOW {name}"))).scalar_one() == value
+        async with EventStore(postgres_database, connect_timeout=5) as one, EventStore(postgres_database) as other:
+            assert one.backend.place == other.backend.place
+
+
+async def test_transactions_may_read_through_the_store_however_many_there_are(postgres_database: str) -> None:
+    async with EventStore(postgres_database, connections=2) as store:
+        await store.append("a", [Kept()])
+        begun = asyncio.Barrier(2)
+
+        async def work() -> int:
+            async with store.transaction() as transaction:
+                await transaction.execute(text("SELECT 1"))
+                await begun.wait()
+                assert await store.checkpoints() == {}
+                assert await store.checkpoint("reader") == 0
+                return len(await store.get_events("a"))
+
+        async with asyncio.timeout(WAIT / 2):
+            assert await asyncio.gather(work(), work()) == [1, 1]
+
+
+async def test_a_transaction_reads_beside_all_the_appends_that_wait_for_it(postgres_database: str) -> None:
+    async with EventStore(postgres_database, connections=1, write_connections=2) as store:
+        await store.append("a", [Kept()])
+        begun = asyncio.Event()
+
+        async def append() -> None:
+            await begun.wait()
+            await store.append_many([Append("a", [Kept()]), Append("b", [Kept()])])
+
+        appending = [asyncio.ensure_future(append()) for _ in range(3)]
+        async with store.transaction() as transaction:
+            await transaction.append("a", [Kept()])
+            begun.set()
+
+            async def waiting() -> bool:
+                query = text(
+                    "SELECT count(*) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+                await transaction.execute(text("SELECT pg_stat_clear_snapshot()"))
+                return (await transaction.execute(query)).scalar_one() == 2
+
+            await eventually(waiting, timeout=WAIT)
+            async with asyncio.timeout(WAIT / 2):
+                assert len(await store.fetch_stream("a")) == 1
+        await asyncio.gather(*appending)
+        assert await store.stream_version("b") == 3
+
+
+async def test_a_transaction_for_which_no_connection_becomes_free_says_so(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_postgres, "_PATIENCE", 0.1)
+    async with EventStore(postgres_database, connections=1) as store:
+        begun = asyncio.Event()
+
+        async def save() -> None:
+            await begun.wait()
+            await store.save_checkpoint("reader", 1)
+
+        saving = asyncio.ensure_future(save())
+        async with store.transaction():
+            begun.set()
+            with pytest.raises(StoreUnavailableError, match=r"1 transactions are under way.*more connections"):
+                await saving
+        await save()
+        assert await store.checkpoint("reader") == 1

@@ -311,7 +311,8 @@ async def test_a_close_that_is_cancelled_goes_on(place: Place) -> None:  # noqa:
     waiting = asyncio.create_task(store.append("a", [Kept()]))
     await asyncio.sleep(0)  # it is handed over
     closing = asyncio.create_task(store.close())
-    await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)  # it waits for the append
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing

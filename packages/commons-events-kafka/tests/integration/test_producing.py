@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import confluent_kafka
@@ -19,6 +19,7 @@ from commons_events.errors import (
     InvalidTopicError,
     MessageTooLargeError,
     PublishTimeoutError,
+    PublishError,
     TopicFullError,
     TransportError,
     UnknownPartitionError,
@@ -28,6 +29,7 @@ from commons_events.event import Event
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
 from commons_events.message import Receipt
 from commons_events.testing.services import KafkaCluster, RunningKafka
+from commons_events.producers import EventProducer
 from commons_events.transport import Delivery
 
 pytestmark = pytest.mark.asyncio
@@ -93,6 +95,18 @@ async def test_a_partition_that_is_asked_for(kafka_service: RunningKafka) -> Non
 
 
 async def test_tombstones_have_no_value(kafka_service: RunningKafka) -> None:
+async def test_a_timestamp_of_the_beginning_of_1970_is_refused(kafka_service: RunningKafka) -> None:
+    """librdkafka takes it for none, and would put the present in its place."""
+    topic, first = await new_topic(kafka_service), datetime(1970, 1, 1, tzinfo=UTC)
+    then = first + timedelta(milliseconds=1)
+    async with EventProducer(broker=f"kafka://{kafka_service.bootstrap_servers}") as producer:
+        with pytest.raises(PublishError, match="1970"):
+            await producer.send(topic, Produced(number=0), timestamp=first)
+        await producer.send(topic, Produced(number=1), timestamp=then)
+    [message] = await stored(kafka_service, topic, 1)
+    assert message.timestamp == then
+
+
     topic = await new_topic(kafka_service)
     async with KafkaProducer(kafka_service.bootstrap_servers) as producer:
         await producer.send(topic, b"", key="a")

@@ -12,6 +12,7 @@ from typing import Any
 
 from commons_events.errors import ConfigurationError, MessageTooLargeError, SerializationError, UnknownPartitionError
 from commons_events.event import Event
+from commons_events.kafka._batches import milliseconds
 from commons_events.kafka._keywords import kafka_config
 from commons_events.kafka._topics import check_topic
 from commons_events.kafka._transactions import KafkaTransaction
@@ -124,6 +125,7 @@ class KafkaProducer(EventProducer):
             given = _headers(headers) if headers else ()
             if type(event) is bytes and timestamp is None and self._sends_as_it_is and topic in self._checked_topics:
                 value: bytes | None = event
+            ValueError: the timestamp is naive, or not after the beginning of 1970.
                 key = key.encode() if type(key) is str else key
                 if key is not None and type(key) is not bytes:
                     key = _key_bytes(key)
@@ -270,6 +272,7 @@ class KafkaProducer(EventProducer):
             raise MessageTooLargeError(
                 f"A message of {message.size:,} bytes for topic {topic!r}; max_message_bytes is {limit:,}. Send less."
             )
+        milliseconds(timestamp)
         return message
 
 

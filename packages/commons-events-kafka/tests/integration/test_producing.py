@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -302,6 +303,29 @@ async def test_closing_waits_so_long_and_no_longer() -> None:
     assert all(isinstance(result, TransportError) for result in results), results
     with pytest.raises(ClosedError):
         producer.send("topic", b"late")  # type: ignore[unused-awaitable]
+
+
+async def test_a_cancelled_close_ends_the_client_all_the_same(kafka_service: RunningKafka) -> None:
+    topic = await new_topic(kafka_service)
+    for transactional_id in (None, kafka_service.unique("id")):
+        settings: dict[str, Any] = {} if transactional_id is None else {"transactional_id": transactional_id}
+        producer = KafkaProducer(kafka_service.bootstrap_servers, linger_ms=1_000, **settings)
+        before = set(threading.enumerate())
+        async with asyncio.timeout(SOON):
+            if settings:
+                async with producer.transaction():
+                    await producer.send(topic, b"seen")
+            sent = producer.send(topic, b"late")
+            closing = asyncio.create_task(producer.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            assert closing.cancelled()
+            assert not sent.done()
+            await producer.close()
+        assert isinstance(await sent, Receipt)
+        left = [thread.name for thread in set(threading.enumerate()) - before]
+        assert not [name for name in left if name.startswith("commons-events")]
 
 
 # --- fencing -------------------------------------------------------------------------------------------------------

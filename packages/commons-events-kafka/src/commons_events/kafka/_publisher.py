@@ -101,6 +101,7 @@ class Publisher(Reported):
         self._connected = False
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._thread.start()
 
     def _new_client(self) -> Producer:
@@ -495,10 +496,13 @@ class Publisher(Reported):
 
     async def close(self) -> None:
         """Flush within close_timeout, end the thread, and destroy the client."""
-        if self._closed:
-            return
-        self._closed = True
-        self.takes = False
+        if self._closing is None:
+            self._closed = True
+            self.takes = False
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._connecting is not None and not self._under_way and not self._singles:
             self._connecting.cancel()
         try:

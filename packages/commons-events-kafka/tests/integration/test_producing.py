@@ -19,8 +19,8 @@ from commons_events.errors import (
     FencedError,
     InvalidTopicError,
     MessageTooLargeError,
-    PublishTimeoutError,
     PublishError,
+    PublishTimeoutError,
     TopicFullError,
     TransportError,
     UnknownPartitionError,
@@ -29,8 +29,8 @@ from commons_events.errors import (
 from commons_events.event import Event
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
 from commons_events.message import Receipt
-from commons_events.testing.services import KafkaCluster, RunningKafka
 from commons_events.producers import EventProducer
+from commons_events.testing.services import KafkaCluster, RunningKafka
 from commons_events.transport import Delivery
 
 pytestmark = pytest.mark.asyncio
@@ -95,7 +95,6 @@ async def test_a_partition_that_is_asked_for(kafka_service: RunningKafka) -> Non
 # --- what they hold ------------------------------------------------------------------------------------------------
 
 
-async def test_tombstones_have_no_value(kafka_service: RunningKafka) -> None:
 async def test_a_timestamp_of_the_beginning_of_1970_is_refused(kafka_service: RunningKafka) -> None:
     """librdkafka takes it for none, and would put the present in its place."""
     topic, first = await new_topic(kafka_service), datetime(1970, 1, 1, tzinfo=UTC)
@@ -108,6 +107,7 @@ async def test_a_timestamp_of_the_beginning_of_1970_is_refused(kafka_service: Ru
     assert message.timestamp == then
 
 
+async def test_tombstones_have_no_value(kafka_service: RunningKafka) -> None:
     topic = await new_topic(kafka_service)
     async with KafkaProducer(kafka_service.bootstrap_servers) as producer:
         await producer.send(topic, b"", key="a")
@@ -343,9 +343,9 @@ async def test_a_producer_whose_successor_runs_is_fenced_for_good(kafka_service:
     async with (
         asyncio.timeout(2 * SOON),
         KafkaProducer(kafka_service.bootstrap_servers, transactional_id=name) as before,
-        KafkaProducer(kafka_service.bootstrap_servers, transactional_id=name) as after,
     ):
         await send(before, b"1")
+        after = KafkaProducer(kafka_service.bootstrap_servers, transactional_id=name)
         await send(after, b"2")
         for _ in range(2):  # nor does it take its place back
             with pytest.raises(FencedError, match=r"same transactional\.id") as caught:
@@ -354,6 +354,7 @@ async def test_a_producer_whose_successor_runs_is_fenced_for_good(kafka_service:
         await send(after, b"3")
         # What needs no transaction is not concerned.
         await before.send(topic, b"4")
+        await after.close()
     assert [d.value for d in await stored(kafka_service, topic, 4)] == [b"1", b"2", b"3", b"4"]
 
 

@@ -30,11 +30,11 @@ class Happened(Event):
         ({"security_protocol": "tls"}, "security.protocol"),
         ({"options": {"compresion.type": "zstd"}}, "Did you mean 'compression.type'"),
         ({"commit_interval_ms": -1}, "milliseconds"),
-        ({"url": "kafka://other:9092"}, "not both"),
         ({"message_max_bytes": "many"}, "message.max.bytes"),
         ({"transaction_timeout_ms": "soon"}, "transaction.timeout.ms"),
         ({"transaction_timeout_ms": 5}, "1,000"),
         ({"transactional_id": "id", "enable_idempotence": False}, "enable.idempotence"),
+        ({"url": "kafka://other:9092"}, "not both"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], said: str) -> None:

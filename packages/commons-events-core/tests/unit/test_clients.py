@@ -138,6 +138,22 @@ async def test_closing_a_producer_reports_what_was_never_confirmed_and_closes_al
 
 
 @pytest.mark.asyncio
+async def test_closing_again_after_a_cancelled_close_reports_what_was_never_confirmed() -> None:
+    producer = EventProducer(transport=Silent(), close_timeout=0.01)
+    sent = producer.send("t", Happened())
+    closing = asyncio.create_task(producer.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    with pytest.raises(PublishTimeoutError, match="1 "):
+        await producer.close()
+    await asyncio.wait([sent], timeout=60)
+    assert isinstance(sent.exception(), PublishTimeoutError)
+    await producer.close()
+
+
+@pytest.mark.asyncio
 async def test_the_timeouts_of_clients_pass_on_the_runtime_s_clock(clock: Any) -> None:
     with use_runtime(clock):
         producer = EventProducer(transport=Silent(), close_timeout=3600, delivery_timeout=10_000)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import confluent_kafka
@@ -18,6 +19,7 @@ from commons_events.errors import (
     FencedError,
     InvalidTopicError,
     MessageTooLargeError,
+    PublishError,
     PublishTimeoutError,
     TopicFullError,
     TransportError,
@@ -27,6 +29,7 @@ from commons_events.errors import (
 from commons_events.event import Event
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
 from commons_events.message import Receipt
+from commons_events.producers import EventProducer
 from commons_events.testing.services import KafkaCluster, RunningKafka
 from commons_events.transport import Delivery
 
@@ -90,6 +93,18 @@ async def test_a_partition_that_is_asked_for(kafka_service: RunningKafka) -> Non
 
 
 # --- what they hold ------------------------------------------------------------------------------------------------
+
+
+async def test_a_timestamp_of_the_beginning_of_1970_is_refused(kafka_service: RunningKafka) -> None:
+    """librdkafka takes it for none, and would put the present in its place."""
+    topic, first = await new_topic(kafka_service), datetime(1970, 1, 1, tzinfo=UTC)
+    then = first + timedelta(milliseconds=1)
+    async with EventProducer(broker=f"kafka://{kafka_service.bootstrap_servers}") as producer:
+        with pytest.raises(PublishError, match="1970"):
+            await producer.send(topic, Produced(number=0), timestamp=first)
+        await producer.send(topic, Produced(number=1), timestamp=then)
+    [message] = await stored(kafka_service, topic, 1)
+    assert message.timestamp == then
 
 
 async def test_tombstones_have_no_value(kafka_service: RunningKafka) -> None:
@@ -290,6 +305,29 @@ async def test_closing_waits_so_long_and_no_longer() -> None:
         producer.send("topic", b"late")  # type: ignore[unused-awaitable]
 
 
+async def test_a_cancelled_close_ends_the_client_all_the_same(kafka_service: RunningKafka) -> None:
+    topic = await new_topic(kafka_service)
+    for transactional_id in (None, kafka_service.unique("id")):
+        settings: dict[str, Any] = {} if transactional_id is None else {"transactional_id": transactional_id}
+        producer = KafkaProducer(kafka_service.bootstrap_servers, linger_ms=1_000, **settings)
+        before = set(threading.enumerate())
+        async with asyncio.timeout(SOON):
+            if settings:
+                async with producer.transaction():
+                    await producer.send(topic, b"seen")
+            sent = producer.send(topic, b"late")
+            closing = asyncio.create_task(producer.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            assert closing.cancelled()
+            assert not sent.done()
+            await producer.close()
+        assert isinstance(await sent, Receipt)
+        left = [thread.name for thread in set(threading.enumerate()) - before]
+        assert not [name for name in left if name.startswith("commons-events")]
+
+
 # --- fencing -------------------------------------------------------------------------------------------------------
 
 
@@ -305,9 +343,9 @@ async def test_a_producer_whose_successor_runs_is_fenced_for_good(kafka_service:
     async with (
         asyncio.timeout(2 * SOON),
         KafkaProducer(kafka_service.bootstrap_servers, transactional_id=name) as before,
-        KafkaProducer(kafka_service.bootstrap_servers, transactional_id=name) as after,
     ):
         await send(before, b"1")
+        after = KafkaProducer(kafka_service.bootstrap_servers, transactional_id=name)
         await send(after, b"2")
         for _ in range(2):  # nor does it take its place back
             with pytest.raises(FencedError, match=r"same transactional\.id") as caught:
@@ -316,6 +354,7 @@ async def test_a_producer_whose_successor_runs_is_fenced_for_good(kafka_service:
         await send(after, b"3")
         # What needs no transaction is not concerned.
         await before.send(topic, b"4")
+        await after.close()
     assert [d.value for d in await stored(kafka_service, topic, 4)] == [b"1", b"2", b"3", b"4"]
 
 

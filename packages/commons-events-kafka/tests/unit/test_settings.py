@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -29,6 +30,10 @@ class Happened(Event):
         ({"security_protocol": "tls"}, "security.protocol"),
         ({"options": {"compresion.type": "zstd"}}, "Did you mean 'compression.type'"),
         ({"commit_interval_ms": -1}, "milliseconds"),
+        ({"message_max_bytes": "many"}, "message.max.bytes"),
+        ({"transaction_timeout_ms": "soon"}, "transaction.timeout.ms"),
+        ({"transaction_timeout_ms": 5}, "1,000"),
+        ({"transactional_id": "id", "enable_idempotence": False}, "enable.idempotence"),
         ({"url": "kafka://other:9092"}, "not both"),
     ],
 )
@@ -89,6 +94,10 @@ async def test_bad_input_is_refused_at_once() -> None:
     producer = KafkaProducer(bootstrap_servers="localhost:1", connect_timeout_ms=500)
     with pytest.raises(UnknownPartitionError):
         producer.send("topic", Happened(number=1), partition=-1)
+    for timestamp in (datetime(1970, 1, 1, tzinfo=UTC), datetime(1969, 12, 31, tzinfo=UTC)):  # 0 is none to librdkafka
+        for event in (Happened(number=1), b"raw"):
+            with pytest.raises(ValueError, match="1970"):
+                producer.send("topic", event, timestamp=timestamp)
     with pytest.raises(TypeError, match="tombstone"):
         producer.send("topic", None)
     with pytest.raises(TypeError, match="key"):

@@ -89,6 +89,9 @@ class EventProducer:
         self._runtime = current_runtime()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        self._unconfirmed = 0
+        """How many sends were not confirmed when it closed."""
         self._in_flight: set[asyncio.Future[Sequence[PublishResult]]] = set()
         self._checked_topics: set[str] = set()
 
@@ -184,21 +187,27 @@ class EventProducer:
     async def close(self) -> None:
         """Flush and disconnect, within the ``close_timeout``; harmless twice.
 
+        It goes on where the caller is cancelled: closing again waits for its end.
+
         Raises:
-            PublishTimeoutError: the broker did not confirm everything in time. The producer is closed all the same.
+            PublishTimeoutError: (once) the broker did not confirm everything in time; the producer is closed.
         """
-        if self._closed:
-            return
-        self._check_usable()
-        self._closed = True
-        unconfirmed = await self._settle_in_flight(self.config.close_timeout)
-        if self._owned:
-            await self._transport.close()
+        if self._closing is None:
+            self._check_usable()
+            self._closed = True
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+        unconfirmed, self._unconfirmed = self._unconfirmed, 0
         if unconfirmed:
             raise PublishTimeoutError(
                 f"close: {unconfirmed} sends were not confirmed within {self.config.close_timeout:g} s "
                 "(close_timeout); the broker may have them all the same."
             )
+
+    async def _close(self) -> None:
+        self._unconfirmed = await self._settle_in_flight(self.config.close_timeout)
+        if self._owned:
+            await self._transport.close()
 
     # --- the way of an event -----------------------------------------------------------------------------------
 

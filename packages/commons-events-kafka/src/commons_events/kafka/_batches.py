@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Report
 
-from commons_events.errors import TransportError, UnknownPartitionError
+from commons_events.errors import PublishError, TransportError, UnknownPartitionError
 from commons_events.kafka._errors import publish_error
 from commons_events.message import Headers, Message, PublishResult, Receipt, Receipts
 
 if TYPE_CHECKING:
     from commons_events.kafka._publisher import Publisher
 
-__all__ = ["Batch", "Confirmation", "MessageBatch", "ValueBatch"]
+__all__ = ["Batch", "Confirmation", "MessageBatch", "ValueBatch", "milliseconds"]
 
 Confirmation = asyncio.Future[Sequence[PublishResult]]
 ReportCallback = Callable[[KafkaError | None, Report], None]
@@ -35,6 +35,23 @@ _PARTITION = Report.partition
 _VALUE = Report.value
 _BLOCK = 64
 """Reports that are looked at together."""
+
+
+def milliseconds(timestamp: datetime | None) -> int:
+    """A message's timestamp as librdkafka takes it, to which 0 is none.
+
+    Raises:
+        ValueError: it is not after the beginning of 1970.
+    """
+    if timestamp is None:
+        return 0
+    since_1970 = round(timestamp.timestamp() * 1000)
+    if since_1970 <= 0:
+        raise ValueError(
+            f"The timestamp {timestamp.isoformat()} is not after the beginning of 1970 (UTC): Kafka has none before; "
+            "give a later one, or none for the present."
+        )
+    return since_1970
 
 
 class Batch(ABC):
@@ -103,7 +120,7 @@ class MessageBatch(Batch):
         messages = self.messages
         count = len(messages)  # now: a batch whose last message is refused is complete, and its messages gone
         stamped: datetime | None = None
-        milliseconds = 0
+        stamp = 0
         for place, (message, callback) in enumerate(
             zip(messages[start:] if start else messages, self.callbacks[start:], strict=False), start
         ):
@@ -119,10 +136,14 @@ class MessageBatch(Batch):
                     self.refuse(place, refused)
                     continue
             if timestamp is not stamped:
+                try:
+                    stamp = milliseconds(timestamp)
+                except ValueError as error:
+                    self.refuse(place, PublishError(f"Topic {topic!r}: {error}"))
+                    continue
                 stamped = timestamp
-                milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
             try:
-                produce(topic, value, key, partition, callback, None, milliseconds, list(headers) if headers else None)
+                produce(topic, value, key, partition, callback, None, stamp, list(headers) if headers else None)
             except BufferError:
                 return place
             except KafkaException as error:

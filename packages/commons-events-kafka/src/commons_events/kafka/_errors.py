@@ -57,6 +57,8 @@ UNREACHABLE = frozenset(
 DELETED = frozenset({KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
 """Codes that say that a topic is not there."""
 
+_REBALANCED = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.STALE_MEMBER_EPOCH})
+"""Codes that say that the group has given its partitions out anew."""
 _FENCED = frozenset(
     {
         KafkaError._FENCED,
@@ -157,6 +159,12 @@ def publish_error(error: KafkaException | KafkaError, topic: str) -> TransportEr
 
 def transaction_error(error: KafkaException | KafkaError, doing: str) -> TransactionError:
     """The error of a transaction: `FencedError` where another client took over, else what failed."""
+    reported = kafka_error(error)
+    if reported.code() in _REBALANCED:
+        return TransactionAbortedError(
+            f"{doing}: the group has given its partitions out anew ({reported.name()}), so nothing is committed. Do it "
+            "again with what is still this member's; the rest comes again elsewhere."
+        )
     mapped = transport_error(error, doing, TransactionError)
     if isinstance(mapped, TransactionError):
         return mapped

@@ -29,6 +29,8 @@ class PartitionState:
         "assignment",
         "committed",
         "id",
+        "is_told",
+        "least",
         "next",
         "owned",
         "redeliveries",
@@ -52,6 +54,10 @@ class PartitionState:
         """The offset behind the last one that was received; None before the first."""
         self.committed: int | None = None
         """What the broker was told last."""
+        self.is_told = False
+        """Whether a commit of ours, outside a transaction, may still be under way."""
+        self.least = 0
+        """What a transaction commits, or has: less is not committed outside of it."""
         self.runs: dict[Run, None] = {}
         """What was handed out for the first time, and of which something is unfinished, in the order of the log."""
         self.again = Run(self)

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from types import NoneType
-from typing import Any
+from typing import Any, Self
 
 from commons_events.errors import ConfigurationError, MessageTooLargeError, SerializationError, UnknownPartitionError
 from commons_events.event import Event
+from commons_events.kafka._batches import milliseconds
 from commons_events.kafka._keywords import kafka_config
 from commons_events.kafka._topics import check_topic
 from commons_events.kafka._transactions import KafkaTransaction
@@ -88,6 +89,20 @@ class KafkaProducer(EventProducer):
         self._sends_as_it_is = self.config.max_message_bytes is None and type(self._runtime) is Runtime
         self._open_transaction: ContextVar[KafkaTransaction | None] = ContextVar("transaction", default=None)
 
+    async def __aenter__(self) -> Self:
+        """With a ``transactional_id``, first end what a predecessor left open: its group stands still until then.
+
+        Raises:
+            TransactionError: that failed; TransactionAbortedError where no broker answered.
+        """
+        await super().__aenter__()
+        try:
+            await self._kafka.open_transactions()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
     def send(
         self,
         topic: str,
@@ -110,6 +125,7 @@ class KafkaProducer(EventProducer):
 
         Raises:
             UnknownPartitionError: no topic can have this ``partition``; from the future where the topic has fewer.
+            ValueError: the timestamp is naive, or not after the beginning of 1970.
             TypeError: the key is neither str nor bytes, or a tombstone has none; the partition is no int, or the
                 timestamp no datetime.
             CommonsEventsError: as in `EventProducer.send`.
@@ -159,14 +175,16 @@ class KafkaProducer(EventProducer):
         """A block whose sends are seen together when it ends, and never if it raises or is cancelled.
 
         What is sent inside it, by its task and by tasks that start in it, belongs to it; awaiting such a send waits for
-        the broker to have it, while nobody sees it yet. Consume, transform, produce exactly once::
+        the broker to have it, while nobody sees it yet. Who is cancelled once it commits waits for its end, and what
+        was committed counts. Consume, transform, produce exactly once::
 
             async with producer.transaction() as transaction:
                 await producer.send("invoices", invoice)
                 transaction.send_offsets(message)
 
         Raises:
-            TransactionAbortedError: brokers were out of reach, and nothing of it is visible; it may be done again.
+            TransactionAbortedError: brokers were out of reach, or partitions left their consumer, and nothing of it is
+                visible; it may be done again.
             TransactionError: the commit failed, and nothing of it is visible, unless the message says nobody knows;
                 FencedError where a newer producer has the same ``transactional_id``.
         """
@@ -254,6 +272,7 @@ class KafkaProducer(EventProducer):
             raise TypeError(f"send: the timestamp {timestamp!r} is no datetime; give an aware one.")
         if timestamp is not None and timestamp.tzinfo is None:
             raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
+        milliseconds(timestamp)
         if event is not None and not isinstance(event, bytes):
             return super()._message(topic, event, key, partition, headers, timestamp or self._runtime.now())
         if event is None and key is None:

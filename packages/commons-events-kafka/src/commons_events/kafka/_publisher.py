@@ -25,7 +25,7 @@ from commons_events.errors import (
     TopicFullError,
     TransportError,
 )
-from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ValueBatch
+from commons_events.kafka._batches import Batch, Confirmation, MessageBatch, ValueBatch, milliseconds
 from commons_events.kafka._brokers import CUT_OFF, LOOK_AGAIN, LOOK_FOR_BROKERS, dispose_of, has_a_broker
 from commons_events.kafka._errors import is_fenced, publish_error, transport_error
 from commons_events.kafka._reports import Reported
@@ -101,6 +101,7 @@ class Publisher(Reported):
         self._connected = False
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._thread.start()
 
     def _new_client(self) -> Producer:
@@ -187,8 +188,8 @@ class Publisher(Reported):
             if timestamp is None and not headers:  # each argument that is not given saves the client some time
                 self.produce(topic, value, key, chosen, slot[2])
             else:
-                milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
-                self.produce(topic, value, key, chosen, slot[2], None, milliseconds, list(headers) if headers else None)
+                stamp = milliseconds(timestamp)
+                self.produce(topic, value, key, chosen, slot[2], None, stamp, list(headers) if headers else None)
         except BaseException as error:
             slot[0] = None
             free.append(slot)
@@ -401,10 +402,10 @@ class Publisher(Reported):
     def move(self, message: Message, callback: Callable[[KafkaError | None, Report], None], report: Report) -> None:
         """Hand a message that one client gave back to the present one, for the partition that was chosen for it."""
         topic, value, key, headers, timestamp, _ = message
-        milliseconds = 0 if timestamp is None else round(timestamp.timestamp() * 1000)
+        stamp = milliseconds(timestamp)
         partition = report.partition()
         assert partition is not None
-        self.produce(topic, value, key, partition, callback, None, milliseconds, list(headers) if headers else None)
+        self.produce(topic, value, key, partition, callback, None, stamp, list(headers) if headers else None)
 
     def _ensure_connected(self, topic: str) -> None:
         if self._connecting is None:
@@ -495,10 +496,13 @@ class Publisher(Reported):
 
     async def close(self) -> None:
         """Flush within close_timeout, end the thread, and destroy the client."""
-        if self._closed:
-            return
-        self._closed = True
-        self.takes = False
+        if self._closing is None:
+            self._closed = True
+            self.takes = False
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._connecting is not None and not self._under_way and not self._singles:
             self._connecting.cancel()
         try:

@@ -87,6 +87,8 @@ _ALIASES = {
     "compression.codec": "compression.type",
 }
 _TRANSACTIONAL = frozenset({"transactional.id", "transaction.timeout.ms"})
+_WHOLE = {"message.max.bytes": (1, 1_000_000_000), "transaction.timeout.ms": (1_000, 2_147_483_647)}
+"""Settings that are counted with here, and the least and the most that they can be."""
 _LINGER = 5
 """librdkafka's own ``linger.ms``."""
 _FRAMING = 65_536
@@ -136,8 +138,8 @@ class KafkaSettings:
             else:
                 if not is_setting(name):
                     raise ConfigurationError(f"Unknown Kafka setting {name!r}.{nearest_setting(name)}")
-                options[_ALIASES.get(name, name)] = value
-        limit = settings.max_message_bytes or int(options.pop("message.max.bytes", DEFAULT_MAX_MESSAGE_BYTES))
+                options[_ALIASES.get(name, name)] = _whole(name, value) if name in _WHOLE else value
+        limit = settings.max_message_bytes or options.pop("message.max.bytes", DEFAULT_MAX_MESSAGE_BYTES)
         found = cls(
             bootstrap_servers=servers,
             client_id=settings.client_id,
@@ -161,7 +163,7 @@ class KafkaSettings:
             **self._address(),
         }
         if transactional_id is not None:
-            timeout = int(self.options.get("transaction.timeout.ms", 60_000))
+            timeout = self.options.get("transaction.timeout.ms", 60_000)
             delivery = min(int(config["delivery.timeout.ms"]), timeout)
             more = {"transactional.id": transactional_id, "transaction.timeout.ms": timeout}
             config |= {**more, "delivery.timeout.ms": delivery}
@@ -205,15 +207,14 @@ class KafkaSettings:
         return {"bootstrap.servers": self.bootstrap_servers, "client.id": self.client_id, "logger": LOGGER}
 
     def _check_values(self) -> None:
-        """Let librdkafka look at every value, by making a client without an address."""
-        producer = {**_PRODUCER_DEFAULTS, **self.options, "log_level": 0}
-        for name in (*_TRANSACTIONAL, *CONSUMER):
-            producer.pop(name, None)
-        consumer = {**self.consumer("check"), "bootstrap.servers": "", "log_level": 0}
+        """Let librdkafka look at every value, by making clients without an address."""
+        unreachable = {"bootstrap.servers": "", "log_level": 0}
         try:
             # Without callbacks: a client that is made with one for tokens asks for the first at once, and waits.
-            Producer({name: value for name, value in producer.items() if not callable(value)})
-            Consumer({name: value for name, value in consumer.items() if not callable(value) or name == "logger"})
+            Producer(_without_callbacks(self.producer() | unreachable))
+            if "transactional.id" in self.options:
+                Producer(_without_callbacks(self.producer(str(self.options["transactional.id"])) | unreachable))
+            Consumer(_without_callbacks(self.consumer("check") | unreachable))
         except KafkaException as error:
             raise ConfigurationError(f"Kafka settings: {kafka_error(error).str()}.") from None  # it may show a secret
         except (TypeError, ValueError) as error:
@@ -256,6 +257,21 @@ def _check_servers(servers: str) -> None:
             raise ConfigurationError(
                 f"bootstrap servers: {server!r} is no HOST:PORT; give them as 'host1:9092,host2:9092'."
             )
+
+
+def _without_callbacks(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if not callable(value)}
+
+
+def _whole(name: str, value: object) -> int:
+    least, most = _WHOLE[name]
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = -1
+    if not least <= number <= most:
+        raise ConfigurationError(f"Kafka setting {name!r} is a whole number from {least:,} to {most:,}, not {value!r}.")
+    return number
 
 
 def _milliseconds(name: str, value: object) -> float:

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from commons_events.errors import CommonsEventsError, TransactionError, TransportError, UnknownTopicError
+from commons_events.errors import (
+    CommonsEventsError,
+    TransactionAbortedError,
+    TransactionError,
+    TransportError,
+    UnknownTopicError,
+)
 from commons_events.kafka._deliveries import KafkaBatch, KafkaDelivery, Part, Piece, Run
-from commons_events.kafka._errors import UNREACHABLE, kafka_error, transport_error
+from commons_events.kafka._errors import UNREACHABLE, kafka_error, transaction_error, transport_error
 from commons_events.kafka._intake import Assigned, Reached, Sought
 from commons_events.kafka._partition import PartitionState
 from commons_events.kafka._poller import Poller
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["KafkaSubscription"]
 
 _ACK = Outcome.ACK
+_CLOSED = "The consumer of these messages is closed, so nothing is committed."
 _COMMIT_TRIES = 50
 _REBALANCING = frozenset(
     {KafkaError.REBALANCE_IN_PROGRESS, KafkaError._WAIT_COORD, KafkaError.STALE_MEMBER_EPOCH, *UNREACHABLE}
@@ -269,8 +276,8 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         if self._poller.membership.grouped:
             for state in states:
                 position = state.position()
-                if position is not None and position != state.committed:
-                    state.committed = position
+                if position is not None and position != state.committed and position >= state.least:
+                    state.committed, state.is_told = position, True
                     positions.append(TopicPartition(state.id.topic, state.id.partition, position))
         return positions
 
@@ -303,11 +310,12 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
     def _last_positions(self, states: Collection[PartitionState]) -> list[TopicPartition]:
         """All positions, also those that the broker was told without waiting: that may still fail on its way."""
         self._positions(states)
-        return [
-            TopicPartition(state.id.topic, state.id.partition, state.committed)
-            for state in states
-            if state.committed is not None
-        ]
+        positions = []
+        for state in states:
+            if state.committed is not None and state.committed >= state.least:
+                state.is_told = True
+                positions.append(TopicPartition(state.id.topic, state.id.partition, state.committed))
+        return positions
 
     def _apply_markers(self) -> None:
         """Apply what was sought and not reached yet; what lies before it is stale."""
@@ -455,20 +463,62 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
 
     # --- transactions ----------------------------------------------------------------------------------------------
 
-    def positions_after(self, settlements: Sequence[Settlement]) -> list[TopicPartition]:
-        """What a transaction has to commit so that these deliveries are finished.
+    async def hold(self, settlements: Sequence[Settlement]) -> list[TopicPartition]:
+        """What a transaction has to commit so that these deliveries are finished; `release` tells its end.
+
+        Until then we commit nothing less in their partitions, and what is under way has arrived when this returns: a
+        commit that reaches the broker after the transaction's offsets counts in their place.
 
         Raises:
-            TransactionError: one is not ours any more, or an earlier one of its partition would stay unfinished.
+            TransactionAbortedError: the partition of one is leaving us, or has left.
+            TransactionError: one was finished before, or an earlier one of its partition would stay unfinished.
         """
+        positions = self._positions_after(settlements)
+        under_way = [
+            TopicPartition(state.id.topic, state.id.partition, state.committed)
+            for state in positions
+            if state.is_told and state.committed is not None
+        ]
+        for state, position in positions.items():
+            state.least = position
+        if under_way:
+            try:
+                await self._poller.call(partial(self._poller.commit, under_way))
+            except KafkaException as error:
+                self.on_commit_failed([state.id for state in positions])
+                raise transaction_error(error, "Committing what was finished before the transaction") from error
+            except RuntimeError as error:
+                raise TransactionError(_CLOSED) from error
+            for state in positions:
+                state.is_told = False
+        return [TopicPartition(state.id.topic, state.id.partition, position) for state, position in positions.items()]
+
+    def release(self, settlements: Sequence[Settlement], *, committed: bool) -> None:
+        """The transaction that held these has ended."""
+        for state in {delivery.run.state for delivery, _, _ in settlements}:  # type: ignore[attr-defined]
+            if committed:
+                state.committed = state.least
+            else:
+                state.least = 0
+        if not self._closed:
+            self._changed()
+
+    def _positions_after(self, settlements: Sequence[Settlement]) -> dict[PartitionState, int]:
         finished: dict[PartitionState, set[int]] = {}
         for delivery, _, _ in settlements:
             assert isinstance(delivery, KafkaDelivery)
             state = delivery.run.state
-            if self._closed or not state.owned or not delivery.is_open:
-                raise TransactionError(f"{delivery!r} belongs to another member by now, so nothing is committed.")
+            if self._closed:
+                raise TransactionError(_CLOSED)
+            if not state.owned:
+                raise TransactionAbortedError(
+                    f"{delivery!r} belongs to another member by now, or is about to, so nothing is committed; it comes "
+                    "again there."
+                )
+            if not delivery.is_open:
+                raise TransactionError(f"{delivery!r} was finished before, so nothing is committed.")
             finished.setdefault(state, set()).add(delivery.offset)
-        positions = []
+        positions = {}
         for state, offsets in finished.items():
             position = next((offset for offset in state.unfinished() if offset not in offsets), state.next)
             if position is None or position <= max(offsets):
@@ -476,17 +526,17 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
                     f"Offset {position} of {state.id.topic}/{state.id.partition} is unfinished, and a log commits none "
                     f"beyond it: settle it too, or in a transaction before."
                 )
-            positions.append(TopicPartition(state.id.topic, state.id.partition, position))
+            positions[state] = position
         return positions
 
     async def group_metadata(self) -> object:
         """Who we are in our group, for the broker to tell whether we still are."""
         if self._closed:
-            raise TransactionError("The consumer of these messages is closed, so nothing is committed.")
+            raise TransactionError(_CLOSED)
         try:
             return await self._poller.call(self._poller.consumer.consumer_group_metadata)
         except (RuntimeError, KafkaException) as error:
-            raise TransactionError("The consumer of these messages is closed, so nothing is committed.") from error
+            raise TransactionError(_CLOSED) from error
 
     async def has_committed(self, positions: Sequence[TopicPartition]) -> bool | None:
         """Whether the group is at these positions or beyond; None where others may have moved it, or nobody says."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import KafkaException, TopicPartition
 
 from commons_events.errors import ConnectionLostError, FencedError, TransactionAbortedError, TransactionError
+from commons_events.kafka._deliveries import KafkaDelivery
 from commons_events.kafka._errors import kafka_error, transaction_error
 from commons_events.kafka._publisher import Confirmation, Publisher
 from commons_events.kafka._settings import LOGGER, KafkaSettings
@@ -33,6 +34,11 @@ class KafkaTransaction:
         self._check_topic = check_topic
         self._confirmations: list[Confirmation] = []
         self._settlements: list[Settlement] = []
+        self._held: dict[KafkaSubscription, list[Settlement]] = {}
+        self.positions: dict[KafkaSubscription, list[TopicPartition]] = {}
+        """What has to be committed for the finished messages."""
+        self.is_in_doubt = False
+        """Whether it may have been committed, and nobody said so."""
         self._ended = False
 
     def publish(self, messages: Sequence[Message]) -> None:
@@ -59,9 +65,20 @@ class KafkaTransaction:
         if self._ended:
             raise TransactionError("This transaction has ended; begin a new one.")
 
-    async def confirmed(self) -> None:
-        """Wait for the broker to have every message; raise where it refused one."""
+    async def prepare(self) -> None:
+        """Wait for the broker to have every message, and for the consumers to leave the positions to the transaction.
+
+        Raises:
+            TransactionError: a message was refused; what was received is not its subscription's any more, or an earlier
+                one of its partition is unfinished.
+        """
         self._ended = True
+        await self._confirmed()
+        for subscription, these in self._finished().items():
+            self._held[subscription] = these
+            self.positions[subscription] = await subscription.hold(these)
+
+    async def _confirmed(self) -> None:
         for confirmation in self._confirmations:
             if confirmation.cancelled():
                 continue
@@ -72,23 +89,26 @@ class KafkaTransaction:
                     aborted = TransactionAbortedError if result.retriable else TransactionError
                     raise aborted(f"The transaction is aborted: {result}") from result
 
-    def positions(self) -> dict[KafkaSubscription, list[TopicPartition]]:
-        """What has to be committed for the finished messages, a subscription each.
-
-        Raises:
-            TransactionError: one is not its subscription's any more, or an earlier one of its partition is unfinished.
-        """
+    def _finished(self) -> dict[KafkaSubscription, list[Settlement]]:
         finished: dict[KafkaSubscription, list[Settlement]] = {}
         for settlement in self._settlements:
-            subscription = getattr(settlement.delivery, "subscription", None)
-            if subscription is None:
+            if not isinstance(settlement.delivery, KafkaDelivery):
                 raise TransactionError(f"{settlement.delivery!r} was not received from Kafka; settle it by itself.")
             if settlement.outcome is Outcome.ACK:
-                finished.setdefault(subscription, []).append(settlement)
-        return {subscription: subscription.positions_after(these) for subscription, these in finished.items()}
+                finished.setdefault(settlement.delivery.subscription, []).append(settlement)
+        return finished
+
+    def aborted(self) -> None:
+        """It has ended, and nothing more comes of it."""
+        self._ended = True
+        if not self.is_in_doubt:  # else the group stays where the transaction has left it
+            for subscription, these in self._held.items():
+                subscription.release(these, committed=False)
 
     def settled(self) -> None:
         """The commit is done: carry the settlements out here."""
+        for subscription, these in self._held.items():
+            subscription.release(these, committed=True)
         by_subscription: dict[KafkaSubscription, list[Settlement]] = {}
         for settlement in self._settlements:
             by_subscription.setdefault(settlement.delivery.subscription, []).append(settlement)  # type: ignore[attr-defined]
@@ -122,23 +142,40 @@ class Transactions:
             self._owner = asyncio.current_task()
             try:
                 publisher = await self._open()
-                await self._call(publisher, "beginning a transaction", publisher.client.begin_transaction)
                 transaction = KafkaTransaction(publisher, self._check_topic)
                 try:
+                    self._begin(publisher)
                     yield transaction
-                    await self._commit(publisher, transaction)
+                    await transaction.prepare()
                 except BaseException as error:
-                    transaction._ended = True
-                    if isinstance(error, FencedError):
-                        self._note_fence(error)
-                    await asyncio.shield(self._abort(publisher))
+                    await _to_the_end(self._abort(publisher, transaction, error))
                     raise
-                transaction.settled()
+                await _to_the_end(self._end(publisher, transaction))
             finally:
                 self._owner = None
 
-    def _note_fence(self, error: FencedError) -> None:
-        if self._is_shared:
+    async def open(self) -> None:
+        """Open the producer, which ends what a predecessor of the same id has left open.
+
+        Raises:
+            TransactionError: that failed; FencedError where a newer one has the id.
+        """
+        async with self._lock:
+            await self._open()
+
+    def _begin(self, publisher: Publisher) -> None:
+        try:
+            publisher.client.begin_transaction()  # asks no broker
+        except KafkaException as error:
+            raise self._error(error, "beginning a transaction") from error
+
+    def _error(self, error: KafkaException, doing: str) -> TransactionError:
+        mapped = transaction_error(error, f"Kafka, {doing}")
+        self._note_fence(mapped)
+        return mapped
+
+    def _note_fence(self, error: BaseException) -> None:
+        if self._is_shared and isinstance(error, FencedError):
             self._fenced = error
 
     async def _open(self) -> Publisher:
@@ -150,7 +187,7 @@ class Transactions:
             publisher = Publisher(self._settings, self._id)
             try:
                 await self._call(
-                    publisher, "opening the transactional producer", publisher.client.init_transactions, self._timeout
+                    "opening the transactional producer", publisher.client.init_transactions, self._timeout
                 )
             except BaseException:
                 await publisher.close()
@@ -158,30 +195,34 @@ class Transactions:
             self._publisher = publisher
         return self._publisher
 
-    async def _commit(self, publisher: Publisher, transaction: KafkaTransaction) -> None:
-        await transaction.confirmed()
-        finished = transaction.positions()
-        for subscription, positions in finished.items():
-            if positions:
-                metadata = await subscription.group_metadata()
-                await self._call(
-                    publisher,
-                    "committing offsets in the transaction",
-                    publisher.client.send_offsets_to_transaction,
-                    positions,
-                    metadata,
-                    self._timeout,
-                )
+    async def _end(self, publisher: Publisher, transaction: KafkaTransaction) -> None:
         try:
-            await self._call(
-                publisher, "committing the transaction", publisher.client.commit_transaction, self._timeout
-            )
-        except TransactionAbortedError as error:
-            await self._find_out(publisher, finished, error)
+            await self._commit(publisher, transaction)
+        except BaseException as error:
+            await self._abort(publisher, transaction, error)
+            raise
+        transaction.settled()
 
-    async def _find_out(
-        self, publisher: Publisher, finished: dict[KafkaSubscription, list[TopicPartition]], error: TransactionError
-    ) -> None:
+    async def _commit(self, publisher: Publisher, transaction: KafkaTransaction) -> None:
+        for subscription, positions in transaction.positions.items():
+            metadata = await subscription.group_metadata()
+            await self._call(
+                "committing offsets in the transaction",
+                publisher.client.send_offsets_to_transaction,
+                positions,
+                metadata,
+                self._timeout,
+            )
+        transaction.is_in_doubt = True
+        try:
+            await self._call("committing the transaction", publisher.client.commit_transaction, self._timeout)
+        except TransactionAbortedError as error:
+            await self._find_out(publisher, transaction, error)
+        except TransactionError:
+            transaction.is_in_doubt = False
+            raise
+
+    async def _find_out(self, publisher: Publisher, transaction: KafkaTransaction, error: TransactionError) -> None:
         """No broker said what became of a commit: ask for the offsets that went with it, and return if they are there.
 
         The next client's opening ends the transaction, one way or the other, so that the answer is final.
@@ -195,11 +236,12 @@ class Transactions:
         try:
             await self._open()
             answers = {
-                await subscription.has_committed(positions) for subscription, positions in finished.items() if positions
+                await subscription.has_committed(positions) for subscription, positions in transaction.positions.items()
             }
         except TransactionError as unknown:
             answers, error = set(), unknown
         if answers == {False}:
+            transaction.is_in_doubt = False
             raise TransactionAbortedError(f"The transaction is aborted: {error}") from error
         if answers != {True}:
             raise TransactionError(
@@ -207,14 +249,16 @@ class Transactions:
                 "again."
             ) from error
 
-    async def _abort(self, publisher: Publisher) -> None:
+    async def _abort(self, publisher: Publisher, transaction: KafkaTransaction, error: BaseException) -> None:
+        self._note_fence(error)
+        transaction.aborted()
         if publisher is not self._publisher:
             return
         if not publisher.is_lost:
             try:
-                await self._call(publisher, "aborting", publisher.client.abort_transaction, self._timeout)
-            except TransactionError as error:
-                LOGGER.warning("the transaction could not be aborted, so its producer is replaced: %s", error)
+                await self._call("aborting", publisher.client.abort_transaction, self._timeout)
+            except TransactionError as failure:
+                LOGGER.warning("the transaction could not be aborted, so its producer is replaced: %s", failure)
             else:
                 return
         await self._replace(publisher)
@@ -226,7 +270,7 @@ class Transactions:
         publisher.fail(ConnectionLostError("The transactional producer was replaced; its transaction is aborted."))
         await publisher.close()
 
-    async def _call(self, publisher: Publisher, doing: str, call: Callable[..., T], *arguments: object) -> T:
+    async def _call(self, doing: str, call: Callable[..., T], *arguments: object) -> T:
         """Run a blocking call of the client beside the event loop, again where it says that it may be repeated."""
         deadline = current_runtime().monotonic() + self._timeout
         while True:
@@ -237,13 +281,24 @@ class Transactions:
                 if reported.retriable() and current_runtime().monotonic() < deadline:
                     await current_runtime().sleep(0.1)
                     continue
-                mapped = transaction_error(error, f"Kafka, {doing}")
-                if isinstance(mapped, FencedError):
-                    self._note_fence(mapped)
-                raise mapped from error
+                raise self._error(error, doing) from error
 
     async def close(self) -> None:
         """Close the producer; a transaction that is open is aborted."""
         if self._publisher is not None:
             publisher, self._publisher = self._publisher, None
             await publisher.close()
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Who is cancelled meanwhile waits for the end of ``work`` all the same, since the broker goes on with it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from task.exception()
+    return task.result()

@@ -146,10 +146,22 @@ class KafkaTransport(ConnectedTransport):
         The ``transactional.id`` is the option of that name, else one that is made up: give one that stays the same over
         restarts, so that a transaction which a dead process left open is aborted at once.
         """
+        return self._transactional().begin()
+
+    async def open_transactions(self) -> None:
+        """End what a predecessor of the same ``transactional.id`` has left open, where one is given.
+
+        Raises:
+            TransactionError: that failed; TransactionAbortedError where no broker answered.
+        """
+        if "transactional.id" in self._settings.options:
+            await self._transactional().open()
+
+    def _transactional(self) -> Transactions:
         self._check_usable()
         if self._transactions is None:
             self._transactions = Transactions(self._settings, self.check_topic)
-        return self._transactions.begin()
+        return self._transactions
 
     # --- receiving -------------------------------------------------------------------------------------------------
 

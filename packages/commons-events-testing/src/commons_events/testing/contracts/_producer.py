@@ -367,6 +367,27 @@ class ProducerContract(BrokerContract, contract=True):
             async with producer:
                 pass
 
+    async def test_a_cancelled_close_goes_on(self) -> None:
+        """What was sent is confirmed all the same, and closing again waits for it."""
+        inner = await self.open()
+        topic = await self.make_topic(inner)
+        transport = RefusingTransport(inner)
+        transport.holding = True
+        producer = self.make_producer(transport)
+        sent = producer.send(topic, ContractEvent(number=1))
+        closing = asyncio.create_task(producer.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        again = asyncio.create_task(producer.close())
+        await asyncio.wait([again], timeout=self.quiet)
+        assert not again.done(), "closing again reports that all is confirmed, before the broker did"
+        await transport.release()
+        async with asyncio.timeout(self.timeout):
+            await again
+            assert isinstance(await sent, Receipt)
+
     async def test_a_closed_producer_leaves_the_transport_open(self) -> None:
         """A transport that was given belongs to who made it."""
         transport = await self.open()

@@ -79,6 +79,31 @@ class TransactionTests(BrokerContract, contract=True):
         await self.publish(transport, [Message(topic, b"after")])
         assert values(d.message for d in await self.read(reader, 1)) == [b"after"]
 
+    async def test_a_transaction_that_is_cancelled_as_it_begins_is_aborted(self) -> None:
+        """However far it had come; the next one goes on."""
+        transport = await self._open_transactional()
+        assert isinstance(transport, Transactional)
+        topic = await self.make_topic(transport)
+        reader = await self._reader(transport, topic)
+
+        async def stall() -> None:
+            assert isinstance(transport, Transactional)
+            async with transport.transaction() as transaction:
+                transaction.publish([Message(topic, b"never")])
+                await asyncio.Event().wait()
+
+        for turns in range(6):
+            async with transport.transaction() as transaction:
+                transaction.publish([Message(topic, b"%d" % turns, key=b"key")])
+            task = asyncio.create_task(stall())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+        assert values(d.message for d in await self.read(reader, 6)) == [b"%d" % turns for turns in range(6)]
+        await self.assert_quiet(reader)
+
     async def test_settlements_belong_to_the_transaction(self) -> None:
         """Consume, transform, produce: input settled and output visible together, and after an abort neither."""
         transport = await self._open_transactional()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from commons_events.errors import FencedError, TransportError
-from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, _poller
+from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaSubscription, _poller
 from commons_events.kafka._membership import Membership
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningKafka
@@ -163,6 +163,39 @@ async def test_two_with_the_same_instance_id(kafka_service: RunningKafka) -> Non
         await fill(kafka_service, topic, 1, 1)
         (message,) = await take(after, 1)
         await after.commit(message, wait=True)
+
+
+async def test_who_is_fenced_while_it_reads_is_told_so(kafka_service: RunningKafka) -> None:
+    """Also where much comes, so that the event loop reads by itself, and meets the error there."""
+    topic, group = await new_topic(kafka_service, 2), kafka_service.unique("group")
+    settings = {**QUICK, "group_instance_id": group}
+    values = [b"x" * 100] * 5_000
+    async with (
+        KafkaProducer(kafka_service.bootstrap_servers) as producer,
+        KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings) as before,
+    ):
+
+        async def produce() -> None:
+            while True:
+                await producer.send_batch(topic, values)
+
+        async def read() -> None:
+            while True:
+                await before.receive(500)
+                await before.commit()
+                await asyncio.sleep(0.001)  # slower than what comes, so that there is always more
+
+        for _ in range(40):
+            await producer.send_batch(topic, values)
+        producing, reading = asyncio.ensure_future(produce()), asyncio.ensure_future(read())
+        subscription = before._subscription
+        assert isinstance(subscription, KafkaSubscription)
+        await until(lambda: subscription._poller._reads > 10, "reading in the loop")
+        async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings):
+            async with asyncio.timeout(SOON):
+                with pytest.raises(FencedError, match=r"group\.instance\.id"):
+                    await reading
+        producing.cancel()
 
 
 async def test_with_the_newer_protocol_the_first_of_an_instance_id_stays(kafka_service: RunningKafka) -> None:

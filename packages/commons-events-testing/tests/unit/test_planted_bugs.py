@@ -858,6 +858,21 @@ class DropsWhatItFetched(EventConsumer):
         return self
 
 
+@caught_by("test_seek_keeps_what_another_task_receives_behind_it")
+class DropsWhatCameMeanwhile(EventConsumer):
+    async def seek(self, target: Any, *, topic: str | None = None, partition: int | None = None) -> None:
+        await super().seek(target, topic=topic, partition=partition)
+        self._buffer.clear()
+
+
+@caught_by("test_seek_drops_what_was_fetched")
+class KeepsWhatItFetched(EventConsumer):
+    async def seek(self, target: Any, *, topic: str | None = None, partition: int | None = None) -> None:
+        fetched = self._buffer
+        await super().seek(target, topic=topic, partition=partition)
+        self._buffer = fetched
+
+
 @caught_by("test_garbage_raises_nothing_else", "test_errors_are_value_errors")
 class LetsErrorsOut(JsonSerializer):
     def decode(self, data: bytes, event_class: type[E]) -> E:

@@ -290,13 +290,15 @@ class EventConsumer:
         subscription = self._subscribed()
         if not isinstance(subscription, Seekable):
             raise CapabilityError(f"The broker {self._transport.name!r} cannot seek.")
+
+        def is_sought_in(delivery: Delivery) -> bool:
+            return topic in (None, delivery.topic) and partition in (None, delivery.partition)
+
+        # What another task fetches while this one waits is from behind the seek.
+        gone = set(filter(is_sought_in, [*self._buffer, *self._sift()]))
         await subscription.seek(target, topic=topic, partition=partition)
-
-        def is_left_alone(delivery: Delivery) -> bool:
-            return topic not in (None, delivery.topic) or partition not in (None, delivery.partition)
-
-        self._rebuffer(list(filter(is_left_alone, self._buffer)))
-        self._unsettled = dict.fromkeys(filter(is_left_alone, self._sift()))
+        self._rebuffer([delivery for delivery in self._buffer if delivery not in gone])
+        self._unsettled = {delivery: None for delivery in self._sift() if delivery not in gone}
 
     async def close(self) -> None:
         """Give back what is unsettled, leave the group, disconnect; harmless twice. A waiting ``async for`` ends."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from commons_events.errors import FencedError, TransportError
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaSubscription, _poller
@@ -143,6 +144,40 @@ async def test_a_static_member_comes_again_to_its_partitions(kafka_service: Runn
             await fill(kafka_service, topic, 4, 1)
             assert {m.partition for m in await take(stays, 2)} == {place.partition for place in others}
             assert {m.partition for m in await take(again, 2)} == {place.partition for place in had}
+
+
+@PROTOCOLS
+async def test_a_member_without_partitions_leaves_when_it_closes(kafka_service: RunningKafka, protocol: str) -> None:
+    """Nobody waits for its session to time out."""
+    settings = settings_of(kafka_service, protocol)
+    if protocol == "classic":
+        settings = {**settings, "session_timeout_ms": 600_000, "max_poll_interval_ms": 600_000}
+    topic, group = await new_topic(kafka_service), kafka_service.unique("group")
+    servers = kafka_service.bootstrap_servers
+    first, second = (KafkaConsumer(servers, group, topic, **settings) for _ in range(2))
+    await first.start()
+    await second.start()
+    await until(lambda: sorted(len(c.assignment) for c in (first, second)) == [0, 1], "sharing one partition")
+    spare, busy = (first, second) if not first.assignment else (second, first)
+    await spare.close()
+    await busy.close()
+    async with asyncio.timeout(SOON), KafkaConsumer(servers, group, topic, **settings) as third:
+        await until(lambda: third.assignment, "having the partition")
+
+
+async def test_a_static_member_without_partitions_stays_one(kafka_service: RunningKafka) -> None:
+    """Its place is kept while it is away."""
+    topic, group = await new_topic(kafka_service), kafka_service.unique("group")
+    servers, settings = kafka_service.bootstrap_servers, {**QUICK, "session_timeout_ms": 45_000}
+    first, second = (
+        KafkaConsumer(servers, group, topic, group_instance_id=f"{group}-{number}", **settings) for number in range(2)
+    )
+    async with first, second:
+        await until(lambda: sorted(len(c.assignment) for c in (first, second)) == [0, 1], "sharing one partition")
+        await (second if first.assignment else first).close()
+        admin = AdminClient({"bootstrap.servers": servers})
+        described = admin.describe_consumer_groups([group])[group]
+        assert len((await asyncio.to_thread(described.result, SOON)).members) == 2
 
 
 async def test_two_with_the_same_instance_id(kafka_service: RunningKafka) -> None:

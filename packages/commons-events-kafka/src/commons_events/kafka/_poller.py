@@ -213,6 +213,7 @@ class Poller:
             self._report(transport_error(error, "Kafka consumer"))
         finally:
             self.membership.answer()
+            self.membership.leave()
             self.consumer.close()
 
     def _new_client(self) -> Consumer:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from commons_events.errors import FencedError, TransportError
+from commons_events.errors import FencedError
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaSubscription, _poller
 from commons_events.kafka._membership import Membership
 from commons_events.testing import eventually
@@ -240,7 +240,7 @@ async def test_with_the_newer_protocol_the_first_of_an_instance_id_stays(kafka_s
     async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings) as first:
         second = KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings)
         async with asyncio.timeout(SOON):
-            with pytest.raises(TransportError, match="instance ID is still used"):
+            with pytest.raises(FencedError, match="instance ID is still used"):
                 async with second:
                     await second.receive(1)
         await fill(kafka_service, topic, 1, 1)

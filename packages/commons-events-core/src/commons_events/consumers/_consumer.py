@@ -255,11 +255,18 @@ class EventConsumer:
 
         Raises:
             ValueError: the message came from another consumer.
+            TypeError: it is no message that was received.
             ClosedError: the consumer is closed; what was unsettled then comes again.
         """
         subscription = self._subscribed()
         if delivery is not None:
-            if delivery.settler is not self:
+            try:
+                is_mine = delivery.settler is self
+            except AttributeError:
+                raise TypeError(
+                    f"commit: give a message that was received, or none for all, not {delivery!r}."
+                ) from None
+            if not is_mine:
                 raise ValueError(f"commit: {delivery!r} was received by another consumer; commit it there.")
             settled = delivery.ack()
         else:
@@ -286,6 +293,8 @@ class EventConsumer:
 
         Raises:
             CapabilityError: the broker has no such thing.
+            TypeError, ValueError: this is no place to go on at, or no partition.
+            UnknownTopicError: the consumer has no such topic; UnknownPartitionError where it has no such partition.
         """
         subscription = self._subscribed()
         if not isinstance(subscription, Seekable):

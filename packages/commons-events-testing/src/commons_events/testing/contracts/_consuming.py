@@ -163,7 +163,7 @@ class ConsumingTests(BrokerContract, contract=True):
                 assert await another.receive(5, timeout=self.quiet) == []
 
     async def test_commit_of_another_consumers_message(self) -> None:
-        """It is refused, and the message stays unsettled."""
+        """It is refused, as is what is no message, and the message stays unsettled."""
         transport = await self.open()
         topic, group = await self._sent(transport, 1)
         async with (
@@ -173,6 +173,9 @@ class ConsumingTests(BrokerContract, contract=True):
             [delivery] = await self._take(owner, 1)
             with pytest.raises(ValueError, match="another consumer"):
                 await stranger.commit(delivery)
+            for wrong in ("message", 5, delivery.message):
+                with pytest.raises(TypeError, match="message"):
+                    await owner.commit(wrong)  # type: ignore[arg-type]
         assert await self._left_over(transport, topic, group) == [0]
 
     async def test_an_exception_gives_back_what_is_unsettled(self) -> None:

@@ -255,7 +255,7 @@ class TransactionAbortedError(TransactionError):
 
 
 class FencedError(TransactionError):
-    """A newer client of the same identity has taken this one's place; this one has to end."""
+    """Another client of the same identity has the place, most often a newer one; this one has to end."""
 
 
 class BatchError(PublishError):

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
-from commons_events.errors import FencedError, TransportError
-from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, _poller
+from commons_events.errors import FencedError
+from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaSubscription, _poller
 from commons_events.kafka._membership import Membership
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningKafka
@@ -145,6 +146,40 @@ async def test_a_static_member_comes_again_to_its_partitions(kafka_service: Runn
             assert {m.partition for m in await take(again, 2)} == {place.partition for place in had}
 
 
+@PROTOCOLS
+async def test_a_member_without_partitions_leaves_when_it_closes(kafka_service: RunningKafka, protocol: str) -> None:
+    """Nobody waits for its session to time out."""
+    settings = settings_of(kafka_service, protocol)
+    if protocol == "classic":
+        settings = {**settings, "session_timeout_ms": 600_000, "max_poll_interval_ms": 600_000}
+    topic, group = await new_topic(kafka_service), kafka_service.unique("group")
+    servers = kafka_service.bootstrap_servers
+    first, second = (KafkaConsumer(servers, group, topic, **settings) for _ in range(2))
+    await first.start()
+    await second.start()
+    await until(lambda: sorted(len(c.assignment) for c in (first, second)) == [0, 1], "sharing one partition")
+    spare, busy = (first, second) if not first.assignment else (second, first)
+    await spare.close()
+    await busy.close()
+    async with asyncio.timeout(SOON), KafkaConsumer(servers, group, topic, **settings) as third:
+        await until(lambda: third.assignment, "having the partition")
+
+
+async def test_a_static_member_without_partitions_stays_one(kafka_service: RunningKafka) -> None:
+    """Its place is kept while it is away."""
+    topic, group = await new_topic(kafka_service), kafka_service.unique("group")
+    servers, settings = kafka_service.bootstrap_servers, {**QUICK, "session_timeout_ms": 45_000}
+    first, second = (
+        KafkaConsumer(servers, group, topic, group_instance_id=f"{group}-{number}", **settings) for number in range(2)
+    )
+    async with first, second:
+        await until(lambda: sorted(len(c.assignment) for c in (first, second)) == [0, 1], "sharing one partition")
+        await (second if first.assignment else first).close()
+        admin = AdminClient({"bootstrap.servers": servers})
+        described = admin.describe_consumer_groups([group])[group]
+        assert len((await asyncio.to_thread(described.result, SOON)).members) == 2
+
+
 async def test_two_with_the_same_instance_id(kafka_service: RunningKafka) -> None:
     """The newer one has the place; the older one is told, again and again, and its close does no harm."""
     topic, group = await new_topic(kafka_service), kafka_service.unique("group")
@@ -165,6 +200,39 @@ async def test_two_with_the_same_instance_id(kafka_service: RunningKafka) -> Non
         await after.commit(message, wait=True)
 
 
+async def test_who_is_fenced_while_it_reads_is_told_so(kafka_service: RunningKafka) -> None:
+    """Also where much comes, so that the event loop reads by itself, and meets the error there."""
+    topic, group = await new_topic(kafka_service, 2), kafka_service.unique("group")
+    settings = {**QUICK, "group_instance_id": group}
+    values = [b"x" * 100] * 5_000
+    async with (
+        KafkaProducer(kafka_service.bootstrap_servers) as producer,
+        KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings) as before,
+    ):
+
+        async def produce() -> None:
+            while True:
+                await producer.send_batch(topic, values)
+
+        async def read() -> None:
+            while True:
+                await before.receive(500)
+                await before.commit()
+                await asyncio.sleep(0.001)  # slower than what comes, so that there is always more
+
+        for _ in range(40):
+            await producer.send_batch(topic, values)
+        producing, reading = asyncio.ensure_future(produce()), asyncio.ensure_future(read())
+        subscription = before._subscription
+        assert isinstance(subscription, KafkaSubscription)
+        await until(lambda: subscription._poller._reads > 10, "reading in the loop")
+        async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings):
+            async with asyncio.timeout(SOON):
+                with pytest.raises(FencedError, match=r"group\.instance\.id"):
+                    await reading
+        producing.cancel()
+
+
 async def test_with_the_newer_protocol_the_first_of_an_instance_id_stays(kafka_service: RunningKafka) -> None:
     settings = settings_of(kafka_service, "consumer")
     topic, group = await new_topic(kafka_service), kafka_service.unique("group")
@@ -172,7 +240,7 @@ async def test_with_the_newer_protocol_the_first_of_an_instance_id_stays(kafka_s
     async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings) as first:
         second = KafkaConsumer(kafka_service.bootstrap_servers, group, topic, **settings)
         async with asyncio.timeout(SOON):
-            with pytest.raises(TransportError, match="instance ID is still used"):
+            with pytest.raises(FencedError, match="instance ID is still used"):
                 async with second:
                     await second.receive(1)
         await fill(kafka_service, topic, 1, 1)

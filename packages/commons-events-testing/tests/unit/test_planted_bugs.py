@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from itertools import count
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -473,6 +474,39 @@ class SeeksOnlyTheBeginning(SoundSubscription):
         await super().seek("beginning", topic=topic, partition=partition)
 
 
+@caught_by("test_seek_refuses_what_is_no_place")
+class SeeksWhatItUnderstands(SoundSubscription):
+    async def seek(self, target: Any, *, topic: str | None = None, partition: int | None = None) -> None:
+        with suppress(ValueError, TypeError, LookupError):
+            await super().seek(target, topic=topic, partition=partition)
+
+
+@caught_by("test_seek_to_a_time_before_everything")
+class SeeksNoOldTimes(SoundSubscription):
+    async def seek(self, target: Any, *, topic: str | None = None, partition: int | None = None) -> None:
+        is_old = isinstance(target, datetime) and target.year < 1970
+        await super().seek("end" if is_old else target, topic=topic, partition=partition)
+
+
+@caught_by("test_a_cancelled_seek_loses_nothing")
+class StaysSilentWithoutItsSeek(SoundSubscription):
+    async def seek(self, target: Any, *, topic: str | None = None, partition: int | None = None) -> None:
+        self.pause()
+        await asyncio.sleep(0)
+        await super().seek(target, topic=topic, partition=partition)
+        self.resume()
+
+
+@caught_by("test_the_latest_seek_counts")
+class SeeksOnlyOnce(SoundSubscription):
+    sought = False
+
+    async def seek(self, target: Any, *, topic: str | None = None, partition: int | None = None) -> None:
+        if not self.sought:
+            self.sought = True
+            await super().seek(target, topic=topic, partition=partition)
+
+
 @caught_by("test_seek_in_one_topic_leaves_the_others")
 class SeeksEverywhere(SoundSubscription):
     async def seek(self, target: Any, *, topic: str | None = None, partition: int | None = None) -> None:
@@ -856,6 +890,21 @@ class DropsWhatItFetched(EventConsumer):
     def __aiter__(self) -> Self:
         self._buffer.clear()
         return self
+
+
+@caught_by("test_seek_keeps_what_another_task_receives_behind_it")
+class DropsWhatCameMeanwhile(EventConsumer):
+    async def seek(self, target: Any, *, topic: str | None = None, partition: int | None = None) -> None:
+        await super().seek(target, topic=topic, partition=partition)
+        self._buffer.clear()
+
+
+@caught_by("test_seek_drops_what_was_fetched")
+class KeepsWhatItFetched(EventConsumer):
+    async def seek(self, target: Any, *, topic: str | None = None, partition: int | None = None) -> None:
+        fetched = self._buffer
+        await super().seek(target, topic=topic, partition=partition)
+        self._buffer = fetched
 
 
 @caught_by("test_garbage_raises_nothing_else", "test_errors_are_value_errors")

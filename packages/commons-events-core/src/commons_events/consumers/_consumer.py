@@ -255,11 +255,18 @@ class EventConsumer:
 
         Raises:
             ValueError: the message came from another consumer.
+            TypeError: it is no message that was received.
             ClosedError: the consumer is closed; what was unsettled then comes again.
         """
         subscription = self._subscribed()
         if delivery is not None:
-            if delivery.settler is not self:
+            try:
+                is_mine = delivery.settler is self
+            except AttributeError:
+                raise TypeError(
+                    f"commit: give a message that was received, or none for all, not {delivery!r}."
+                ) from None
+            if not is_mine:
                 raise ValueError(f"commit: {delivery!r} was received by another consumer; commit it there.")
             settled = delivery.ack()
         else:
@@ -286,17 +293,21 @@ class EventConsumer:
 
         Raises:
             CapabilityError: the broker has no such thing.
+            TypeError, ValueError: this is no place to go on at, or no partition.
+            UnknownTopicError: the consumer has no such topic; UnknownPartitionError where it has no such partition.
         """
         subscription = self._subscribed()
         if not isinstance(subscription, Seekable):
             raise CapabilityError(f"The broker {self._transport.name!r} cannot seek.")
+
+        def is_sought_in(delivery: Delivery) -> bool:
+            return topic in (None, delivery.topic) and partition in (None, delivery.partition)
+
+        # What another task fetches while this one waits is from behind the seek.
+        gone = set(filter(is_sought_in, [*self._buffer, *self._sift()]))
         await subscription.seek(target, topic=topic, partition=partition)
-
-        def is_left_alone(delivery: Delivery) -> bool:
-            return topic not in (None, delivery.topic) or partition not in (None, delivery.partition)
-
-        self._rebuffer(list(filter(is_left_alone, self._buffer)))
-        self._unsettled = dict.fromkeys(filter(is_left_alone, self._sift()))
+        self._rebuffer([delivery for delivery in self._buffer if delivery not in gone])
+        self._unsettled = {delivery: None for delivery in self._sift() if delivery not in gone}
 
     async def close(self) -> None:
         """Give back what is unsettled, leave the group, disconnect; harmless twice. A waiting ``async for`` ends."""

@@ -16,6 +16,7 @@ from commons_events.errors import (
     ConfigurationError,
     PublishTimeoutError,
     TransactionError,
+    UnknownPartitionError,
     UnknownTopicError,
 )
 from commons_events.memory._broker import MemoryBroker, MemoryLimits
@@ -36,6 +37,7 @@ from commons_events.transport import (
     TopicInfo,
     Transport,
     TransportSettings,
+    check_seek,
 )
 
 __all__ = ["MemorySubscription", "MemoryTransport"]
@@ -258,10 +260,13 @@ class MemorySubscription(Subscription):
 
     async def seek(self, target: SeekTarget, *, topic: str | None = None, partition: int | None = None) -> None:
         """See `Seekable`."""
+        check_seek(target, partition)
         if topic is not None and topic not in self.member.topics:
             raise UnknownTopicError(f"seek: this subscription has no topic {topic!r}.")
-        if isinstance(target, datetime) and target.tzinfo is None:
-            raise ValueError(f"seek: the time {target!r} is naive; give an aware datetime.")
+        topics = self.member.topics if topic is None else {topic}
+        counts = [info.partitions for info in self._broker.topics() if info.topic in topics]
+        if partition is not None and not 0 <= partition < max(counts, default=0):
+            raise UnknownPartitionError(f"seek: no topic of this subscription has a partition {partition}.")
         states = [
             state
             for state in self.member.owned

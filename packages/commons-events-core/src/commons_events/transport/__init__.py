@@ -22,6 +22,7 @@ from commons_events.transport._transport import (
     Transactional,
     Transport,
     TransportSettings,
+    check_seek,
     check_topic_name,
 )
 
@@ -54,5 +55,6 @@ __all__ = [
     "Transport",
     "TransportSettings",
     "WaitingSubscription",
+    "check_seek",
     "check_topic_name",
 ]

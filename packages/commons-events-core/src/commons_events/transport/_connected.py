@@ -126,6 +126,8 @@ class WaitingSubscription(Subscription, Generic[P]):
         """The parts in which something comes again."""
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
+        self._seeking = 0
+        """How many seeks are under way: `take` hands nothing out meanwhile."""
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -138,7 +140,7 @@ class WaitingSubscription(Subscription, Generic[P]):
                 return batch
             self._waiter = waiter = asyncio.get_running_loop().create_future()
             due = self.next_due
-            if due is None or self._paused:
+            if due is None or self._paused or self._seeking:
                 await waiter
                 continue
             timer = self._runtime.call_later(max(0.0, due - self._runtime.monotonic()), self._wake)

@@ -34,6 +34,7 @@ __all__ = [
     "Transactional",
     "Transport",
     "TransportSettings",
+    "check_seek",
     "check_topic_name",
 ]
 
@@ -219,6 +220,24 @@ SeekTarget = int | datetime | Literal["beginning", "end"]
 """An offset, the first message at or after a time, or one of the ends."""
 
 
+def check_seek(target: SeekTarget, partition: int | None = None) -> None:
+    """Refuse what is no place to seek; a transport calls it before anything else in `Seekable.seek`.
+
+    Raises:
+        TypeError: the target is no offset, time or word, or the partition no number.
+        ValueError: it is a word other than "beginning" and "end", or a naive time.
+    """
+    places = 'give an offset, an aware datetime, "beginning" or "end"'
+    if isinstance(target, bool) or not isinstance(target, int | datetime | str):
+        raise TypeError(f"seek: {target!r} is no place to go on at; {places}.")
+    if isinstance(target, str) and target not in ("beginning", "end"):
+        raise ValueError(f"seek: there is no place {target!r}; {places}.")
+    if isinstance(target, datetime) and target.utcoffset() is None:
+        raise ValueError(f"seek: the time {target!r} is naive; {places}.")
+    if partition is not None and (isinstance(partition, bool) or not isinstance(partition, int)):
+        raise TypeError(f"seek: a partition is a number, not {partition!r}.")
+
+
 class StoredMessage(NamedTuple):
     """A message as it lies in the broker."""
 
@@ -254,8 +273,16 @@ class Seekable(Protocol):
     async def seek(self, target: SeekTarget, *, topic: str | None = None, partition: int | None = None) -> None:
         """Set the group's position in the partitions this member has (all, or those named).
 
-        Deliveries that are out are forgotten: settling them does nothing. ``beginning`` and an offset before the
-        first stored message mean the first stored message.
+        Deliveries that are out are forgotten: settling them does nothing. ``beginning``, and an offset or a time before
+        the first stored message, mean the first stored message. Nothing is handed out until it returns; from then on
+        nothing that an earlier seek would bring. One that fails or is cancelled loses nothing: it has changed nothing,
+        or takes effect.
+
+        Raises:
+            TypeError, ValueError: see `check_seek`.
+            UnknownTopicError: the subscription is not to this topic.
+            UnknownPartitionError: no topic of the subscription has this partition.
+            TransportError: the broker did not answer.
         """
         ...
 

@@ -65,6 +65,7 @@ _FENCED = frozenset(
         KafkaError.INVALID_PRODUCER_EPOCH,
         KafkaError.PRODUCER_FENCED,
         KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.UNRELEASED_INSTANCE_ID,
     }
 )
 _MAPPED: dict[int, type[TransportError]] = {
@@ -102,7 +103,7 @@ _HINTS: dict[type[TransportError], str] = {
     UnknownPartitionError: "Ask for one of the topic's partitions, or for none.",
     AuthorizationError: "Grant the principal what it needs by an ACL.",
     AuthenticationError: "Check security.protocol, the sasl.* and the ssl.* settings.",
-    FencedError: "A newer client has the same transactional.id or group.instance.id: end this one.",
+    FencedError: "Another client has the same transactional.id or group.instance.id: end one of them.",
     ConnectionLostError: "Check that the brokers run and their address is right; it may pass by itself.",
     MessageTooLargeError: "Send less, or raise message.max.bytes here and max.message.bytes of the topic.",
 }
@@ -139,7 +140,8 @@ def transport_error(
     if reported.code() in _WRONG:
         return ConfigurationError(said)
     found = _MAPPED.get(reported.code(), default)
-    if reported.code() == KafkaError._FATAL and "fenced" in said:  # which it was, librdkafka says in words alone
+    if reported.code() == KafkaError._FATAL and ("fenced" in said or "instance ID is still used" in said):
+        # Which it was, librdkafka says in words alone.
         found = FencedError
     hint = _CODE_HINTS.get(reported.code()) or _HINTS.get(found, "")
     return found(f"{said} {hint}".rstrip())

@@ -53,6 +53,8 @@ class Sought(NamedTuple):
 
     partition: PartitionId
     offset: int
+    number: int
+    """Which seek it is, counted from 1."""
 
 
 class Reached(NamedTuple):

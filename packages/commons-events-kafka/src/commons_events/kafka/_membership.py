@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from itertools import islice
 from math import inf
 from time import monotonic
@@ -35,6 +36,8 @@ _UNHEARD_AT_ONCE = 3
 _SILENT_MEMBER = 1.0
 """Seconds after which a member has its place that was given nothing, where nobody says so: in a KIP-848 group, and
 while no topic matches its patterns, since librdkafka joins then once there is one."""
+_LEAVING = 0.05
+"""Seconds for which a client is polled that is to leave its group."""
 
 
 class Membership:
@@ -136,6 +139,18 @@ class Membership:
             self._expect_to_hear_of(had)
 
         return assign
+
+    def leave(self) -> None:
+        """The client is about to close: leave the group, where librdkafka would not.
+
+        Of a member without partitions its close tells nobody, and the group waits until the session times out. A static
+        member does not leave.
+        """
+        consumer = self._poller.consumer
+        if self.grouped and "group.instance.id" not in self.config and not consumer.assignment():
+            with suppress(KafkaException):  # it is closed in any case
+                consumer.unsubscribe()
+                consumer.poll(_LEAVING)
 
     def _subscribe(self) -> None:
         self._poller.consumer.subscribe(

@@ -37,20 +37,24 @@ class PartitionState:
         "returned",
         "runs",
         "settler",
+        "skips",
+        "sought",
         "subscription",
     )
 
-    def __init__(
-        self, id: TopicPartition, subscription: KafkaSubscription, next: int | None = None, assignment: int = 0
-    ) -> None:
+    def __init__(self, id: TopicPartition, subscription: KafkaSubscription, assignment: int = 0) -> None:
         self.id = id
         self.subscription = subscription
         self.settler: Settler = subscription.settler
         self.assignment = assignment
         """The number of the assignment with which it came."""
         self.owned = True
-        """False once the partition is to go elsewhere, or is being sought in: nothing of it is handed out any more."""
-        self.next = next
+        """False once the partition is to go elsewhere: nothing of it is handed out any more."""
+        self.sought = 0
+        """The number of the seek by which it goes on here."""
+        self.skips = False
+        """Whether what arrives lies before that place yet, and is dropped."""
+        self.next: int | None = None
         """The offset behind the last one that was received; None before the first."""
         self.committed: int | None = None
         """What the broker was told last."""
@@ -134,9 +138,11 @@ class PartitionState:
         self.again.left += 1
         return self.returned[offset]
 
-    def at(self, offset: int) -> PartitionState:
-        """The same partition, to go on at ``offset``."""
-        return PartitionState(self.id, self.subscription, offset, self.assignment)
+    def at(self, offset: int, sought: int) -> PartitionState:
+        """The same partition, to go on at ``offset``, which this seek has found."""
+        state = PartitionState(self.id, self.subscription, self.assignment)
+        state.next, state.sought, state.skips = offset, sought, True
+        return state
 
     def forget(self) -> None:
         """Nothing of it is handed out any more, what is out is stale, and there is no position to commit."""

@@ -172,7 +172,7 @@ class Poller:
         if not batch or self.membership.has_to_answer or self._failure is not None:
             self._is_left_to_loop = False
             self._come_back.set()
-        return bool(batch)
+        return bool(self.intake.arrived)  # of a batch of errors nothing may
 
     # --- the thread ----------------------------------------------------------------------------------------------
 
@@ -213,6 +213,7 @@ class Poller:
             self._report(transport_error(error, "Kafka consumer"))
         finally:
             self.membership.answer()
+            self.membership.leave()
             self.consumer.close()
 
     def _new_client(self) -> Consumer:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Collection, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -16,6 +17,7 @@ from commons_events.errors import (
     TransactionAbortedError,
     TransactionError,
     TransportError,
+    UnknownPartitionError,
     UnknownTopicError,
 )
 from commons_events.kafka._deliveries import KafkaBatch, KafkaDelivery, Part, Piece, Run
@@ -33,6 +35,7 @@ from commons_events.transport import (
     Settler,
     SubscribeRequest,
     WaitingSubscription,
+    check_seek,
 )
 from commons_events.transport import TopicPartition as PartitionId
 
@@ -44,6 +47,7 @@ __all__ = ["KafkaSubscription"]
 _ACK = Outcome.ACK
 _CLOSED = "The consumer of these messages is closed, so nothing is committed."
 _COMMIT_TRIES = 50
+_SEEK_TRIES, _SEEK_AGAIN = 200, 0.02
 _REBALANCING = frozenset(
     {KafkaError.REBALANCE_IN_PROGRESS, KafkaError._WAIT_COORD, KafkaError.STALE_MEMBER_EPOCH, *UNREACHABLE}
 )
@@ -64,6 +68,8 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         self._max_unsettled = request.max_unsettled
         self._states: dict[PartitionId, PartitionState] = {}
         self._out = 0
+        self._seeks = 0
+        """How many there were."""
         self._place = 0
         """How many messages of the part that has arrived first are handed out."""
         self._commit_timer: asyncio.TimerHandle | None = None
@@ -88,7 +94,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
     def take(self, limit: int) -> Sequence[Delivery]:
         """Up to ``limit`` deliveries: first what comes again, then new messages in the order of the log."""
         limit = min(limit, self._max_unsettled - self._out)
-        if limit <= 0 or self._paused:
+        if limit <= 0 or self._paused or self._seeking:
             return []
         again: list[Delivery] = []
         if self._scheduled:
@@ -132,7 +138,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         self._place = 0 if all_taken else end
         self._poller.intake.taken += end - start
         state = self._states.get(part.id)
-        if state is None or not state.owned:
+        if state is None or not state.owned or state.skips:
             self._poller.intake.taken += count - end
             self._place = 0
             return True, None
@@ -147,7 +153,9 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
 
     def _reach(self, end: Reached) -> None:
         state = self._states.get(end.partition)
-        if state is not None and state.owned and (state.next is None or state.next < end.offset):
+        if state is None or not state.owned or state.skips:
+            return
+        if state.next is None or state.next < end.offset:
             state.next = end.offset  # behind markers and aborted messages, which nobody receives
             self._changed()
 
@@ -158,9 +166,20 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             for id in arrival.partitions:
                 self._states[id] = PartitionState(id, self, assignment=arrival.number)
             return
-        if arrival.partition in self._states:
-            self._states[arrival.partition] = self._states[arrival.partition].at(arrival.offset)
+        state = self._go_on_at(arrival)
+        if state is not None:
+            state.skips = False
+
+    def _go_on_at(self, sought: Sought) -> PartitionState | None:
+        """Forget what came before a seek, unless a later one did; what arrives is dropped until it is reached."""
+        state = self._states.get(sought.partition)
+        if state is None or not state.owned or state.sought > sought.number:
+            return None
+        if state.sought < sought.number:
+            self._let_go([state])
+            self._states[sought.partition] = state = state.at(sought.offset, sought.number)
             self._changed()
+        return state
 
     # --- settling --------------------------------------------------------------------------------------------------
 
@@ -293,7 +312,6 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         for left in reversed(range(_COMMIT_TRIES)):
             if self._closed:
                 return
-            self._apply_markers()
             positions = self._last_positions(self._states.values())
             try:
                 if positions:
@@ -316,17 +334,6 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
                 state.is_told = True
                 positions.append(TopicPartition(state.id.topic, state.id.partition, state.committed))
         return positions
-
-    def _apply_markers(self) -> None:
-        """Apply what was sought and not reached yet; what lies before it is stale."""
-        arrived = self._poller.intake.arrived
-        if any(isinstance(arrival, Sought) for arrival in list(arrived)):
-            for arrival in list(arrived):
-                if isinstance(arrival, Sought) and arrival.partition in self._states:
-                    state = self._states[arrival.partition]
-                    if not state.owned:
-                        self._states[arrival.partition] = ahead = state.at(arrival.offset)
-                        ahead.owned = False
 
     # --- partitions that leave -----------------------------------------------------------------------------------
 
@@ -374,59 +381,74 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
 
     async def seek(self, target: SeekTarget, *, topic: str | None = None, partition: int | None = None) -> None:
         """See `Seekable`."""
+        check_seek(target, partition)
         if topic is not None and topic not in self._request.topics and topic not in {id.topic for id in self._states}:
             raise UnknownTopicError(f"seek: this subscription has no topic {topic!r}.")
-        if isinstance(target, datetime) and target.tzinfo is None:
-            raise ValueError(f"seek: the time {target!r} is naive; give an aware datetime.")
         while self._poller.intake.arrived and isinstance(self._poller.intake.arrived[0], Assigned):
             self._apply(self._poller.intake.arrived.popleft())  # type: ignore[arg-type]  # it was looked at
-        states = [
-            state
-            for state in self._states.values()
-            if topic in (None, state.id.topic) and partition in (None, state.id.partition)
-        ]
-        for state in states:
-            self._out -= state.out
-            state.forget()
-            self._scheduled.pop(state, None)
-        ids = [state.id for state in states]
+        ids = [id for id in self._states if topic in (None, id.topic) and partition in (None, id.partition)]
+        # Nothing changes here before the thread has sought, and what it did is in the stream: a seek that fails or is
+        # cancelled leaves all as it was, or takes effect where the stream comes to it.
+        self._seeking += 1
         try:
-            await self._poller.call(lambda: self._seek(ids, target))
+            if partition is not None and not ids:
+                await self._poller.call(partial(self._check_partition, topic, partition))
+            self._seeks += 1
+            found = await self._poller.call(partial(self._seek, ids, target, self._seeks))
         except KafkaException as error:
             raise transport_error(error, "Seeking") from error
-        self._wake()
+        finally:
+            self._seeking -= 1
+            self._wake()
+        for sought in found:
+            self._go_on_at(sought)
 
-    def _seek(self, ids: Sequence[PartitionId], target: SeekTarget) -> None:
+    def _check_partition(self, topic: str | None, partition: int) -> None:
+        """In the thread: whether there is such a partition at all, though it is not this member's."""
+        topics = [topic] if topic is not None else [name for name in self._request.topics if not name.startswith("^")]
+        found = [self._poller.consumer.list_topics(name, timeout=10).topics[name].partitions for name in topics]
+        if found and not any(partition in partitions for partitions in found):
+            raise UnknownPartitionError(f"seek: no topic of this subscription has a partition {partition}.")
+
+    def _seek(self, ids: Sequence[PartitionId], target: SeekTarget, number: int) -> list[Sought]:
         """In the thread: find the offsets, go there, and say so in the stream of what arrives."""
+        consumer = self._poller.consumer
+        ours = {PartitionId(p.topic, p.partition) for p in consumer.assignment()}
+        offsets = self._offsets([id for id in ids if id in ours], target)
+        found = []
+        for id, offset in offsets.items():
+            self._seek_one(TopicPartition(id.topic, id.partition, offset))
+            found.append(Sought(id, offset, number))
+            self._poller.hand_over(found[-1])
+        return found
+
+    def _offsets(self, ids: Sequence[PartitionId], target: SeekTarget) -> dict[PartitionId, int]:
         consumer = self._poller.consumer
         times: dict[PartitionId, int] = {}
         if isinstance(target, datetime):
-            milliseconds = round(target.timestamp() * 1000)  # as the messages' own times were: none is missed
+            # As the messages' own times were, so that none is missed; before 1970 there are none.
+            milliseconds = max(round(target.timestamp() * 1000), 0)
             asked = [TopicPartition(id.topic, id.partition, milliseconds) for id in ids]
             times = {PartitionId(p.topic, p.partition): p.offset for p in consumer.offsets_for_times(asked, timeout=30)}
+        offsets = {}
         for id in ids:
             first, end = consumer.get_watermark_offsets(TopicPartition(id.topic, id.partition), timeout=30)
-            if target == "beginning":
-                offset = first
-            elif target == "end":
-                offset = end
-            elif isinstance(target, datetime):
-                offset = times[id] if times[id] >= 0 else end
+            if isinstance(target, datetime):
+                offsets[id] = times[id] if times[id] >= 0 else end
+            elif isinstance(target, str):
+                offsets[id] = first if target == "beginning" else end
             else:
-                assert isinstance(target, int)
-                offset = min(max(target, first), end)
-            self._seek_one(consumer, id, offset)
-            self._poller.hand_over(Sought(id, offset))
+                offsets[id] = min(max(target, first), end)
+        return offsets
 
-    @staticmethod
-    def _seek_one(consumer: Any, id: PartitionId, offset: int) -> None:
-        for left in reversed(range(100)):
+    def _seek_one(self, place: TopicPartition) -> None:
+        for left in reversed(range(_SEEK_TRIES)):
             try:
-                consumer.seek(TopicPartition(id.topic, id.partition, offset))
+                self._poller.consumer.seek(place)
             except KafkaException as error:
                 if kafka_error(error).code() != KafkaError._STATE or not left:
                     raise
-                consumer.poll(0.0)  # it was assigned just now, and is not fetched yet
+                sleep(_SEEK_AGAIN)  # it was assigned just now, and is not fetched yet
             else:
                 return
 
@@ -556,7 +578,6 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
     async def _close(self) -> None:
         if self._closed:
             return
-        self._apply_markers()
         positions = self._last_positions(self._states.values())
         self._end()
         try:

@@ -167,6 +167,7 @@ class QueueState:
     """
 
     __slots__ = (
+        "behind",
         "is_stream",
         "name",
         "out",
@@ -194,6 +195,8 @@ class QueueState:
         """The delivery of each tag that counts: one that is not in here is stale."""
         self.out = 0
         """How many of them are with the user."""
+        self.behind = 0
+        """Of a stream: the offset behind all that was finished."""
         self.redeliveries = RedeliverySchedule()
 
     def finish(self, delivery: RabbitMQDelivery) -> bool:
@@ -217,7 +220,8 @@ class QueueState:
     def _move_on(self, delivery: RabbitMQDelivery) -> None:
         """Of a stream: let it go on behind what is finished."""
         first = next(iter(self.unfinished.values()), None)
-        offset = first.offset if first is not None else (delivery.offset or 0) + 1
+        self.behind = max(self.behind, (delivery.offset or 0) + 1)  # it need not be the last that is finished last
+        offset = first.offset if first is not None else self.behind
         if offset is not None:
             self.resume[0] = max(self.resume[0], offset)
 

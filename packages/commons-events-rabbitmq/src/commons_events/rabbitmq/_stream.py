@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from commons_events.errors import ConnectionLostError, TransportError
+from commons_events.errors import ConnectionLostError, TransportError, UnknownPartitionError, UnknownTopicError
 from commons_events.rabbitmq._places import Place, position_queue
 from commons_events.rabbitmq._queue import RabbitMQDelivery
 from commons_events.rabbitmq._settings import LOGGER
@@ -29,6 +29,7 @@ from commons_events.transport import (
     Settler,
     SubscribeRequest,
     Subscription,
+    check_seek,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ __all__ = ["RabbitMQStreamSubscription"]
 Offset = int | str | datetime
 """As AMQP's ``x-stream-offset`` has it: an offset, "first", "next", or a time."""
 _ENDS: dict[str, Offset] = {"beginning": "first", "end": "next"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST = (1 << 63) - 1
 _PAUSE = 0.1
 """Seconds between two reports of a group's place, at least."""
 _TURN = 2.0
@@ -102,6 +105,8 @@ class RabbitMQStreamSubscription(Subscription):
         self._dropped = False
         """Whether something was finished and not reported when the turn was lost."""
         self._paused = False
+        self._seeking = 0
+        """How many seeks are under way: nothing is handed out meanwhile."""
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
@@ -301,7 +306,7 @@ class RabbitMQStreamSubscription(Subscription):
                 error, self._error = self._error, None
                 raise error
             due: float | None = None
-            if not self._paused:
+            if not self._paused and not self._seeking:
                 room = min(limit, self._max_unsettled - sum(reader.out for reader in self._readers()))
                 for reader in self._readers():
                     batch = reader.take(room)
@@ -379,29 +384,38 @@ class RabbitMQStreamSubscription(Subscription):
 
     async def seek(self, target: SeekTarget, *, topic: str | None = None, partition: int | None = None) -> None:
         """See `Seekable`. A time is that of a message's arrival at RabbitMQ. A member that stands by seeks nothing."""
-        for part in self._parts.values():
-            if topic not in (None, part.topic) or partition not in (None, 0):
-                continue
-            async with self._changing:
-                before, place = part.reader, part.place
-                if before is None:
-                    continue
-                part.reader = None
-                before.drop()
-                offset = _ENDS.get(target, target) if isinstance(target, str) else target
-                reader = await self._read(part, offset)
-                if (part.place and part.place.term) != (place and place.term):  # it is another's turn since
-                    reader.drop()
-                    continue
-                part.reader = reader
-                if place is None:
-                    continue
-                # "next" has become the offset that it is, or one before it.
-                place, at = part.place or place, reader.stream_position
-                part.place = place = Place(place.term + 1, offset if at is None else at)
-                part.reported = -1
-            await self._send(part, place)
+        check_seek(target, partition)
+        if topic is not None and topic not in self._parts:
+            raise UnknownTopicError(f"seek: this subscription has no topic {topic!r}.")
+        if partition not in (None, 0):
+            raise UnknownPartitionError(f"seek: a stream has no partition {partition}, it is one, 0.")
+        self._seeking += 1
+        try:
+            for part in self._parts.values():
+                if topic in (None, part.topic):
+                    await self._seek(part, _offset(target))
+        finally:
+            self._seeking -= 1
             self._wake()
+
+    async def _seek(self, part: _Part, offset: Offset) -> None:
+        async with self._changing:
+            before, place = part.reader, part.place
+            if before is None:
+                return
+            reader = await self._read(part, offset)
+            if self._closed or part.reader is not before:  # the turn was lost meanwhile
+                reader.drop()
+                return
+            part.reader = reader
+            before.drop()
+            if place is None:
+                return
+            # "next" has become the offset that it is, or one before it.
+            place, at = part.place or place, reader.stream_position
+            part.place = place = Place(place.term + 1, offset if at is None else at)
+            part.reported = -1
+        await self._send(part, place)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -440,6 +454,13 @@ class RabbitMQStreamSubscription(Subscription):
 
     async def _abandon(self) -> None:
         await self._end(lambda subscription: subscription.abandon())
+
+
+def _offset(target: SeekTarget) -> Offset:
+    if isinstance(target, str):
+        return _ENDS[target]
+    # Before the first is the first; AMQP has no number for all of that.
+    return max(target, _EPOCH) if isinstance(target, datetime) else min(max(target, 0), _MOST)
 
 
 def _reader_of(delivery: Delivery) -> RabbitMQSubscription | None:

@@ -18,7 +18,7 @@ from commons_events.runtime import current_runtime
 from commons_events.testing.contracts._broker import BrokerContract
 from commons_events.testing.contracts._contract import requires
 from commons_events.testing.contracts._events import ContractEvent, mark_end
-from commons_events.testing.contracts._standing_in import RefusingTransport
+from commons_events.testing.contracts._standing_in import LingeringTransport, RefusingTransport
 from commons_events.transport import Delivery, Outcome, Transport
 
 __all__ = ["ConsumingTests", "numbers_of"]
@@ -163,7 +163,7 @@ class ConsumingTests(BrokerContract, contract=True):
                 assert await another.receive(5, timeout=self.quiet) == []
 
     async def test_commit_of_another_consumers_message(self) -> None:
-        """It is refused, and the message stays unsettled."""
+        """It is refused, as is what is no message, and the message stays unsettled."""
         transport = await self.open()
         topic, group = await self._sent(transport, 1)
         async with (
@@ -173,6 +173,9 @@ class ConsumingTests(BrokerContract, contract=True):
             [delivery] = await self._take(owner, 1)
             with pytest.raises(ValueError, match="another consumer"):
                 await stranger.commit(delivery)
+            for wrong in ("message", 5, delivery.message):
+                with pytest.raises(TypeError, match="message"):
+                    await owner.commit(wrong)  # type: ignore[arg-type]
         assert await self._left_over(transport, topic, group) == [0]
 
     async def test_an_exception_gives_back_what_is_unsettled(self) -> None:
@@ -261,6 +264,47 @@ class ConsumingTests(BrokerContract, contract=True):
             assert await consumer.receive(3, timeout=self.quiet) == []
             with pytest.raises(ValueError, match="limit"):
                 await consumer.receive(0)
+
+    async def test_seek_drops_what_was_fetched(self) -> None:
+        """What was fetched or handed out before it is forgotten: all comes again, once, and can be finished."""
+        transport = await self.open()
+        requires(transport.capabilities, "seek")
+        topic, group = await self._sent(transport, 10)
+        async with self.make_consumer(transport, topic, group_id=group) as consumer:
+            await self._take(consumer, 4)
+            await consumer.seek("beginning")
+            assert numbers_of(await self._take(consumer, 10)) == list(range(10))
+            await consumer.commit()
+            assert await consumer.receive(1, timeout=self.quiet) == []
+        assert await self._left_over(transport, topic, group) == []
+
+    async def test_seek_keeps_what_another_task_receives_behind_it(self) -> None:
+        """An ``async for`` that waits meanwhile gets all from the place that was sought on."""
+        inner = await self.open()
+        requires(inner.capabilities, "seek")
+        topic, group = await self._sent(inner, 10)
+        transport = LingeringTransport(inner)
+        numbers: list[int] = []
+        may_go_on = asyncio.Event()
+        may_go_on.set()
+
+        async def iterate(consumer: EventConsumer) -> None:
+            async for delivery in consumer:
+                numbers.extend(numbers_of([delivery]))
+                await consumer.commit(delivery)
+                await may_go_on.wait()
+
+        async with self.make_consumer(transport, topic, group_id=group) as consumer:
+            iterating = asyncio.create_task(iterate(consumer))
+            await self.eventually(lambda: len(numbers) == 10, "receiving everything")
+            may_go_on.clear()
+            async with asyncio.timeout(self.timeout):
+                await consumer.seek("beginning")
+            may_go_on.set()
+            await self.eventually(lambda: len(numbers) == 20, "receiving everything again")
+        await iterating
+        assert numbers == [*range(10), *range(10)]
+        assert await self._left_over(inner, topic, group) == []
 
     async def test_close_ends_iteration(self) -> None:
         """An ``async for`` that waits ends when the consumer is closed, and so does a waiting receive."""

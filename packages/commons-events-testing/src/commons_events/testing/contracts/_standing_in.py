@@ -1,4 +1,4 @@
-"""A transport that stands in for another and refuses or holds back what a test says."""
+"""Transports that stand in for another and refuse or hold back what a test says."""
 
 from __future__ import annotations
 
@@ -8,9 +8,20 @@ from typing import Self
 
 from commons_events.errors import TransportError
 from commons_events.message import Message, PublishResult
-from commons_events.transport import Capabilities, SubscribeRequest, Subscription, Transport, TransportSettings
+from commons_events.transport import (
+    Capabilities,
+    Delivery,
+    Outcome,
+    Seekable,
+    SeekTarget,
+    Settlement,
+    SubscribeRequest,
+    Subscription,
+    Transport,
+    TransportSettings,
+)
 
-__all__ = ["RefusingTransport"]
+__all__ = ["LingeringTransport", "RefusingTransport"]
 
 
 class RefusingTransport(Transport):
@@ -83,3 +94,40 @@ class RefusingTransport(Transport):
     async def close(self) -> None:
         """Close the inner transport."""
         await self.inner.close()
+
+
+class LingeringTransport(RefusingTransport):
+    """Its subscriptions return from `Seekable.seek` only once something from behind it was received."""
+
+    async def subscribe(self, request: SubscribeRequest) -> Subscription:
+        """The inner transport's subscription, lingering."""
+        return _LingeringSubscription(await super().subscribe(request))
+
+
+class _LingeringSubscription(Subscription):
+    def __init__(self, inner: Subscription) -> None:
+        self._inner = inner
+        self._received = asyncio.Event()
+
+    async def seek(self, target: SeekTarget, *, topic: str | None = None, partition: int | None = None) -> None:
+        assert isinstance(self._inner, Seekable)
+        self._received.clear()
+        await self._inner.seek(target, topic=topic, partition=partition)
+        await self._received.wait()
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        batch = await self._inner.receive(limit)
+        self._received.set()
+        return batch
+
+    def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
+        return self._inner.settle(settlements)
+
+    def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
+        return self._inner.settle_delivery(delivery, outcome, delay)
+
+    async def flush(self) -> None:
+        await self._inner.flush()
+
+    async def close(self) -> None:
+        await self._inner.close()

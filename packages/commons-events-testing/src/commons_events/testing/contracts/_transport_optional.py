@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from commons_events.errors import ConfigurationError, UnknownTopicError
+from commons_events.errors import ConfigurationError, UnknownPartitionError, UnknownTopicError
 from commons_events.message import Message
 from commons_events.runtime import current_runtime
 from commons_events.testing.contracts._broker import BrokerContract, confirmed, numbered, settle, values
@@ -161,6 +162,84 @@ class OptionalTests(BrokerContract, contract=True):
         assert values(d.message for d in await self.read(subscription, 2)) == [b"3", b"4"]
         await subscription.seek(begin + timedelta(days=1))
         await self.assert_quiet(subscription)
+
+    async def test_seek_to_a_time_before_everything(self) -> None:
+        """Receiving begins with the first message, however long ago that is."""
+        transport = await self.open()
+        requires(transport.capabilities, "seek")
+        _, _, subscription = await self._consumed(transport, 3)
+        assert isinstance(subscription, Seekable)
+        for year in (1, 1969, 1970):
+            await subscription.seek(datetime(year, 1, 1, tzinfo=UTC))
+            assert values(d.message for d in await self.read(subscription, 3)) == [b"0", b"1", b"2"]
+
+    async def test_seek_refuses_what_is_no_place(self) -> None:
+        """Each by its own error, and nothing has changed: what is out can be settled, and the rest comes."""
+        transport = await self.open()
+        requires(transport.capabilities, "seek")
+        topic = await self.make_topic(transport)
+        group = self.new_group()
+        subscription: Any = await self.subscribe(transport, topic, group_id=group)
+        await self.publish(transport, numbered(topic, 10, keys=1))
+        out = await self.read(subscription, 5, ack=False)
+        for target, error in (
+            ("middle", ValueError),
+            (datetime(2000, 1, 1), ValueError),  # it is naive
+            (1.5, TypeError),
+            (None, TypeError),
+            (True, TypeError),
+        ):
+            with pytest.raises(error, match="seek"):
+                await subscription.seek(target)
+        with pytest.raises(TypeError, match="partition"):
+            await subscription.seek("beginning", partition="0")
+        for partition in (-1, 1000):
+            with pytest.raises(UnknownPartitionError, match="partition"):
+                await subscription.seek("beginning", partition=partition)
+        with pytest.raises(UnknownTopicError, match="never-subscribed"):
+            await subscription.seek("beginning", topic="never-subscribed")
+        await settle(subscription, out, Outcome.ACK)
+        assert values(d.message for d in await self.read(subscription, 5)) == values(numbered(topic, 10))[5:]
+        await subscription.close()
+        await self.assert_quiet(await self.subscribe(transport, topic, group_id=group))
+
+    async def test_a_cancelled_seek_loses_nothing(self) -> None:
+        """Wherever it is cancelled: it takes effect or it does not, and what is published later is received."""
+        transport = await self.open()
+        requires(transport.capabilities, "seek")
+        topic, _, subscription = await self._consumed(transport, 10)
+        assert isinstance(subscription, Seekable)
+        for turns in range(10):
+            seeking = asyncio.create_task(subscription.seek("beginning"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            seeking.cancel()
+            await asyncio.wait([seeking])
+            mark = b"mark-%d" % turns
+            await self.publish(transport, [Message(topic, mark, key=b"key-0")])
+            while (await self.read(subscription, 1))[0].value != mark:
+                pass
+        await subscription.seek("end")
+        await self.publish(transport, [Message(topic, b"new", key=b"key-0")])
+        assert values(d.message for d in await self.read(subscription, 1)) == [b"new"]
+
+    async def test_the_latest_seek_counts(self) -> None:
+        """Nothing comes that an earlier one has brought and nobody has received yet."""
+        transport = await self.open()
+        requires(transport.capabilities, "seek")
+        topic, group, subscription = await self._consumed(transport, 10)
+        assert isinstance(subscription, Seekable)
+        await subscription.seek("beginning")
+        await self.publish(transport, [Message(topic, b"another", key=b"key-0")])
+        await asyncio.sleep(self.quiet)  # all of it may be fetched by now
+        await subscription.seek("end")
+        await self.assert_quiet(subscription)
+        await asyncio.gather(*(subscription.seek(target) for target in ("end", "beginning", "end")))
+        await self.assert_quiet(subscription)
+        await self.publish(transport, [Message(topic, b"new", key=b"key-0")])
+        assert values(d.message for d in await self.read(subscription, 1)) == [b"new"]
+        await subscription.close()
+        await self.assert_quiet(await self.subscribe(transport, topic, group_id=group))
 
     async def test_seek_forgets_what_is_out(self) -> None:
         """Settling a delivery from before does nothing, and takes no room of ``max_unsettled``."""

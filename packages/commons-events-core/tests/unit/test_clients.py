@@ -212,6 +212,22 @@ async def test_a_key_that_is_neither_str_nor_bytes_is_a_type_error(key: Any) -> 
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("headers", [[("name", "value")], "name", 5, {"name": 5}, {5: "value"}])
+async def test_headers_that_are_no_names_and_words_are_a_type_error(headers: Any) -> None:
+    async with EventProducer(transport=Silent()) as producer:
+        with pytest.raises(TypeError, match="headers: "):
+            producer.send("t", Happened(), headers=headers)
+        with pytest.raises(TypeError, match="headers: "):
+            await producer.send_batch("t", [Happened()], headers=headers)
+
+
+@pytest.mark.parametrize("client", [EventProducer, EventConsumer])
+def test_an_address_without_its_name_is_a_type_error(client: Any) -> None:
+    with pytest.raises(TypeError, match=r"such as url=…, not a str"):
+        client("memory://")
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("event", [None, {}, "event", Happened, 5])
 async def test_what_is_no_event_is_a_type_error(event: Any) -> None:
     async with EventProducer(transport=Silent()) as producer:

@@ -107,6 +107,11 @@ class EventConsumer:
     ) -> None:
         if config is not None and settings:
             raise ConfigurationError(f"EventConsumer: give a config or settings, not both: {', '.join(settings)}.")
+        if not isinstance(config, ConsumerConfig | None):
+            kind = type(config).__name__
+            raise TypeError(
+                f"EventConsumer: give a ConsumerConfig, or settings by their names, such as url=…, not a {kind}."
+            )
         self.config = config or ConsumerConfig(**settings)
         self._owned = transport is None
         self._transport = transport or open_transport(self.config)

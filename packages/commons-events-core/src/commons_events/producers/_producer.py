@@ -76,6 +76,11 @@ class EventProducer:
     ) -> None:
         if config is not None and settings:
             raise ConfigurationError(f"EventProducer: give a config or settings, not both: {', '.join(settings)}.")
+        if not isinstance(config, ProducerConfig | None):
+            kind = type(config).__name__
+            raise TypeError(
+                f"EventProducer: give a ProducerConfig, or settings by their names, such as url=…, not a {kind}."
+            )
         self.config = config or ProducerConfig(**settings)
         self._owned = transport is None
         self._transport = transport or open_transport(self.config)
@@ -450,6 +455,8 @@ def _key_bytes(key: object) -> bytes | None:
 def _headers(headers: Mapping[str, str | bytes] | None) -> Headers:
     if not headers:
         return ()
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers: give a mapping of names to str or bytes, not {type(headers).__name__}.")
     return tuple((name, _header_bytes(name, value)) for name, value in headers.items())
 
 

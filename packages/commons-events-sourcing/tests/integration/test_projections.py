@@ -43,11 +43,13 @@ from commons_events.errors import (
     DependentObjectsError,
     ProjectionDefinitionError,
     ProjectionVersionError,
+    TransactionAbortedError,
     UnknownProjectionError,
 )
 from commons_events.event import Event, registry
 from commons_events.retries import Retry
 from commons_events.sourcing import DomainEvent, EventStore, StoredEvent, StoreTransaction, StreamId
+from commons_events.sourcing._rebuild import _PostgresShadow
 from commons_events.sourcing.projections import Projection, Projector, RebuildProgress
 
 
@@ -573,6 +575,72 @@ async def test_a_rebuild_goes_on_with_nothing_of_another_versions(
     third = People(version=3)
     await third.projector(store).rebuild("people")
     assert await third.rows(store) == [(f"u-{number}", "n by 3", 1) for number in range(6)]
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_ends_where_what_the_live_tables_are_ahead_by_was_deleted(store: EventStore, url: str) -> None:
+    await name(store, "Ann")
+    await name(store, "Bob", id="u-2")
+    await People().projector(store).catch_up()
+    await store.delete_stream(StreamId("u-2", "Person"))
+    second = People(version=2)
+    async with EventStore(url) as fresh, asyncio.timeout(60):  # which has seen nothing of it
+        progress = await second.projector(fresh).rebuild("people")
+    assert progress.swapped
+    assert await second.rows(store) == [("u-1", "Ann", 1)]
+    assert await second.projector(store).catch_up() == 0
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_that_begins_while_another_one_swaps_waits_for_it(
+    store: EventStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time")
+    await name(store, "Ann")
+    await People().projector(store).catch_up()
+    swap, begun = _PostgresShadow.swap, asyncio.Event()
+    second = People(version=2)
+
+    async def waits() -> bool:
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            found = await connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return await found.fetchone() != (0,)
+
+    async def swaps_slowly(self: _PostgresShadow, transaction: StoreTransaction, saved: int) -> bool:
+        if begun.is_set():
+            return await swap(self, transaction, saved)
+        found = await swap(self, transaction, saved)
+        begun.set()
+        await until(waits)
+        await name(beside, "Bea")
+        return found
+
+    monkeypatch.setattr(_PostgresShadow, "swap", swaps_slowly)
+    async with EventStore(url) as beside, asyncio.timeout(60):
+        one = asyncio.create_task(second.projector(store).rebuild("people"))
+        await begun.wait()
+        two = People(version=2).projector(beside).rebuild("people")
+        await asyncio.gather(one, two)
+    await second.projector(store).catch_up()
+    assert await second.rows(store) == [("u-1", "Bea", 2)]
+
+
+@pytest.mark.asyncio
+async def test_a_page_that_the_server_breaks_off_is_handled_again(store: EventStore) -> None:
+    await name(store, "Ann", "Bob")
+    calls: list[int] = []
+    projection = Projection("broken_off")
+
+    @projection.handler
+    def named(event: UserNamed, stored: StoredEvent) -> None:
+        calls.append(stored.position)
+        if len(calls) == 2:
+            raise TransactionAbortedError("a deadlock, say")
+
+    projector = Projector(store, [projection])
+    assert await projector.catch_up() == 2
+    assert calls == [1, 2, 1, 2]
 
 
 @pytest.mark.asyncio

@@ -26,6 +26,10 @@ THE_SERVER_IS_KILLED = [
 ]  # fmt: skip
 
 
+THE_LAST_IS_DELETED = [("begin", 0), ("take", 0), ("commit", 0), ("begin", 1), ("look", 0), ("hear", 0), ("delete", 0)]
+STEPS = ["begin", "take", "commit", "roll back", "delete", "kill", "look", "hear"]
+
+
 def stored(position: int) -> StoredEvent:
     return StoredEvent(position, StreamId("s"), 1, str(position), "t", "1.0.0", "json", b"{}")
 
@@ -36,18 +40,20 @@ def stored(position: int) -> StoredEvent:
 @example(ONE_WAITS_FOR_LATER_WRITERS, False)
 @example(THE_SERVER_IS_KILLED, True)
 @example(THE_SERVER_IS_KILLED, False)
+@example(THE_LAST_IS_DELETED, True)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["begin", "take", "commit", "roll back", "kill", "look", "hear"]), st.integers(0, 3)),
+        st.tuples(st.sampled_from(STEPS), st.integers(0, 3)),
         max_size=80,
     ),
     st.booleans(),
 )
 def test_each_reader_gets_each_committed_event_once_and_in_order(steps: list[tuple[str, int]], whole: bool) -> None:
-    """Whenever they hear of what they saw, and whatever others have found out meanwhile."""
+    """Whenever they hear of what they saw, and whatever others have found out meanwhile. In the end none waits."""
     watermark = Watermark()
     writers: dict[int, tuple[str, list[int]]] = {}
     committed: set[int] = set()
+    deleted: set[int] = set()
     taken = begun = 0
     after = dict.fromkeys(range(4), 0)
     seen: dict[int, list[int]] = {reader: [] for reader in after}
@@ -77,7 +83,11 @@ def test_each_reader_gets_each_committed_event_once_and_in_order(steps: list[tup
             writers.pop(number, None)
         elif step == "kill":  # what nobody has committed may be given out again
             writers.clear()
-            taken = max(committed, default=0)
+            taken = max(committed | deleted, default=0)
+        elif step == "delete" and committed:
+            gone = max(committed)
+            committed.remove(gone)
+            deleted.add(gone)
         elif step == "look" and number not in looking:
             look(number)
         elif step == "hear" and number in looking:
@@ -90,4 +100,6 @@ def test_each_reader_gets_each_committed_event_once_and_in_order(steps: list[tup
             hear(reader)
         look(reader)
         hear(reader)
-        assert seen[reader] == sorted(committed)
+        assert [position for position in seen[reader] if position not in deleted] == sorted(committed)
+        assert after[reader] >= max(committed, default=0)
+    assert not watermark.held_back

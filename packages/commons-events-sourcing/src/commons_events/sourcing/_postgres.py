@@ -68,7 +68,7 @@ _NEVER = 2**63
 """A position that none is after."""
 _LONGEST = 2**31 - 1
 """Seconds for which libpq can wait for a connection."""
-_SYNCHRONOUS = (None, "on", "off", "local", "remote_write", "remote_apply")
+_SYNCHRONOUS = ("none", "on", "off", "local", "remote_write", "remote_apply")
 _PATIENCE = 60.0
 """Seconds that a transaction waits for others to give a connection back."""
 _READ_ONLY = "25006"
@@ -145,7 +145,7 @@ class PostgresBackend(Backend):
         check_count(connections, "connections")
         check_count(write_connections, "write_connections")
         check_interval(connect_timeout, "connect_timeout")
-        if synchronous_commit not in _SYNCHRONOUS:
+        if str(synchronous_commit).lower() not in _SYNCHRONOUS:
             raise ConfigurationError(
                 f"synchronous_commit is {synchronous_commit!r}; it is on, off, local, remote_write or remote_apply."
             )
@@ -354,8 +354,12 @@ class PostgresBackend(Backend):
                 return all_stored(await write(connection, appends))
 
         results = await _again(attempt)
-        self._news.announce(_last(results))
+        self._announce(_last(results))
         return results
+
+    def _announce(self, position: int) -> None:
+        self._watermark.stored = max(self._watermark.stored, position)
+        self._news.announce(position)
 
     async def _write(self, appends: Sequence[PreparedAppend]) -> Sequence[Outcome | Alone]:
         async def attempt() -> Sequence[Outcome | Alone]:
@@ -373,7 +377,7 @@ class PostgresBackend(Backend):
                     outcomes = [*outcomes, *await self._write([append])]
                 except Exception as error:  # noqa: BLE001  # each has its own outcome
                     outcomes = [*outcomes, error]
-        self._news.announce(_last(outcomes))
+        self._announce(_last(outcomes))
         return outcomes
 
     async def delete_stream(self, stream: StreamId, expected: int | None) -> None:

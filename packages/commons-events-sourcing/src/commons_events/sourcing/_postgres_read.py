@@ -74,6 +74,7 @@ class Sight(NamedTuple):
     """What was known when a reader began to look."""
 
     settled: int
+    stored: int
     recorded: int
     """Counts which transactions are waited for."""
 
@@ -95,7 +96,7 @@ class Watermark:
 
     def begin(self) -> Sight:
         """To be called before the steps are sent."""
-        return Sight(self.settled, self._recorded)
+        return Sight(self.settled, self.stored, self._recorded)
 
     def observe(self, sight: Sight, highest: int, writers: frozenset[str]) -> int:
         """Take the answers of steps 1 and 2, asked in this order, after ``sight``.
@@ -104,6 +105,7 @@ class Watermark:
             up to which position this reader has seen all, if it read the events after asking. What another reader has
             found out meanwhile does not count: it may have committed after this one read.
         """
+        highest = max(highest, sight.stored)  # the stream of that event may be deleted since
         self.stored = max(self.stored, highest)
         edge = sight.settled
         if not writers:

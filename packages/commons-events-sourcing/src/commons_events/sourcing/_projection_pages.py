@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from commons_events.errors import CommonsEventsError, ProjectionVersionError
+from commons_events.errors import CommonsEventsError, ProjectionVersionError, TransactionAbortedError
 from commons_events.log import logger
 from commons_events.retries import Retry, RetryAfter
 from commons_events.runtime import current_runtime
@@ -20,6 +20,9 @@ from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._types import StoredEvent
 
 __all__ = ["Ground", "Outcome", "Pages", "check_version"]
+
+_TRIES = 10
+"""Of a transaction that is broken off by a deadlock, say."""
 
 
 class Outcome(Enum):
@@ -87,6 +90,16 @@ class Pages:
         return Outcome.DONE
 
     async def _together(self, page: Sequence[StoredEvent], start: int, end: int) -> Outcome:
+        """All in one transaction, again where the server breaks it off for a reason that passes."""
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                return await self._once(page, start, end)
+            except TransactionAbortedError:
+                if not left:
+                    raise
+        raise AssertionError
+
+    async def _once(self, page: Sequence[StoredEvent], start: int, end: int) -> Outcome:
         projection, ground = self._projection, self._ground
         name, states = projection.name, ground.states
         events = events_of(page)

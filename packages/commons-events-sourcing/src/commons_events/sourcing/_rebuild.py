@@ -102,6 +102,7 @@ async def rebuild(
             raise CapabilityError(f"Projections can be rebuilt on PostgreSQL and SQLite, and not on {dialect}.")
         shadow = shadows[dialect](store, projection, states)
         await transaction.run_sync(take_turns)
+        await transaction.checkpoint(checkpoint_name(name, rebuild=True))  # another one's swap is over then
         row = await states.require(transaction, name)
         if row.version > projection.version:
             check_version(projection, row.version)
@@ -162,7 +163,8 @@ async def _swap(
         row = await states.require(transaction, name)
         if row.rebuild_version != projection.version:
             return True  # another one has done it
-        if live > end or not await shadow.swap(transaction, saved):
+        # What the live tables are ahead by may be deleted since.
+        if (live > end and await store.head() > end) or not await shadow.swap(transaction, saved):
             return False
         await states.write(
             transaction,
@@ -173,7 +175,7 @@ async def _swap(
             error=None,
             error_position=None,
         )
-        await transaction.save_checkpoint(checkpoint_name(name), end, backwards=True)
+        await transaction.save_checkpoint(checkpoint_name(name), max(live, end), backwards=True)
     return True
 
 

@@ -229,4 +229,6 @@ class OutboxRelay:
                     await self._keep(lease)
             return sending.result()
         finally:
-            sending.cancel()
+            if not sending.done():
+                sending.cancel()
+                await asyncio.wait([sending])  # the transport may be closed after this, or another relay begin

@@ -150,7 +150,7 @@ class SqliteBackend(Backend):
         self._synchronous = str(given).upper()
         if self._synchronous not in ("OFF", "NORMAL", "FULL", "EXTRA"):
             raise ConfigurationError(f"synchronous is {given!r}; it is OFF, NORMAL, FULL or EXTRA.")
-        self._timeout = min(check_interval(busy_timeout, "busy_timeout"), _LONGEST)
+        self._timeout = min(check_interval(busy_timeout, "busy_timeout") if busy_timeout != 0 else 0, _LONGEST)
         self._writer = DatabaseThread("commons-events-sqlite-writer")
         self._reader = DatabaseThread("commons-events-sqlite-reader") if self._path else self._writer
         self._raw: sqlite3.Connection

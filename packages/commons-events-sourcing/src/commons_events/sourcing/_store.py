@@ -10,6 +10,7 @@ from typing import Self
 from commons_events.errors import (
     AmbiguousStreamError,
     ClosedError,
+    CommonsEventsError,
     StreamNotFoundError,
     WrongEventLoopError,
 )
@@ -101,10 +102,13 @@ class BaseEventStore:
 
         To be cancelled does not stop it: it goes on, and who calls it again waits for its end.
         """
+        await asyncio.shield(self._begin_closing())
+
+    def _begin_closing(self) -> asyncio.Task[None]:
         self._closed = True
         if self._closing is None or self._closing.cancelled():  # the latter with the event loop in which it began
             self._closing = asyncio.get_running_loop().create_task(self._close())
-        await asyncio.shield(self._closing)
+        return self._closing
 
     async def _close(self) -> None:
         if self._opening is not None:
@@ -118,8 +122,12 @@ class BaseEventStore:
             return await self.open()
         except WrongEventLoopError:
             raise  # it is another one's, who goes on with it
-        except BaseException:
-            await self.close()
+        except asyncio.CancelledError:
+            _ = self._begin_closing()  # which goes on by itself: opening may take its time to end
+            raise
+        except BaseException as error:
+            if not (isinstance(error, CommonsEventsError) and error.retriable):  # else it may be entered again
+                await self.close()
             raise
 
     async def __aexit__(self, *_: object) -> None:

@@ -144,6 +144,7 @@ def _revision(connection: Connection) -> str:
 
 def _check(connection: Connection) -> None:
     """Raise where the tables are of no revision that can be brought up."""
-    if present := t.NAMES & set(inspect(connection).get_table_names()):
+    present = t.NAMES & set(inspect(connection).get_table_names())
+    if present and (present != {t.versions.name} or _revision(connection)):  # else what a downgrade to "base" leaves
         with suppress(OlderStoreError):
             check_schema(connection, present)

@@ -19,7 +19,6 @@ from commons_events.errors import (
     FencedError,
     InvalidTopicError,
     MessageTooLargeError,
-    PublishError,
     PublishTimeoutError,
     TopicFullError,
     TransportError,
@@ -28,8 +27,7 @@ from commons_events.errors import (
 )
 from commons_events.event import Event
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
-from commons_events.message import Receipt
-from commons_events.producers import EventProducer
+from commons_events.message import Message, Receipt
 from commons_events.testing.services import KafkaCluster, RunningKafka
 from commons_events.transport import Delivery
 
@@ -99,12 +97,28 @@ async def test_a_timestamp_of_the_beginning_of_1970_is_refused(kafka_service: Ru
     """librdkafka takes it for none, and would put the present in its place."""
     topic, first = await new_topic(kafka_service), datetime(1970, 1, 1, tzinfo=UTC)
     then = first + timedelta(milliseconds=1)
-    async with EventProducer(broker=f"kafka://{kafka_service.bootstrap_servers}") as producer:
-        with pytest.raises(PublishError, match="1970"):
-            await producer.send(topic, Produced(number=0), timestamp=first)
+    async with KafkaProducer(kafka_service.bootstrap_servers) as producer:
+        with pytest.raises(ValueError, match="1970"):
+            producer.send(topic, Produced(number=0), timestamp=first)
         await producer.send(topic, Produced(number=1), timestamp=then)
     [message] = await stored(kafka_service, topic, 1)
     assert message.timestamp == then
+
+
+async def test_a_timestamp_that_kafka_cannot_have_is_the_present_where_it_comes_from_elsewhere(
+    kafka_service: RunningKafka,
+) -> None:
+    """As through a bridge: an AMQP timestamp of 0 is no reason to lose a message."""
+    topic, before = await new_topic(kafka_service), datetime.now(UTC) - timedelta(minutes=5)
+    transport = KafkaTransport(f"kafka://{kafka_service.bootstrap_servers}")
+    for seconds in (0, -1):
+        stamp = datetime.fromtimestamp(seconds, UTC)
+        [result] = await transport.publish([Message(topic, b"value", timestamp=stamp)])
+        assert isinstance(result, Receipt)
+    await transport.close()
+    for message in await stored(kafka_service, topic, 2):
+        assert message.timestamp is not None
+        assert message.timestamp > before
 
 
 async def test_tombstones_have_no_value(kafka_service: RunningKafka) -> None:

@@ -11,7 +11,7 @@ import confluent_kafka
 import pytest
 from confluent_kafka import TopicPartition
 
-from commons_events.errors import TransactionAbortedError
+from commons_events.errors import TransactionAbortedError, TransactionError
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaSubscription, KafkaTransport
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningKafka
@@ -145,11 +145,12 @@ async def test_what_the_consumer_commits_meanwhile_does_not_take_the_group_back(
 
 
 class Slow:
-    """A client of librdkafka whose commits without waiting reach the broker with the next one that waits."""
+    """A client of librdkafka whose commits without waiting are still under way when it first asks what is committed."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self.under_way: list[list[TopicPartition]] = []
+        self.was_asked = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.client, name)
@@ -158,9 +159,13 @@ class Slow:
         if asynchronous:
             self.under_way.append(offsets)
             return None
-        while self.under_way:
-            self.client.commit(offsets=self.under_way.pop(0), asynchronous=False)
         return self.client.commit(offsets=offsets, asynchronous=False)
+
+    def committed(self, partitions: list[TopicPartition], *, timeout: float) -> list[TopicPartition]:
+        while self.was_asked and self.under_way:
+            self.client.commit(offsets=self.under_way.pop(0), asynchronous=False)
+        self.was_asked = True
+        return self.client.committed(partitions, timeout=timeout)  # type: ignore[no-any-return]
 
 
 async def test_what_the_consumer_committed_before_arrives_before(kafka_service: RunningKafka) -> None:
@@ -176,6 +181,65 @@ async def test_what_the_consumer_committed_before_arrives_before(kafka_service: 
         await flow.transform(producer, await take(consumer, 2))
         await held._poller.call(lambda: [slow.client.commit(offsets=o, asynchronous=False) for o in slow.under_way])
         assert await flow.position() == 4
+
+
+async def test_what_the_consumer_committed_before_and_never_arrives_ends_the_transaction(
+    kafka_service: RunningKafka,
+) -> None:
+    """Within its time, and the consumer goes on."""
+    flow = Flow(kafka_service)
+    await flow.declare(4)
+    async with (
+        asyncio.timeout(2 * SOON),
+        flow.producer() as producer,
+        flow.consumer(transaction_commit_timeout_ms=1_000) as consumer,
+    ):
+        for message in await take(consumer, 2):
+            await message.ack()
+        held = subscription(consumer)
+        client = held._poller.consumer
+        held._poller.consumer = slow = Slow(client)  # type: ignore[assignment]
+        slow.commit = lambda **_: None  # type: ignore[method-assign]
+        held._commit()
+        messages = await take(consumer, 2)
+        with pytest.raises(TransactionAbortedError, match="not committed yet"):
+            await flow.transform(producer, messages)
+        held._poller.consumer = client
+        held.on_commit_failed(list(held.assignment))
+        await flow.transform(producer, messages)
+        assert await flow.position() == 4
+
+
+async def test_a_transaction_that_is_refused_lets_go_of_nothing_that_another_one_holds(
+    kafka_service: RunningKafka,
+) -> None:
+    flow = Flow(kafka_service)
+    await flow.declare(4)
+    async with flow.clients() as (producer, consumer), KafkaProducer(kafka_service.bootstrap_servers) as other:
+        messages = await take(consumer, 4)
+
+        async def refuse() -> None:
+            with pytest.raises(TransactionError, match="unfinished"):
+                await flow.transform(other, messages[2:])
+            await subscription(consumer).flush()
+
+        interrupt(producer, refuse)
+        await flow.transform(producer, messages[:2])
+        assert await flow.position() == 2
+
+
+async def test_a_producer_may_be_entered_inside_a_transaction_of_its_transport(kafka_service: RunningKafka) -> None:
+    flow = Flow(kafka_service)
+    await flow.declare(0)
+    transport = KafkaTransport(f"kafka://{kafka_service.bootstrap_servers}", **{"transactional.id": flow.id})
+    try:
+        async with asyncio.timeout(SOON), KafkaProducer(transport=transport) as producer, producer.transaction():
+            await producer.send(flow.target, b"first")
+            async with KafkaProducer(transport=transport):
+                await producer.send(flow.target, b"second")
+    finally:
+        await transport.close()
+    assert await flow.written(2) == [b"first", b"second"]
 
 
 async def test_an_aborted_transaction_leaves_the_position_to_the_consumer(kafka_service: RunningKafka) -> None:

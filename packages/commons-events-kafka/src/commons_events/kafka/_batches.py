@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Report
 
-from commons_events.errors import PublishError, TransportError, UnknownPartitionError
+from commons_events.errors import TransportError, UnknownPartitionError
 from commons_events.kafka._errors import publish_error
 from commons_events.message import Headers, Message, PublishResult, Receipt, Receipts
 
@@ -136,11 +136,8 @@ class MessageBatch(Batch):
                     self.refuse(place, refused)
                     continue
             if timestamp is not stamped:
-                try:
-                    stamp = milliseconds(timestamp)
-                except ValueError as error:
-                    self.refuse(place, PublishError(f"Topic {topic!r}: {error}"))
-                    continue
+                # One that came from elsewhere, as through a bridge, and that Kafka can't have, becomes the present.
+                stamp = 0 if timestamp is None else max(round(timestamp.timestamp() * 1000), 0)
                 stamped = timestamp
             try:
                 produce(topic, value, key, partition, callback, None, stamp, list(headers) if headers else None)

@@ -147,10 +147,11 @@ class Membership:
         member does not leave.
         """
         consumer = self._poller.consumer
-        if self.grouped and "group.instance.id" not in self.config and not consumer.assignment():
+        if self.grouped and "group.instance.id" not in self.config:
             with suppress(KafkaException):  # it is closed in any case
-                consumer.unsubscribe()
-                consumer.poll(_LEAVING)
+                if not consumer.assignment():
+                    consumer.unsubscribe()
+                    consumer.poll(_LEAVING)
 
     def _subscribe(self) -> None:
         self._poller.consumer.subscribe(

@@ -21,7 +21,7 @@ from commons_events.errors import (
     UnknownTopicError,
 )
 from commons_events.kafka._deliveries import KafkaBatch, KafkaDelivery, Part, Piece, Run
-from commons_events.kafka._errors import UNREACHABLE, kafka_error, transaction_error, transport_error
+from commons_events.kafka._errors import UNREACHABLE, kafka_error, transport_error
 from commons_events.kafka._intake import Assigned, Reached, Sought
 from commons_events.kafka._partition import PartitionState
 from commons_events.kafka._poller import Poller
@@ -47,6 +47,8 @@ __all__ = ["KafkaSubscription"]
 _ACK = Outcome.ACK
 _CLOSED = "The consumer of these messages is closed, so nothing is committed."
 _COMMIT_TRIES = 50
+_ASK = 1.0
+"""Seconds for which the thread asks at most what is committed: meanwhile it does not poll."""
 _SEEK_TRIES, _SEEK_AGAIN = 200, 0.02
 _REBALANCING = frozenset(
     {KafkaError.REBALANCE_IN_PROGRESS, KafkaError._WAIT_COORD, KafkaError.STALE_MEMBER_EPOCH, *UNREACHABLE}
@@ -64,6 +66,7 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         self._request = request
         self.settler: Settler = request.settler or self
         self._interval = settings.own["commit.interval.ms"]
+        self._transaction_timeout = settings.own["transaction.commit.timeout.ms"]
         self._revoke_timeout = settings.own["revoke.timeout.ms"]
         self._max_unsettled = request.max_unsettled
         self._states: dict[PartitionId, PartitionState] = {}
@@ -496,24 +499,41 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             TransactionError: one was finished before, or an earlier one of its partition would stay unfinished.
         """
         positions = self._positions_after(settlements)
-        under_way = [
-            TopicPartition(state.id.topic, state.id.partition, state.committed)
-            for state in positions
-            if state.is_told and state.committed is not None
-        ]
         for state, position in positions.items():
             state.least = position
-        if under_way:
-            try:
-                await self._poller.call(partial(self._poller.commit, under_way))
-            except KafkaException as error:
-                self.on_commit_failed([state.id for state in positions])
-                raise transaction_error(error, "Committing what was finished before the transaction") from error
-            except RuntimeError as error:
-                raise TransactionError(_CLOSED) from error
-            for state in positions:
-                state.is_told = False
+        try:
+            await self._arrived(positions)
+        except BaseException:
+            self.release(settlements, committed=False)
+            raise
         return [TopicPartition(state.id.topic, state.id.partition, position) for state, position in positions.items()]
+
+    async def _arrived(self, states: Collection[PartitionState]) -> None:
+        """Return once what was committed of these, outside a transaction, is with the broker, or has failed.
+
+        Brokers do what one client asks in that order: who is told a position knows that no commit before is to come.
+        """
+        seconds = self._transaction_timeout
+        deadline = self._runtime.monotonic() + seconds
+        while under_way := [
+            TopicPartition(state.id.topic, state.id.partition, state.committed)
+            for state in states
+            if state.is_told and state.committed is not None
+        ]:
+            if self._closed:
+                raise TransactionError(_CLOSED)
+            if not all(state.owned for state in states):
+                raise TransactionAbortedError("A partition is about to leave its consumer, so nothing is committed.")
+            if await self.has_committed(under_way, exactly=True, timeout=_ASK):
+                for state in states:
+                    state.is_told = False
+                return
+            if self._runtime.monotonic() > deadline:
+                raise TransactionAbortedError(
+                    f"What was finished before this transaction is not committed yet, after {seconds:g} s "
+                    "(transaction.commit.timeout.ms), so nothing of it is. Do it again."
+                )
+            await self._runtime.sleep(0.01)
 
     def release(self, settlements: Sequence[Settlement], *, committed: bool) -> None:
         """The transaction that held these has ended."""
@@ -560,17 +580,23 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         except (RuntimeError, KafkaException) as error:
             raise TransactionError(_CLOSED) from error
 
-    async def has_committed(self, positions: Sequence[TopicPartition]) -> bool | None:
-        """Whether the group is at these positions or beyond; None where others may have moved it, or nobody says."""
+    async def has_committed(
+        self, positions: Sequence[TopicPartition], *, exactly: bool = False, timeout: float = 30
+    ) -> bool | None:
+        """Whether the group is at these positions or, unless ``exactly``, beyond.
+
+        None where others may have moved it, or nobody says.
+        """
         asked = [TopicPartition(p.topic, p.partition) for p in positions]
         try:
-            found = await self._poller.call(lambda: self._poller.consumer.committed(asked, timeout=30))
+            found = await self._poller.call(lambda: self._poller.consumer.committed(asked, timeout=timeout))
         except (RuntimeError, KafkaException) as error:
             LOGGER.debug("asking for committed offsets: %s", error)
             return None
         if self._closed or any(PartitionId(p.topic, p.partition) not in self.assignment for p in positions):
             return None
-        reached = {at.offset >= wanted.offset for at, wanted in zip(found, positions, strict=True)}
+        offsets = [(at.offset, wanted.offset) for at, wanted in zip(found, positions, strict=True)]
+        reached = {at == wanted or (at > wanted and not exactly) for at, wanted in offsets}
         return reached.pop() if len(reached) == 1 else None
 
     # --- the end ---------------------------------------------------------------------------------------------------

@@ -75,8 +75,8 @@ class KafkaTransaction:
         self._ended = True
         await self._confirmed()
         for subscription, these in self._finished().items():
-            self._held[subscription] = these
             self.positions[subscription] = await subscription.hold(these)
+            self._held[subscription] = these
 
     async def _confirmed(self) -> None:
         for confirmation in self._confirmations:
@@ -160,8 +160,9 @@ class Transactions:
         Raises:
             TransactionError: that failed; FencedError where a newer one has the id.
         """
-        async with self._lock:
-            await self._open()
+        if self._publisher is None:  # else it is open, and the lock may be held by a block around this call
+            async with self._lock:
+                await self._open()
 
     def _begin(self, publisher: Publisher) -> None:
         try:
@@ -218,8 +219,8 @@ class Transactions:
             await self._call("committing the transaction", publisher.client.commit_transaction, self._timeout)
         except TransactionAbortedError as error:
             await self._find_out(publisher, transaction, error)
-        except TransactionError:
-            transaction.is_in_doubt = False
+        except TransactionError as error:
+            transaction.is_in_doubt = isinstance(error, FencedError)  # whoever came next may have ended it either way
             raise
 
     async def _find_out(self, publisher: Publisher, transaction: KafkaTransaction, error: TransactionError) -> None:

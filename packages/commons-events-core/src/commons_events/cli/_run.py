@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
@@ -138,10 +139,15 @@ def _status(running: RunningRouter) -> tuple[bool, dict[str, Any]]:
 
 
 class _Children:
-    """Processes that run routers, and are told of signals by this one alone."""
+    """Processes that run routers, and are told of signals by this one alone.
 
-    def __init__(self) -> None:
+    Args:
+        environment: theirs; None for this one's.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self.stopping = asyncio.Event()
+        self._environment = environment
         self._processes: set[asyncio.subprocess.Process] = set()
 
     def listen(self) -> None:
@@ -158,7 +164,7 @@ class _Children:
 
     async def start(self, command: Sequence[str]) -> asyncio.subprocess.Process:
         """Start one, of a session of its own, so that Ctrl+C comes by way of this process alone."""
-        process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+        process = await asyncio.create_subprocess_exec(*command, start_new_session=True, env=self._environment)
         self._processes.add(process)
         if self.stopping.is_set():
             _terminate(process)
@@ -235,7 +241,8 @@ async def _reload(options: RunOptions) -> int:
         raise _UnusableError(
             '--reload needs watchfiles, which is not installed. Type: pip install "commons-events-core[reload]"'
         ) from error
-    children = _Children()
+    # Python takes compiled code for current where a file was changed within a second and has its length still.
+    children = _Children(os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
     children.listen()
     process = await children.start(options.command(health=True))
     async for changes in awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=children.stopping):

@@ -280,6 +280,7 @@ def test_reload_starts_anew_when_a_file_changes(folder: Path, port: int) -> None
             "yield", "yield\n    print('ended', flush=True)"
         )
         module.write_text(text + ("" if version != "broken" else "\nthis is no Python"), "utf-8")
+        os.utime(module, (1_000_000_000, 1_000_000_000))  # as if all were within a second
 
     write("1")
     line = command("changing:router", "--reload", "--health-port", str(port))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from commons_events.errors import PublishError
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer
 from commons_events.testing import FaultRun, History, eventually
 from commons_events.testing.services import RunningKafka
@@ -65,10 +66,24 @@ class Run(FaultRun):
 
             await eventually(in_sync, timeout=self.patience, interval=0.2, what="replicas in sync")
 
-    async def send(self) -> None:
-        """Send each key's numbers in order until `stop`."""
+    async def send(self, *, again: type[PublishError] | tuple[()] = ()) -> None:
+        """Send each key's numbers in order until `stop`.
+
+        Args:
+            again: an error of a broker in trouble, after which a number is sent again.
+        """
         async with KafkaProducer(self.servers, linger_ms=1) as producer:
-            await self.produce(lambda key, value: producer.send(self.topic, value, key=key))
+
+            async def send(key: str, value: bytes) -> None:
+                while True:
+                    try:
+                        await producer.send(self.topic, value, key=key)
+                    except again:
+                        await asyncio.sleep(0.1)
+                    else:
+                        return
+
+            await self.produce(lambda key, value: asyncio.ensure_future(send(key, value)))
 
     async def consume(self, leave: asyncio.Event, **settings: Any) -> None:
         """Handle messages until ``leave``."""

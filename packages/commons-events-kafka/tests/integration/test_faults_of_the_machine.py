@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from commons_events.errors import PublishError
 from commons_events.testing import TcpProxy
 from commons_events.testing.services import KafkaCluster, ServiceError, ServiceUnavailableError, free_port, start_kafka
 
@@ -97,7 +98,7 @@ async def test_a_broker_whose_disk_is_full(kafka: KafkaCluster, disk: Path | Non
     async with proxy_to(kafka) as proxy:
         run = await new_run(kafka, proxy)
         leave = asyncio.Event()
-        sending = run.begin(run.send())
+        sending = run.begin(run.send(again=PublishError))  # it may still say that it could not write
         handling = run.begin(run.consume(leave))
         await run.more(100, "before the disk is full")
         filler = disk / "filler"

@@ -38,20 +38,11 @@ _BLOCK = 64
 
 
 def milliseconds(timestamp: datetime | None) -> int:
-    """A message's timestamp as librdkafka takes it, to which 0 is none.
+    """A message's timestamp as librdkafka takes it, to which 0 is none, and the message's time the present.
 
-    Raises:
-        ValueError: it is not after the beginning of 1970.
+    So is one that Kafka can't have, which comes from elsewhere, as through a bridge: it is no reason to lose a message.
     """
-    if timestamp is None:
-        return 0
-    since_1970 = round(timestamp.timestamp() * 1000)
-    if since_1970 <= 0:
-        raise ValueError(
-            f"The timestamp {timestamp.isoformat()} is not after the beginning of 1970 (UTC): Kafka has none before; "
-            "give a later one, or none for the present."
-        )
-    return since_1970
+    return 0 if timestamp is None else max(round(timestamp.timestamp() * 1000), 0)
 
 
 class Batch(ABC):
@@ -136,8 +127,7 @@ class MessageBatch(Batch):
                     self.refuse(place, refused)
                     continue
             if timestamp is not stamped:
-                # One that came from elsewhere, as through a bridge, and that Kafka can't have, becomes the present.
-                stamp = 0 if timestamp is None else max(round(timestamp.timestamp() * 1000), 0)
+                stamp = milliseconds(timestamp)
                 stamped = timestamp
             try:
                 produce(topic, value, key, partition, callback, None, stamp, list(headers) if headers else None)

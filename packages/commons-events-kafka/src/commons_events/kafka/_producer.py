@@ -272,7 +272,11 @@ class KafkaProducer(EventProducer):
             raise TypeError(f"send: the timestamp {timestamp!r} is no datetime; give an aware one.")
         if timestamp is not None and timestamp.tzinfo is None:
             raise ValueError(f"send: the timestamp {timestamp!r} is naive; give an aware datetime.")
-        milliseconds(timestamp)
+        if timestamp is not None and not milliseconds(timestamp):
+            raise ValueError(
+                f"The timestamp {timestamp.isoformat()} is not after the beginning of 1970 (UTC): Kafka has none "
+                "before; give a later one, or none for the present."
+            )
         if event is not None and not isinstance(event, bytes):
             return super()._message(topic, event, key, partition, headers, timestamp or self._runtime.now())
         if event is None and key is None:

@@ -495,7 +495,8 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         commit that reaches the broker after the transaction's offsets counts in their place.
 
         Raises:
-            TransactionAbortedError: the partition of one is leaving us, or has left.
+            TransactionAbortedError: the partition of one is leaving us, or has left; or what is under way does not
+                arrive within ``transaction.commit.timeout.ms``.
             TransactionError: one was finished before, or an earlier one of its partition would stay unfinished.
         """
         positions = self._positions_after(settlements)

@@ -19,7 +19,7 @@ from commons_events.errors import (
     TransactionAbortedError,
     TransactionError,
 )
-from commons_events.sourcing import Append, EventStore, StoreTransaction, _postgres
+from commons_events.sourcing import Append, EventStore, StoreTransaction, _postgres, upgrade
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningPostgres
 
@@ -89,6 +89,8 @@ async def test_missing_rights_are_named_and_those_that_are_named_suffice(postgre
         await store.open()
     assert "secret" not in str(caught.value)
     await store.close()
+    with pytest.raises(AuthorizationError, match=r"schema public.*CREATE on the schema"):
+        await asyncio.to_thread(upgrade, url)
     async with EventStore(postgres_database) as owners:
         await owners.append("a", [Kept()])
     store = EventStore(url)

@@ -18,20 +18,18 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from commons_events.errors import (
-    AuthenticationError,
-    AuthorizationError,
     ClosedError,
     CommonsEventsError,
     ConfigurationError,
     StoreUnavailableError,
     TransactionAbortedError,
     TransactionError,
-    UnknownDatabaseError,
 )
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome, all_stored
 from commons_events.sourcing._nesting import Nesting
+from commons_events.sourcing._postgres_errors import failure_of, is_trouble, not_connected, unreachable
 from commons_events.sourcing._postgres_news import PostgresNews, discard
 from commons_events.sourcing._postgres_read import (
     Watermark,
@@ -52,7 +50,7 @@ from commons_events.sourcing._types import (
     check_count,
     check_interval,
 )
-from commons_events.sourcing._url import is_refused, read_url
+from commons_events.sourcing._url import read_url
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Result
@@ -71,12 +69,6 @@ _LONGEST = 2**31 - 1
 _SYNCHRONOUS = ("none", "on", "off", "local", "remote_write", "remote_apply")
 _PATIENCE = 60.0
 """Seconds that a transaction waits for others to give a connection back."""
-_READ_ONLY = "25006"
-_FORBIDDEN = "42501"
-_TROUBLES = ("08", "53", "57P", "58")
-"""Classes of SQLSTATE: connection, insufficient resources, shutdown, and system errors."""
-_PASSING = ("40001", "40P01", "26000")
-"""Serialization failure, deadlock, and a session that was reset in between: the same again may succeed."""
 
 
 class _Transaction(BackendTransaction):
@@ -206,48 +198,10 @@ class PostgresBackend(Backend):
         try:
             connection = await StoreConnection.connect(*positional, **named, autocommit=True)
         except psycopg.Error as error:
-            if isinstance(error, psycopg.ProgrammingError) or is_refused(str(error)):
-                said = " ".join(str(error).split())
-                raise ConfigurationError(f"{self._shown} cannot be used so: {said}. Correct the setting.") from error
-            raise self._unreachable(error) from error
+            raise not_connected(self._shown, error) from error
         # the text of a json column as its bytes, which nobody is to parse here
         connection.adapters.register_loader("json", ByteaBinaryLoader)
         return connection
-
-    def _failure(self, error: BaseException) -> CommonsEventsError | None:
-        """What to raise in the place of an error of psycopg's; None where it says something of the statement itself."""
-        if not isinstance(error, psycopg.Error):
-            return None
-        said, state = " ".join(str(error).split()), error.sqlstate
-        if state == _FORBIDDEN:
-            return AuthorizationError(
-                f"{self._shown}: the server does not allow the user this ({said}). Give it the right. The store "
-                "needs CREATE on the schema to make its tables, unless another user makes them by upgrade(); SELECT, "
-                "INSERT, UPDATE and DELETE on them, and USAGE and SELECT on their sequences."
-            )
-        if state in _PASSING:
-            return TransactionAbortedError(
-                f"{self._shown}: the server has broken this off for a reason that passes ({said}). Nothing of it is "
-                "stored: do all of it again, from the transaction's beginning."
-            )
-        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | psycopg.errors.ReadOnlySqlTransaction):
-            return self._unreachable(error)
-        return None
-
-    def _unreachable(self, error: BaseException) -> CommonsEventsError:
-        said = " ".join(str(error).split())
-        if getattr(error, "sqlstate", None) == "3D000" or ('database "' in said and "does not exist" in said):
-            return UnknownDatabaseError(
-                f"{self._shown}: there is no such database ({said}). Make it, with createdb, or correct the name."
-            )
-        if getattr(error, "sqlstate", "") in ("28000", "28P01") or "authentication failed" in said or 'role "' in said:
-            return AuthenticationError(f"{self._shown}: the server refuses the user ({said}).")
-        if getattr(error, "sqlstate", "") == _READ_ONLY:
-            return StoreUnavailableError(
-                f"{self._shown} takes no writes ({said}): it is a standby, or set to be read-only. Name the primary "
-                "server; with several hosts, by target_session_attrs=read-write."
-            )
-        return StoreUnavailableError(f"{self._shown} is out of reach, or the connection to it broke: {said}.")
 
     @asynccontextmanager
     async def _borrow(self, places: asyncio.Semaphore | None = None) -> AsyncIterator[StoreConnection]:
@@ -260,7 +214,7 @@ class PostgresBackend(Backend):
             try:
                 yield connection
             except BaseException as error:
-                failure = self._failure(error)
+                failure = failure_of(self._shown, error)
                 if failure is None:
                     raise
                 raise failure from error
@@ -293,14 +247,14 @@ class PostgresBackend(Backend):
                     yield connection
         except DBAPIError as error:
             found = error.orig or error
-            failure = self._failure(found) if own or _in_trouble(found) else None
+            failure = failure_of(self._shown, found) if own or is_trouble(found) else None
             if failure is None and error.connection_invalidated:
-                failure = self._unreachable(found)
+                failure = unreachable(self._shown, found)
             if failure is None:
                 raise
             raise failure from error
         except psycopg.Error as error:
-            failure = self._failure(error)
+            failure = failure_of(self._shown, error)
             if failure is None:
                 raise
             raise failure from error
@@ -496,14 +450,6 @@ class PostgresBackend(Backend):
 def _last(outcomes: Sequence[object]) -> int:
     """The highest position of what was stored; 0 where nothing was."""
     return max([outcome.last_position for outcome in outcomes if isinstance(outcome, AppendResult)], default=0)
-
-
-def _in_trouble(error: BaseException | None) -> bool:
-    """Whether it is not the statement's fault: a lost connection, a full disk, a deadlock, missing rights."""
-    state: str | None = getattr(error, "sqlstate", None)
-    if state is None:
-        return isinstance(error, psycopg.OperationalError)
-    return state in (_READ_ONLY, _FORBIDDEN, *_PASSING) or state.startswith(_TROUBLES)
 
 
 async def _again(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -17,10 +17,9 @@ from sqlalchemy.pool import StaticPool
 
 from commons_events.errors import (
     ClosedError,
+    CommonsEventsError,
     ConfigurationError,
-    StoreSchemaError,
     StoreUnavailableError,
-    UnknownDatabaseError,
 )
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
@@ -28,6 +27,7 @@ from commons_events.sourcing._group_commit import Outcome, all_stored
 from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import deleted
+from commons_events.sourcing._sqlite_errors import failure_of, find_trouble
 from commons_events.sourcing._sqlite_log import lengthen_log
 from commons_events.sourcing._sqlite_names import Names
 from commons_events.sourcing._sqlite_read import fetch_from_snapshot, fetch_log, fetch_snapshot, fetch_stream, find_head
@@ -54,14 +54,6 @@ T = TypeVar("T")
 
 Synchronous = Literal["OFF", "NORMAL", "FULL", "EXTRA"]
 
-_TROUBLES = frozenset(
-    {
-        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOTADB,
-    }
-)  # fmt: skip
-"""SQLite's result codes that say nothing of the statement."""
 _POLL = 0.1
 """Seconds after which a reader looks whether another process has written: SQLite tells nobody."""
 
@@ -91,7 +83,7 @@ class _Transaction(BackendTransaction):
             if self._raw.in_transaction:  # a full disk, for one, makes SQLite roll all of it back at once
                 self._raw.execute("ROLLBACK TO commons_events_append")
                 self._raw.execute("RELEASE commons_events_append")
-            if (failed := _trouble(error, own=True)) is not None:
+            if (failed := find_trouble(error, own=True)) is not None:
                 raise self._failure(failed) from error
             raise
         self._raw.execute("RELEASE commons_events_append")
@@ -200,22 +192,8 @@ class SqliteBackend(Backend):
                 pause.wait(_PAUSE)
         return str(connection.execute("PRAGMA journal_mode=WAL").fetchone()[0])
 
-    def _failure(self, error: sqlite3.Error) -> Exception:
-        where = self._path or "sqlite://"
-        if "unable to open" in str(error):
-            return UnknownDatabaseError(f"{where} cannot be opened: its folder is missing, or not to be written in.")
-        if "not a database" in str(error):
-            return UnknownDatabaseError(f"{where} is not an SQLite file.")
-        if "locked" in str(error):
-            return StoreUnavailableError(
-                f"{where}: another process has been writing for {self._timeout:g} s (busy_timeout): {error}."
-            )
-        if _of_other_tables(error):
-            return StoreSchemaError(
-                f"{where}: the store's tables are no longer those that this package opened ({error}): a newer one has "
-                "changed them meanwhile, by upgrade(). Stop this process, and start it with that version."
-            )
-        return StoreUnavailableError(f"{where}: {error}.")
+    def _failure(self, error: sqlite3.Error) -> CommonsEventsError:
+        return failure_of(self._path or "sqlite://", error, self._timeout)
 
     async def open(self) -> None:
         await self._writer.submit(self._open)
@@ -237,7 +215,7 @@ class SqliteBackend(Backend):
             result = function(connection, *arguments)
             connection.commit()
         except (sqlite3.Error, DBAPIError) as error:
-            if (failed := _trouble(error, own=True)) is not None:
+            if (failed := find_trouble(error, own=True)) is not None:
                 raise self._failure(failed) from error
             raise
         finally:
@@ -334,13 +312,13 @@ class SqliteBackend(Backend):
                     yield _Transaction(self, connection, self._raw)
             except BaseException as error:
                 await _whole(self._writer.submit(connection.close))
-                if (failed := _trouble(error)) is not None:
+                if (failed := find_trouble(error)) is not None:
                     raise self._failure(failed) from error
                 raise
             try:
                 await _whole(self._writer.submit(_finish, connection))
             except (sqlite3.Error, DBAPIError) as error:
-                if (failed := _trouble(error)) is not None:
+                if (failed := find_trouble(error)) is not None:
                     raise self._failure(failed) from error
                 raise
         self._news.tell()
@@ -429,27 +407,6 @@ async def _whole(work: asyncio.Future[T]) -> T:
         if not work.cancelled():
             work.exception()
         raise
-
-
-def _trouble(error: BaseException, *, own: bool = False) -> sqlite3.Error | None:
-    """SQLite's error, where it is the database's trouble, such as a full disk, and not the statement's.
-
-    Args:
-        error: what was raised.
-        own: the statement is the store's own, so that it fits the tables unless somebody has changed these.
-    """
-    found = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(found, sqlite3.Error):
-        return None
-    code = getattr(found, "sqlite_errorcode", None)
-    in_trouble = code is not None and code & 0xFF in _TROUBLES
-    return found if in_trouble or (own and _of_other_tables(found)) else None
-
-
-def _of_other_tables(error: sqlite3.Error) -> bool:
-    """Whether it says that there is no such table or column."""
-    said = str(error)
-    return said.startswith(("no such table", "no such column")) or " has no column named " in said
 
 
 def _finish(connection: Connection) -> None:

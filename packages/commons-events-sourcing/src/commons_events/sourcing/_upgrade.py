@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, create_engine, inspect
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from commons_events.errors import (
+    CommonsEventsError,
     ConfigurationError,
     OlderStoreError,
     StoreSchemaError,
-    StoreUnavailableError,
-    UnknownDatabaseError,
 )
 from commons_events.sourcing import _tables as t
 from commons_events.sourcing._sql import check_schema
-from commons_events.sourcing._url import check_file, file_of, is_refused, read_url
+from commons_events.sourcing._sqlite_errors import failure_of, find_trouble
+from commons_events.sourcing._url import check_file, file_of, read_url
 
 __all__ = ["upgrade"]
 
 _SCRIPTS = Path(__file__).parent / "migrations"
+_WAIT = 5.0
+"""Seconds for another process that writes to an SQLite file."""
 _OTHER_TABLES = re.compile(
     r"no such (table|column|index)|(table|column|index|relation|constraint) .*(already exists|does not exist)"
 )
@@ -45,7 +48,10 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
         ConfigurationError: the connection string is of no database with tables, the revision is none, or an index or
             trigger that the program has made on the store's tables in SQLite does not fit the new ones.
         UnknownDatabaseError: there is no such database, or file.
-        StoreUnavailableError: the database is out of reach.
+        StoreUnavailableError: the database is out of reach, or another process is writing to it.
+        AuthenticationError: the server refuses the user.
+        AuthorizationError: the user has not the right to change the tables.
+        TransactionAbortedError: it and others have waited for each other; nothing was changed.
         NewerStoreError: a newer version of the package has changed the tables.
         StoreSchemaError: the tables do not say of which revision they are, or are not those of that revision.
     """
@@ -55,7 +61,7 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
 
     url = _url(connection_string)
     shown = url.render_as_string(hide_password=True)
-    engine = create_engine(url)
+    engine = create_engine(url, connect_args={"timeout": _WAIT} if url.get_backend_name() == "sqlite" else {})
     try:
         with engine.begin() as connection:
             if url.get_backend_name() == "sqlite":  # of itself sqlite3 begins only where rows are written
@@ -75,20 +81,17 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
         raise ConfigurationError(
             f"{shown} cannot be brought to the revision {revision!r}: {error}. The newest is {t.SCHEMA_VERSION}."
         ) from error
-    except DatabaseError as error:
+    except DBAPIError as error:
         said = " ".join(str(error.orig).split())
-        if is_refused(said):
-            raise ConfigurationError(f"{shown} cannot be used so: {said}. Correct the setting.") from error
         if _OTHER_TABLES.match(said):
             raise StoreSchemaError(
                 f"{shown}: the tables are not those of the revision that they name ({said}). Nothing was changed: take "
                 "out of the way what is there beside them, or restore them from a backup."
             ) from error
-        if "does not exist" in said or "unable to open" in said or "not a database" in said:
-            raise UnknownDatabaseError(f"{shown}: there is no such database ({said}). Correct its name.") from error
-        if not isinstance(error, OperationalError):
+        failure = _failure_of(url, error)
+        if failure is None:
             raise
-        raise StoreUnavailableError(f"{shown} is out of reach: {said}.") from error
+        raise failure from error
     finally:
         engine.dispose()
 
@@ -108,6 +111,21 @@ def _url(connection_string: str) -> URL:
         check_file(connection_string)
         return URL.create("sqlite", database=file_of(connection_string))
     raise ConfigurationError(f"A store on {scheme!r} has no tables to upgrade; there are: postgresql, sqlite.")
+
+
+def _failure_of(url: URL, error: DBAPIError) -> CommonsEventsError | None:
+    """What to raise in its place; None where it says something of a statement."""
+    if isinstance(error.orig, sqlite3.Error):
+        if (trouble := find_trouble(error)) is None:
+            return None
+        return failure_of(url.database or "sqlite://", trouble, _WAIT)
+    from commons_events.sourcing import _postgres_errors as postgres  # with psycopg, which takes long to import
+
+    assert error.orig is not None
+    shown = url.render_as_string(hide_password=True)
+    if getattr(error.orig, "sqlstate", None) is None:
+        return postgres.not_connected(shown, error.orig)
+    return postgres.failure_of(shown, error.orig)
 
 
 def _own(connection: Connection) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class RebuildProgress:
     """Whether what was filled is live."""
 
 
-class _Shadow:
+class _Shadow(ABC):
     """The tables that a rebuild fills.
 
     Args:
@@ -69,20 +70,20 @@ class _Shadow:
         self._states = states
         self._tables = sort_tables(projection.tables)
 
+    @abstractmethod
     async def begin(self, transaction: StoreTransaction, resumed: bool) -> None:
         """Begin anew, unless ``resumed``, in the transaction that says whose rebuild it is.
 
         What another version has left would else be gone on with, should this one be broken off now.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def opened(self) -> AbstractAsyncContextManager[None]:
         """Make them ready to be filled, for the ``async with`` block."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def swap(self, transaction: StoreTransaction, saved: int) -> bool:
         """Put them in the place of the live ones, unless another rebuild has moved them on past ``saved``."""
-        raise NotImplementedError
 
 
 async def rebuild(

@@ -71,7 +71,9 @@ def test_a_killed_postgres_keeps_what_was_committed(way: str, monkeypatch: pytes
         assert rows(found.address, "SELECT count(*) FROM kept") == [(1000,)]
 
 
-def test_each_test_has_an_empty_database(postgres_service: RunningPostgres, postgres_database: str) -> None:
+def test_each_test_has_an_empty_database(postgres_service: RunningPostgres, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("psycopg", reason="needs a client of PostgreSQL (pip install psycopg)")
+    postgres_database: str = request.getfixturevalue("postgres_database")
     with postgres_service.database("Other") as other:
         rows(other, "CREATE TABLE mine (id int)")
         tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
+from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, Json, NaiveDatetime, create_model
 
 from commons_events import Event, EventSchema, migration
 from commons_events.compatibility import compatibility
 from commons_events.errors import DeserializationError, EventDefinitionError, UnknownSchemaError
+from commons_events.event import registry
 
 FORMATS = ("json", "jsonschema", "avro", "protobuf")
 
@@ -150,6 +154,40 @@ def test_a_version_in_another_format_is_read_and_migrated(older: str, newer: str
     assert Third.deserialize(data).names == ["A", "B"]
     assert Third.deserialize(data).event_id == old.event_id
     assert Event.deserialize(data) == old
+
+
+_VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    str: st.text(max_size=200), int: st.integers(-(2**63), 2**63 - 1), bool: st.booleans(),
+    bytes: st.binary(max_size=200), float: st.floats(allow_nan=False, allow_infinity=False), date: st.dates(),
+    datetime: st.datetimes(timezones=st.just(UTC)), UUID: st.uuids(),
+    timedelta: st.timedeltas(timedelta(days=-10_000), timedelta(days=10_000)), Color: st.sampled_from(Color),
+    Open: st.builds(Open, a=st.integers(-(2**63), 2**63 - 1)), int | str: st.integers(-9, 9) | st.text(max_size=9),
+    list[int]: st.lists(st.integers(-(2**63), 2**63 - 1)), list[str]: st.lists(st.text()),
+    list[Open]: st.lists(st.builds(Open)), dict[str, str]: st.dictionaries(st.text(), st.text()),
+    str | None: st.none() | st.text(), Any: st.none() | st.text() | st.lists(st.integers()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("schema_type", FORMATS)
+@given(data=st.data(), before=st.sampled_from([*_VALUES]), after=st.sampled_from([*_VALUES]))
+def test_a_migration_gets_the_older_event_whatever_the_newer_class_has_in_its_place(
+    schema_type: str, data: st.DataObject, before: Any, after: Any
+) -> None:
+    with registry.isolated():
+        old_class = EventSchema("changed.type", "1.0.0", schema_type)(event_class(before, schema_type))
+        new_class = EventSchema("changed.type", "2.0.0", schema_type)(event_class(after, schema_type))
+        old, value = old_class(value=data.draw(_VALUES[before])), data.draw(_VALUES[after])
+        given_to: list[Event] = []
+
+        def migrate(event: Event) -> Event:
+            given_to.append(event)
+            return new_class(value=value)
+
+        migration(from_=old_class, to=new_class)(migrate)
+        read = new_class.deserialize(old.serialize())
+        assert given_to == [old]
+        assert read.value == value
+        assert read == new_class.from_json(old.to_json())
 
 
 def test_a_format_that_no_version_is_written_in_is_still_refused() -> None:

@@ -345,6 +345,8 @@ async def test_older_events_come_through_their_migrations_and_stay_as_they_are(
         first: str
         last: str
 
+    assert isinstance((await store.get_events("n-1"))[0], Renamed1)  # no migration says otherwise yet
+
     @migration(from_=Renamed1, to=Renamed)
     def split(event: Renamed1) -> Renamed:
         first, _, last = event.name.partition(" ")

@@ -118,7 +118,7 @@ class Migrations:
             except AmbiguousMigrationError:
                 del onward[end]
                 raise
-            self._routes.clear()
+            self._events.changed()
 
     def check(self, *event_classes: type[Event]) -> None:
         """Raise at start-up what would otherwise be found out when the first old bytes come.

@@ -75,6 +75,13 @@ def test_a_reader_gets_its_version_from_older_bytes() -> None:
     assert type(Event.from_json(data)) is old  # whoever asks for no version gets the one in the bytes
 
 
+def test_whoever_remembers_how_an_event_is_read_learns_of_a_migration() -> None:
+    family = Family("1.0.0", "2.0.0")
+    before = registry.changes
+    migration(from_=family.v1_0_0, to=family.v2_0_0)(to_pricing(family.v2_0_0))
+    assert registry.changes > before
+
+
 def test_the_envelope_stays_what_it_was() -> None:
     family = Family("1.0.0", "2.0.0")
     old, new = family.v1_0_0, family.v2_0_0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -165,6 +166,23 @@ def test_an_event_may_get_another_type() -> None:
         return OrderPlaced(order_id=event.order_id)
 
     assert OrderPlaced.from_json(OrderMade(order_id="7").to_json()).order_id == "7"
+
+
+def test_a_type_was_renamed_where_migrations_lead_to_one_other_type_and_not_back() -> None:
+    def leads(*names: str) -> None:
+        classes = [EventSchema(name=name)(type(name.title(), (Event,), {"__module__": __name__})) for name in names]
+        for from_, to in itertools.pairwise(classes):
+            migration(from_=from_, to=to)(lambda event, to=to: to())
+
+    leads("a", "b", "c")
+    leads("here", "there", "here")
+    leads("one", "first")
+    leads("one", "second")
+    leads("old", "new", "old")
+    leads("new", "newest")
+    family = Family("1.0.0", "2.0.0")
+    migration(from_=family.v1_0_0, to=family.v2_0_0)(to_pricing(family.v2_0_0))
+    assert registry.migrations.renamed() == {"a": "b", "b": "c", "new": "newest"}
 
 
 class Before(Event):

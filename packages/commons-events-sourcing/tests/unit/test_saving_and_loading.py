@@ -301,7 +301,7 @@ async def test_an_unknown_event_type_says_where_it_lies(store: EventStore) -> No
             pass
 
         await store.append(StreamId("c-1", "Cart"), [Forgotten(aggregate_id="c-1")])
-    with pytest.raises(UnknownEventTypeError, match="version 1 of stream 'Cart/c-1'.*'Forgotten'"):
+    with pytest.raises(UnknownEventTypeError, match="version 1 of stream 'Cart/c-1': No event class .*'Forgotten'"):
         await store.load(Cart, "c-1")
     with pytest.raises(UnknownEventTypeError):
         await store.get_events("c-1")
@@ -320,7 +320,7 @@ async def test_bytes_that_no_longer_decode_say_where_they_lie(store: EventStore)
             price: int
             currency: str
 
-        with pytest.raises(UndecodableEventError, match="version 1 of stream 'Cart/c-1'.*currency"):
+        with pytest.raises(UndecodableEventError, match="version 1 of stream 'Cart/c-1' cannot be read: .*currency"):
             await store.load(Cart, "c-1")
 
 

@@ -103,5 +103,5 @@ def place_of(stored: StoredEvent) -> str:
     """Which event it is and where it lies, as the beginning of a sentence."""
     return (
         f"The event {stored.event_id!r} ({stored.event_type!r} {stored.schema_version}, {stored.format}) at position "
-        f"{stored.position}, version {stored.aggregate_version} of stream {str(stored.stream)!r},"
+        f"{stored.position}, version {stored.aggregate_version} of stream {str(stored.stream)!r}"
     )

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from commons_events.errors import AggregateNotFoundError, ClosedError, ForeignAggregateError, VersionConflictError
+from commons_events.errors import (
+    AggregateDefinitionError,
+    AggregateNotFoundError,
+    ClosedError,
+    ConfigurationError,
+    ForeignAggregateError,
+    InvalidAggregateIdError,
+    VersionConflictError,
+)
 from commons_events.retries import Retry
 from commons_events.sourcing import AggregateRoot, DomainEvent, EventStore, Repository, UnitOfWork, run_unit
 
@@ -59,6 +67,20 @@ async def test_commands_of_many_at_once_are_tried_again_until_all_are_done(store
     await asyncio.gather(*(purses.execute("p-1", Purse.deposit, 1) for _ in range(20)))
     loaded = await purses.load("p-1")
     assert (loaded.balance, loaded.version) == (20, 21)
+
+
+async def test_what_cannot_be_a_repository_is_refused(store: EventStore) -> None:
+    strange: Any = Repository
+    for given, policy in ((None, {}), (Purse, {}), (store, {"retry": 5}), (store, {"retry": None})):
+        with pytest.raises(ConfigurationError, match="store has to be an EventStore|retry is .* has to be a "):
+            strange(given, Purse, **policy)
+    for given in ("Purse", dict, store):
+        with pytest.raises(AggregateDefinitionError, match="is no class that derives from AggregateRoot"):
+            strange(store, given)
+    with pytest.raises(ConfigurationError, match="store has to be"):
+        UnitOfWork(strange)
+    with pytest.raises(ConfigurationError, match="retry is 5"):
+        await run_unit(store, strange, retry=5)  # type: ignore[arg-type]
 
 
 async def test_a_conflict_after_the_last_try_reaches_the_caller(store: EventStore) -> None:
@@ -151,6 +173,27 @@ async def test_a_unit_has_one_object_an_aggregate(store: EventStore) -> None:
             unit.add(Purse("p-1"))
 
 
+async def test_a_unit_has_one_object_a_stream_whatever_the_class(store: EventStore) -> None:
+    class Safe(Purse):
+        category = "Purse"
+
+    await filled(store, "p-1", "p-2")
+    async with UnitOfWork(store) as unit:
+        safe, purse = await unit.load(Safe, "p-1"), await unit.load(Purse, "p-2")
+        assert await unit.load(Purse, "p-1") is safe  # which is a Purse, too
+        with pytest.raises(ForeignAggregateError, match=r"stream 'Purse/p-2' as Purse already, which is no .*Safe"):
+            await unit.load(Safe, "p-2")
+        with pytest.raises(ForeignAggregateError, match="has Purse 'p-2' as another object already"):
+            unit.add(Safe("p-2"))
+        safe.deposit(1)
+        purse.deposit(1)
+    assert [(await store.load(Purse, id)).balance for id in ("p-1", "p-2")] == [11, 11]
+    strange: Any = UnitOfWork(store)
+    for given, id in (("Purse", "p-1"), (None, "p-1"), (dict, "p-1"), (Purse, ["p-1"]), (Purse, None)):
+        with pytest.raises((AggregateDefinitionError, InvalidAggregateIdError)):
+            await strange.load(given, id)
+
+
 async def test_what_is_of_another_class_or_no_aggregate_is_refused(store: EventStore) -> None:
     class Safe(Purse):
         pass
@@ -165,7 +208,11 @@ async def test_what_is_of_another_class_or_no_aggregate_is_refused(store: EventS
         with pytest.raises(ForeignAggregateError, match="This repository is of Purse, and .* is none"):
             await strange.save(given)
     assert await store.head() == 0
+    with pytest.raises(ForeignAggregateError, match="in the stream 'Safe/s-1', and this repository reads 'Purse/s-1'"):
+        await strange.save(safe)
+    Safe.category = "Purse"
     await strange.save(safe)
+    assert (await strange.load("s-1")).balance == 1
     async with UnitOfWork(store) as unit:
         for given in (object(), None, Purse):
             with pytest.raises(ForeignAggregateError, match="takes an aggregate, and .* is none"):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from commons_events.errors import AggregateNotFoundError, ForeignAggregateError
 from commons_events.retries import Retry
-from commons_events.sourcing._aggregate import A, fresh
-from commons_events.sourcing._unit_of_work import CONFLICTS, UnitOfWork, finished, retrying
-
-if TYPE_CHECKING:
-    from commons_events.sourcing._aggregate_store import AggregateStore
+from commons_events.sourcing._aggregate import A, check_aggregate_class, fresh
+from commons_events.sourcing._aggregate_store import AggregateStore, stream_of
+from commons_events.sourcing._unit_of_work import CONFLICTS, UnitOfWork, check_retry, check_store, finished, retrying
 
 __all__ = ["Repository", "run_unit"]
 
@@ -26,9 +24,16 @@ class Repository(Generic[A]):
         store: where they are.
         aggregate_class: their class.
         retry: what is done when somebody else has changed an aggregate in the meantime; by default five tries in all.
+
+    Raises:
+        ConfigurationError: the store or the policy is none.
+        AggregateDefinitionError: the class is none of aggregates.
     """
 
     def __init__(self, store: AggregateStore, aggregate_class: type[A], *, retry: Retry = CONFLICTS) -> None:
+        check_store(store)
+        check_aggregate_class(aggregate_class)
+        check_retry(retry)
         self._store = store
         self._class = aggregate_class
         self._retry = retry
@@ -52,12 +57,19 @@ class Repository(Generic[A]):
         """See `EventStore.save`.
 
         Raises:
-            ForeignAggregateError: it is of another class, and its stream another one than `load` reads.
+            ForeignAggregateError: it is of another class, or its stream another one than `load` reads, as that of a
+                subclass without the same ``category`` is.
         """
         if not isinstance(aggregate, self._class):
             raise ForeignAggregateError(
                 f"This repository is of {self._class.__qualname__}, and {aggregate!r:.100} is none. Save it by a "
                 "repository of its own class, or by the store."
+            )
+        saved, read = stream_of(type(aggregate), aggregate.id), stream_of(self._class, aggregate.id)
+        if saved != read:
+            raise ForeignAggregateError(
+                f"{aggregate!r:.100} is saved in the stream {str(saved)!r}, and this repository reads {str(read)!r}. "
+                "Save it by a repository of its own class, or give both classes one category."
             )
         await self._store.save(aggregate)
 
@@ -99,16 +111,25 @@ class Repository(Generic[A]):
 
         return await retrying(attempt, self._retry)
 
+    @overload
+    async def create(
+        self, id: str, command: Callable[Concatenate[A, P], Awaitable[T]], *arguments: P.args, **keywords: P.kwargs
+    ) -> T: ...
+
+    @overload
     async def create(
         self, id: str, command: Callable[Concatenate[A, P], T], *arguments: P.args, **keywords: P.kwargs
-    ) -> T:
+    ) -> T: ...
+
+    async def create(
+        self, id: str, command: Callable[Concatenate[A, P], object], *arguments: P.args, **keywords: P.kwargs
+    ) -> object:
         """As `execute`, for an aggregate that does not exist yet.
 
         Raises:
             VersionConflictError: there is one of this id; it is not tried again.
         """
-        result = await self._carry_out(fresh(self._class, id), command, *arguments, **keywords)
-        return cast(T, result)
+        return await self._carry_out(fresh(self._class, id), command, *arguments, **keywords)
 
     async def _carry_out(
         self, aggregate: A, command: Callable[Concatenate[A, P], object], *arguments: P.args, **keywords: P.kwargs
@@ -132,7 +153,9 @@ async def run_unit(store: AggregateStore, work: Callable[[UnitOfWork], Awaitable
 
     Raises:
         VersionConflictError: that of the last try.
+        ConfigurationError: the store or the policy is none.
     """
+    check_retry(retry)
 
     async def attempt() -> T:
         async with UnitOfWork(store) as unit:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Concatenate, Generic, ParamSpec, TypeVar, overload
+from weakref import WeakValueDictionary
 
 from commons_events.errors import AggregateNotFoundError, ForeignAggregateError
 from commons_events.retries import Retry
-from commons_events.sourcing._aggregate import A, check_aggregate_class, fresh
+from commons_events.sourcing._aggregate import A, check_aggregate_class, check_aggregate_id, fresh
 from commons_events.sourcing._aggregate_store import AggregateStore, stream_of
+from commons_events.sourcing._nesting import Nesting, nested
+from commons_events.sourcing._types import StreamId
 from commons_events.sourcing._unit_of_work import CONFLICTS, UnitOfWork, check_retry, check_store, finished, retrying
 
 __all__ = ["Repository", "run_unit"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_commands = Nesting()
+_turns: WeakValueDictionary[tuple[AggregateStore, asyncio.AbstractEventLoop, StreamId], asyncio.Lock]
+_turns = WeakValueDictionary()
+"""Who carries out a command on a stream; there as long as somebody does, or waits for it."""
 
 
 class Repository(Generic[A]):
@@ -90,6 +99,10 @@ class Repository(Generic[A]):
 
         ``await users.execute("user_123", UserAggregate.activate)``. A command that applies no event saves nothing.
 
+        Commands on one aggregate through one store take turns. Those that a command carries out itself, or that are
+        carried out in a transaction's block, wait for nobody. A command must not wait for another task's one on its
+        aggregate, which waits for its end.
+
         Args:
             id: the aggregate's.
             command: is called with the aggregate and the other arguments, once a try. What it raises reaches the
@@ -109,7 +122,13 @@ class Repository(Generic[A]):
             aggregate = await self._store.load(self._class, id)
             return await self._carry_out(aggregate, command, *arguments, **keywords)
 
-        return await retrying(attempt, self._retry)
+        if nested():  # what is around it may be what the turn's owner waits for
+            return await retrying(attempt, self._retry)
+        stream = stream_of(self._class, check_aggregate_id(id, self._class.__qualname__))
+        turn = _turns.setdefault((self._store, asyncio.get_running_loop(), stream), asyncio.Lock())
+        async with turn:
+            with _commands.block():
+                return await retrying(attempt, self._retry)
 
     @overload
     async def create(

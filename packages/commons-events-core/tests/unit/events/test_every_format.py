@@ -6,13 +6,13 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, Json, NaiveDatetime, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, NaiveDatetime, create_model, model_validator
 
 from commons_events import Event, EventSchema, migration
 from commons_events.compatibility import compatibility
@@ -188,6 +188,47 @@ def test_a_migration_gets_the_older_event_whatever_the_newer_class_has_in_its_pl
         assert given_to == [old]
         assert read.value == value
         assert read == new_class.from_json(old.to_json())
+
+
+@pytest.mark.parametrize("schema_type", FORMATS)
+@pytest.mark.parametrize("error", [ValueError, KeyError])
+def test_what_the_newer_class_refuses_is_no_matter_for_the_older_event(
+    schema_type: str, error: type[Exception]
+) -> None:
+    class First(Event):
+        name: str
+
+    class Second(Event):
+        names: list[str]
+
+        @model_validator(mode="before")
+        @classmethod
+        def check(cls, value: Any) -> Any:
+            if "name" in value:
+                raise error("an older one")
+            return value
+
+    first, second = (EventSchema("checked", f"{n}.0.0", schema_type)(cls) for n, cls in ((1, First), (2, Second)))
+    migration(from_=first, to=second)(lambda event: second(names=[event.name]))
+    assert second.deserialize(first(name="A").serialize()).names == ["A"]
+
+
+@pytest.mark.parametrize("schema_type", FORMATS)
+@pytest.mark.parametrize("error", [ValueError("no"), KeyError("no"), OSError("no"), TypeError("no")], ids=repr)
+def test_whatever_a_validator_raises_refuses_the_bytes(schema_type: str, error: Exception) -> None:
+    refuses = False
+
+    def check(value: int) -> int:
+        if refuses:
+            raise error
+        return value
+
+    cls = event_class(Annotated[int, AfterValidator(check)], schema_type)
+    data = cls(value=1).serialize()
+    refuses = True
+    for read in (cls.deserialize, Event.deserialize):
+        with pytest.raises(DeserializationError, match="no"):
+            read(data)
 
 
 def test_a_format_that_no_version_is_written_in_is_still_refused() -> None:

@@ -62,6 +62,7 @@ async def stores() -> None:
         assert_type(await accounts.execute("a-1", Account.open, "Ann"), int)
         assert_type(await accounts.execute("a-1", Account.open_later, owner="Ann"), str)
         assert_type(await accounts.create("a-1", Account.open, "Ann"), int)
+        assert_type(await accounts.create("a-1", Account.open_later, owner="Ann"), str)
 
         async def work(unit: UnitOfWork) -> int:
             assert_type(unit.add(Account("a-3")), Account)

@@ -404,6 +404,33 @@ async def test_a_migrated_event_reaches_the_handler_of_the_newest_class(store: E
 
 
 @pytest.mark.asyncio
+async def test_a_renamed_event_reaches_the_handler_of_the_class_that_it_became(store: EventStore) -> None:
+    from commons_events import migration
+
+    with registry.isolated():
+
+        class Moved(DomainEvent):
+            place: str
+
+        class Relocated(DomainEvent):
+            city: str
+
+        migration(from_=Moved, to=Relocated)(lambda e: Relocated(aggregate_id=e.aggregate_id, city=e.place))
+        await store.append(StreamId("u-1", "Person"), [Moved(aggregate_id="u-1", place="Ulm")])
+        seen: list[str] = []
+        projection = Projection("relocated")
+
+        def relocated(event: Any) -> None:
+            seen.append(event.city)
+
+        relocated.__annotations__["event"] = Relocated  # whose name only this function knows
+        projection.handler(relocated)
+        assert projection.event_types == ("Moved", "Relocated")
+        await Projector(store, [projection]).catch_up()
+        assert seen == ["Ulm"]
+
+
+@pytest.mark.asyncio
 async def test_a_version_of_its_type_that_no_handler_takes_is_parked(store: EventStore) -> None:
     from commons_events import EventSchema
 

@@ -194,12 +194,12 @@ def reader(
             _refuse_constants(data, event_class)
         try:
             event = first(data)
-        except ValidationError as error:
+        except Exception as error:  # noqa: BLE001  # a user's validators: what they raise refuses these bytes
             if second is None:
                 return _read_other(data, event_class, error)
             try:
                 event = second(data)
-            except ValidationError as error:
+            except Exception as error:  # noqa: BLE001
                 return _read_other(data, event_class, error)
         if checks:
             set_life(event, being_made)
@@ -266,10 +266,9 @@ def _refuse_constants(data: bytes, event_class: type[Event]) -> None:
         )
 
 
-def _read_other(data: bytes, event_class: type[E], error: ValidationError) -> E:
+def _read_other(data: bytes, event_class: type[E], error: Exception) -> E:
     """What did not fit: it may be of a subclass, or of another version that this class may read all the same."""
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    if not any(problem["loc"] in (("event_type",), ("version",)) for problem in problems):
+    if not _tells_who(error):
         raise DeserializationError(_complaint(event_class, error)) from error
     fields = _parse(data, event_class)
     event_type, version = fields.get("event_type", event_class.event_type), _text(fields.get("version"))
@@ -287,6 +286,17 @@ def _read_other(data: bytes, event_class: type[E], error: ValidationError) -> E:
     except DeserializationError as refusal:
         raise refusal from refusal.__cause__ or error
     return cast(E, other)
+
+
+def _tells_who(error: Exception) -> bool:
+    """Whether type or version did not fit, or a validator that sees the whole refused it before they were looked at."""
+    if not isinstance(error, ValidationError):
+        return True
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        where, what = problem["loc"], problem["type"]
+        if where in (("event_type",), ("version",)) or (not where and what not in ("json_invalid", "model_type")):
+            return True
+    return False
 
 
 def _identity_of(event_class: type[Event]) -> dict[str, str]:
@@ -318,8 +328,10 @@ def _parse(data: bytes, event_class: type[Event]) -> dict[str, Any]:
     return fields
 
 
-def describe(error: ValidationError) -> str:
-    """The problems of a ValidationError on one line: where, and what."""
+def describe(error: Exception) -> str:
+    """The problems of a ValidationError on one line: where, and what; of another error its class and text."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
     problems: list[str] = []
     for problem in error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_PROBLEMS]:
         place = ".".join(str(part) for part in problem["loc"])
@@ -333,7 +345,7 @@ _MOST_PROBLEMS = 20
 """A message that names them travels to logs and dead letters."""
 
 
-def _complaint(event_class: type[Event], error: ValidationError) -> str:
+def _complaint(event_class: type[Event], error: Exception) -> str:
     identity = f"{event_class.event_type!r} {event_class.schema_info().version}"
     return f"{event_class.__qualname__} {identity} cannot be read from JSON: {describe(error)}."
 

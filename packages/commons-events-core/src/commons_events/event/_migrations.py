@@ -118,7 +118,7 @@ class Migrations:
             except AmbiguousMigrationError:
                 del onward[end]
                 raise
-            self._routes.clear()
+            self._events.changed()
 
     def check(self, *event_classes: type[Event]) -> None:
         """Raise at start-up what would otherwise be found out when the first old bytes come.
@@ -159,6 +159,23 @@ class Migrations:
                     self._routes.clear()
                 route = self._routes[key] = self._find(event_class, (event_type, version))
                 return route
+
+    def renamed(self) -> dict[str, str]:
+        """The event types that became another one: the only one that migrations lead to from there, and not back."""
+        onward: dict[str, set[str]] = {}
+        with self._lock:
+            for start, ends in self._functions.items():
+                onward.setdefault(start[0], set()).update(end[0] for end in ends)
+
+        def leads(start: str, end: str) -> bool:
+            seen, waiting = set[str](), [start]
+            while waiting:
+                seen.add(node := waiting.pop())
+                waiting += onward.get(node, set()) - seen
+            return end in seen
+
+        others = {start: [end for end in ends if not leads(end, start)] for start, ends in onward.items()}
+        return {start: ends[0] for start, ends in others.items() if len(ends) == 1}
 
     def forget_routes(self) -> None:
         """Called when event classes come or go."""

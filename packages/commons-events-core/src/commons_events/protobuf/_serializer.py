@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 from weakref import WeakSet
 
 from commons_events.errors import (
@@ -74,17 +74,23 @@ class ProtobufSerializer(Serializer):
         try:
             message = codec.parse(data)
             if message.f2040 != codec.event_type or message.f2041 != codec.version:
-                return self._decode_other(codec, message, data, event_class)
+                return self._decode_other(codec, message.f2040, message.f2041, data, event_class)
             event: E = codec.fill(message, data, 0, strange)
         except codec.FAILURES as error:
+            identity = identify(data)
+            if identity and identity not in ((codec.event_type, codec.version), (codec.event_type, None)):
+                # what another class means by its numbers need not even be a message of this one
+                return self._decode_other(codec, *identity, data, event_class)
             raise self._refusal(codec, error, data) from (error.__cause__ or error)
         return codec.keep(event, data) if strange else event
 
-    def _decode_other(self, codec: ClassCodec, message: Any, data: bytes, event_class: type[E]) -> E:
+    def _decode_other(
+        self, codec: ClassCodec, event_type: str, version: str | None, data: bytes, event_class: type[E]
+    ) -> E:
         """Bytes of another type or version, or that state none and so leave it to the class that they are read as."""
         if not data:
             raise DeserializationError(f"{event_class.__qualname__} cannot be read from Protobuf: there are no bytes.")
-        event_type, version = message.f2040 or codec.event_type, message.f2041 or codec.version
+        event_type, version = event_type or codec.event_type, version or codec.version
         if (event_type, version) == (codec.event_type, codec.version):
             return self.resolve(data, event_class)
         # a version of the class's own and another one are read alike: by the numbers

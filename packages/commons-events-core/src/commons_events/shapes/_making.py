@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
 from commons_events.errors import DeserializationError
 from commons_events.event import Event, describe
@@ -68,7 +68,7 @@ def event_completer(record: Record) -> Callable[..., Any]:
         try:
             given = {**extra, **values} if extra else values
             filler.validate_python(given, self_instance=event, by_alias=False, by_name=True)
-        except ValidationError as error:
+        except Exception as error:  # a user's validators, and whatever they raise refuses these bytes
             raise _refusal(record, error) from error
         return event.finished()
 
@@ -81,11 +81,11 @@ def checked_maker(record: Record) -> Callable[..., Any]:
     def make(values: dict[str, Any], extra: dict[str, Any] | None = None) -> Any:
         try:
             return validator.validate_python({**extra, **values} if extra else values, by_alias=False, by_name=True)
-        except ValidationError as error:
+        except Exception as error:  # a user's validators, and whatever they raise refuses these bytes
             raise _refusal(record, error) from error
 
     return make
 
 
-def _refusal(record: Record, error: ValidationError) -> DeserializationError:
+def _refusal(record: Record, error: Exception) -> DeserializationError:
     return DeserializationError(f"{record.cls.__qualname__} refuses what was read: {describe(error)}.")

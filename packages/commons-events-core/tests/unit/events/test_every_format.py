@@ -5,15 +5,19 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Any, Literal
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, Json, NaiveDatetime, create_model
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, NaiveDatetime, create_model, model_validator
 
 from commons_events import Event, EventSchema, migration
 from commons_events.compatibility import compatibility
 from commons_events.errors import DeserializationError, EventDefinitionError, UnknownSchemaError
+from commons_events.event import registry
 
 FORMATS = ("json", "jsonschema", "avro", "protobuf")
 
@@ -150,6 +154,81 @@ def test_a_version_in_another_format_is_read_and_migrated(older: str, newer: str
     assert Third.deserialize(data).names == ["A", "B"]
     assert Third.deserialize(data).event_id == old.event_id
     assert Event.deserialize(data) == old
+
+
+_VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    str: st.text(max_size=200), int: st.integers(-(2**63), 2**63 - 1), bool: st.booleans(),
+    bytes: st.binary(max_size=200), float: st.floats(allow_nan=False, allow_infinity=False), date: st.dates(),
+    datetime: st.datetimes(timezones=st.just(UTC)), UUID: st.uuids(),
+    timedelta: st.timedeltas(timedelta(days=-10_000), timedelta(days=10_000)), Color: st.sampled_from(Color),
+    Open: st.builds(Open, a=st.integers(-(2**63), 2**63 - 1)), int | str: st.integers(-9, 9) | st.text(max_size=9),
+    list[int]: st.lists(st.integers(-(2**63), 2**63 - 1)), list[str]: st.lists(st.text()),
+    list[Open]: st.lists(st.builds(Open)), dict[str, str]: st.dictionaries(st.text(), st.text()),
+    str | None: st.none() | st.text(), Any: st.none() | st.text() | st.lists(st.integers()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("schema_type", FORMATS)
+@given(data=st.data(), before=st.sampled_from([*_VALUES]), after=st.sampled_from([*_VALUES]))
+def test_a_migration_gets_the_older_event_whatever_the_newer_class_has_in_its_place(
+    schema_type: str, data: st.DataObject, before: Any, after: Any
+) -> None:
+    with registry.isolated():
+        old_class = EventSchema("changed.type", "1.0.0", schema_type)(event_class(before, schema_type))
+        new_class = EventSchema("changed.type", "2.0.0", schema_type)(event_class(after, schema_type))
+        old, value = old_class(value=data.draw(_VALUES[before])), data.draw(_VALUES[after])
+        given_to: list[Event] = []
+
+        def migrate(event: Event) -> Event:
+            given_to.append(event)
+            return new_class(value=value)
+
+        migration(from_=old_class, to=new_class)(migrate)
+        read = new_class.deserialize(old.serialize())
+        assert given_to == [old]
+        assert read.value == value
+        assert read == new_class.from_json(old.to_json())
+
+
+@pytest.mark.parametrize("schema_type", FORMATS)
+@pytest.mark.parametrize("error", [ValueError, KeyError])
+def test_what_the_newer_class_refuses_is_no_matter_for_the_older_event(
+    schema_type: str, error: type[Exception]
+) -> None:
+    class First(Event):
+        name: str
+
+    class Second(Event):
+        names: list[str]
+
+        @model_validator(mode="before")
+        @classmethod
+        def check(cls, value: Any) -> Any:
+            if "name" in value:
+                raise error("an older one")
+            return value
+
+    first, second = (EventSchema("checked", f"{n}.0.0", schema_type)(cls) for n, cls in ((1, First), (2, Second)))
+    migration(from_=first, to=second)(lambda event: second(names=[event.name]))
+    assert second.deserialize(first(name="A").serialize()).names == ["A"]
+
+
+@pytest.mark.parametrize("schema_type", FORMATS)
+@pytest.mark.parametrize("error", [ValueError("no"), KeyError("no"), OSError("no"), TypeError("no")], ids=repr)
+def test_whatever_a_validator_raises_refuses_the_bytes(schema_type: str, error: Exception) -> None:
+    refuses = False
+
+    def check(value: int) -> int:
+        if refuses:
+            raise error
+        return value
+
+    cls = event_class(Annotated[int, AfterValidator(check)], schema_type)
+    data = cls(value=1).serialize()
+    refuses = True
+    for read in (cls.deserialize, Event.deserialize):
+        with pytest.raises(DeserializationError, match="no"):
+            read(data)
 
 
 def test_a_format_that_no_version_is_written_in_is_still_refused() -> None:

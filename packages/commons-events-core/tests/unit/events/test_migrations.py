@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,6 +74,13 @@ def test_a_reader_gets_its_version_from_older_bytes() -> None:
     assert read.pricing == {"amount": 9.5}
     assert type(migrate(old(name="x"))) is new  # it stays a plain function
     assert type(Event.from_json(data)) is old  # whoever asks for no version gets the one in the bytes
+
+
+def test_whoever_remembers_how_an_event_is_read_learns_of_a_migration() -> None:
+    family = Family("1.0.0", "2.0.0")
+    before = registry.changes
+    migration(from_=family.v1_0_0, to=family.v2_0_0)(to_pricing(family.v2_0_0))
+    assert registry.changes > before
 
 
 def test_the_envelope_stays_what_it_was() -> None:
@@ -158,6 +166,23 @@ def test_an_event_may_get_another_type() -> None:
         return OrderPlaced(order_id=event.order_id)
 
     assert OrderPlaced.from_json(OrderMade(order_id="7").to_json()).order_id == "7"
+
+
+def test_a_type_was_renamed_where_migrations_lead_to_one_other_type_and_not_back() -> None:
+    def leads(*names: str) -> None:
+        classes = [EventSchema(name=name)(type(name.title(), (Event,), {"__module__": __name__})) for name in names]
+        for from_, to in itertools.pairwise(classes):
+            migration(from_=from_, to=to)(lambda event, to=to: to())
+
+    leads("a", "b", "c")
+    leads("here", "there", "here")
+    leads("one", "first")
+    leads("one", "second")
+    leads("old", "new", "old")
+    leads("new", "newest")
+    family = Family("1.0.0", "2.0.0")
+    migration(from_=family.v1_0_0, to=family.v2_0_0)(to_pricing(family.v2_0_0))
+    assert registry.migrations.renamed() == {"a": "b", "b": "c", "new": "newest"}
 
 
 class Before(Event):

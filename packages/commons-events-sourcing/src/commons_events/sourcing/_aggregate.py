@@ -19,7 +19,15 @@ from commons_events.event import Event
 from commons_events.sourcing._domain_event import DomainEvent
 from commons_events.sourcing._snapshots import SnapshotPolicy
 
-__all__ = ["MAX_ID_LENGTH", "A", "AggregateRoot", "check_aggregate_id", "fresh", "handler_name"]
+__all__ = [
+    "MAX_ID_LENGTH",
+    "A",
+    "AggregateRoot",
+    "check_aggregate_class",
+    "check_aggregate_id",
+    "fresh",
+    "handler_name",
+]
 
 A = TypeVar("A", bound="AggregateRoot")
 
@@ -237,15 +245,19 @@ def handler_name(event_class: type[Event]) -> str:
     return "handle_" + _WORDS.sub("_", event_class.__name__.partition("[")[0]).lower()
 
 
+def check_aggregate_class(given: object) -> None:
+    """Raise `AggregateDefinitionError` where it is no class of aggregates."""
+    if not isinstance(given, type) or not issubclass(given, AggregateRoot):
+        raise AggregateDefinitionError(f"{given!r:.100} is no class that derives from AggregateRoot.")
+
+
 def fresh(aggregate_class: type[A], id: str) -> A:
     """A new aggregate of this class and id, as its ``__init__`` makes it.
 
     Raises:
         AggregateDefinitionError: it cannot be made from its id alone.
     """
-    given: Any = aggregate_class
-    if not isinstance(given, type) or not issubclass(given, AggregateRoot):
-        raise AggregateDefinitionError(f"{aggregate_class!r} is no class that derives from AggregateRoot.")
+    check_aggregate_class(aggregate_class)
     try:
         aggregate = aggregate_class(id)
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""Stored bytes to events: the newest class of the type that reads them, found once a type, version and format."""
+"""Stored bytes to events: the newest class that they lead to, found once a type, version and format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from commons_events.sourcing._domain_event import DomainEvent
 if TYPE_CHECKING:
     from commons_events.sourcing._types import StoredEvent
 
-__all__ = ["decode", "place_of", "readers"]
+__all__ = ["decode", "place_of", "readers", "stored_types"]
 
 Reader = Callable[[bytes], Any]
 
@@ -49,15 +49,38 @@ def readers() -> Readers:
 
 
 def _find(event_type: str, schema_version: str, format: str) -> tuple[Reader, bool]:
-    target = registry.find(event_type)
-    if (
-        target.schema_info().version != schema_version
-        and registry.migrations.route(target, event_type, schema_version) is None
-    ):
-        target = registry.find(event_type, schema_version)  # no migration leads to the newest: its own class
+    for target in reversed(_names(event_type)):
+        if registry.migrations.route(target, event_type, schema_version) is not None:
+            break
+    else:
+        target = registry.find(event_type, schema_version)  # no migration leads to a newest one: its own class
     codec = serializer(format)
     read: Reader = target.from_json if format == "json" else lambda data: codec.decode(data, target)
     return read, issubclass(target, DomainEvent)
+
+
+def _names(event_type: str) -> list[type[Event]]:
+    """The newest class of the type, and those of the types that it was renamed to, one after the other.
+
+    What an aggregate's event became for the outside, and is no `DomainEvent`, is none of them.
+    """
+    renamed, name = registry.migrations.renamed(), event_type
+    found: list[type[Event]] = []
+    while (newest := registry.get(name)) is not None:
+        if found and issubclass(found[0], DomainEvent) and not issubclass(newest, DomainEvent):
+            break
+        found.append(newest)
+        if name not in renamed:
+            break
+        name = renamed[name]
+    return found
+
+
+def stored_types(event_class: type[Event]) -> set[str]:
+    """Under which types events lie that are read as this class: its own, and those that were renamed to it."""
+    event_type = event_class.event_type
+    renamed = registry.migrations.renamed()
+    return {event_type} | {t for t in renamed if any(cls.event_type == event_type for cls in _names(t))}
 
 
 def decode(stored: StoredEvent) -> Event:
@@ -80,5 +103,5 @@ def place_of(stored: StoredEvent) -> str:
     """Which event it is and where it lies, as the beginning of a sentence."""
     return (
         f"The event {stored.event_id!r} ({stored.event_type!r} {stored.schema_version}, {stored.format}) at position "
-        f"{stored.position}, version {stored.aggregate_version} of stream {str(stored.stream)!r},"
+        f"{stored.position}, version {stored.aggregate_version} of stream {str(stored.stream)!r}"
     )

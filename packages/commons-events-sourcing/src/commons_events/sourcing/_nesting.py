@@ -1,4 +1,4 @@
-"""`Nesting`: which code is in the block of a store's transaction, and would wait for itself by writing past it."""
+"""`Nesting`: which code is in a block, such as a store's transaction, and may wait for itself by waiting for others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from commons_events.errors import CapabilityError
 
-__all__ = ["Nesting"]
+__all__ = ["Nesting", "nested"]
 
 
 @dataclass(eq=False, slots=True)
@@ -20,11 +20,19 @@ class _Block:
     open: bool = True
 
 
-_innermost: ContextVar[_Block | None] = ContextVar("commons_events_transaction", default=None)
+_innermost: ContextVar[_Block | None] = ContextVar("commons_events_block", default=None)
+
+
+def nested() -> bool:
+    """Whether the running code is in any block that is still open."""
+    block = _innermost.get()
+    while block is not None and not block.open:
+        block = block.around
+    return block is not None
 
 
 class Nesting:
-    """The blocks of one database's transactions.
+    """The blocks of one kind, such as one database's transactions.
 
     Tasks that are started in a block are in it, too, until it ends: it may be waiting for them, as for those that
     ``asyncio.gather`` starts, and before Python 3.12 ``asyncio.wait_for``.

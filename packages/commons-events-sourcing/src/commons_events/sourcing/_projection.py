@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from commons_events.errors import MissingHandlerError, ProjectionDefinitionError
 from commons_events.event import Event
+from commons_events.sourcing._decoding import stored_types
 from commons_events.sourcing._store_transaction import StoreTransaction
 from commons_events.sourcing._types import StoredEvent, check_name
 
@@ -147,12 +148,11 @@ class Projection:
         classes = [cls for handler in self._handlers for cls in handler.classes]
         if any(cls is Event for cls in classes):
             return ()
-        found = {cls.event_type for cls in classes}
+        found = set[str]()
         waiting = list(classes)
         while waiting:
-            for derived in waiting.pop().__subclasses__():
-                found.add(derived.event_type)
-                waiting.append(derived)
+            found |= stored_types(cls := waiting.pop())
+            waiting += cls.__subclasses__()
         return tuple(sorted(found))
 
     async def handle(self, event: Event, stored: StoredEvent, transaction: StoreTransaction) -> None:

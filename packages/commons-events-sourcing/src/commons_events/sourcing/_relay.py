@@ -45,7 +45,7 @@ class OutboxRelay:
         binding: how events become messages; by default CloudEvents' binary mode.
         after: where a new relay begins.
         categories: only of streams of one of these categories.
-        types: only events of one of these types, or classes.
+        types: only events that were stored as one of these types, or are read as one of these classes.
         tags: only events that have all of these tags.
         lease_seconds: how long a silent relay stays in charge.
     """

@@ -279,7 +279,7 @@ class BaseEventStore:
             from_position: the first position, included.
             to_position: the last one, included; None for the end.
             categories: only of streams of one of these categories.
-            types: only events of one of these types, or classes.
+            types: only events that were stored as one of these types, or are read as one of these classes.
             tags: only events that have all of these tags.
             backwards: the newest first.
             limit: the most events.
@@ -351,7 +351,7 @@ class BaseEventStore:
         Args:
             after: the last position that is known already, such as a saved checkpoint; 0 for all.
             categories: only of streams of one of these categories.
-            types: only events of one of these types, or classes.
+            types: only events that were stored as one of these types, or are read as one of these classes.
             tags: only events that have all of these tags.
             poll_interval: seconds after which it looks by itself.
         """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from commons_events.errors import ClosedError, ConfigurationError
 from commons_events.event import Event
 from commons_events.sourcing._backend import BackendTransaction, Lease, LogQuery
+from commons_events.sourcing._decoding import stored_types
 from commons_events.sourcing._encoding import prepare
 from commons_events.sourcing._types import (
     Append,
@@ -203,8 +204,8 @@ def log_query(categories: Iterable[str], types: Iterable[str | type[Event]], tag
     for kind in given_types:
         if not isinstance(kind, str) and not (isinstance(kind, type) and issubclass(kind, Event)):
             raise ConfigurationError(f"types are event classes and types of events as str, not {kind!r:.100}.")
-    kinds = tuple(kind if isinstance(kind, str) else kind.event_type for kind in given_types)
-    query = LogQuery(tuple(categories), kinds, tuple(tags))
+    kinds = dict.fromkeys(k for kind in given_types for k in ((kind,) if isinstance(kind, str) else stored_types(kind)))
+    query = LogQuery(tuple(categories), tuple(kinds), tuple(tags))
     for category in query.categories:
         if category != "":
             check_name(category, "stream's category")

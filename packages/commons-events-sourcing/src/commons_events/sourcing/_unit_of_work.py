@@ -5,17 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
-from commons_events.errors import AggregateNotFoundError, ClosedError, ForeignAggregateError, VersionConflictError
+from commons_events.errors import (
+    AggregateNotFoundError,
+    ClosedError,
+    ConfigurationError,
+    ForeignAggregateError,
+    VersionConflictError,
+)
 from commons_events.retries import Retry
 from commons_events.runtime import current_runtime
-from commons_events.sourcing._aggregate import A, AggregateRoot
+from commons_events.sourcing._aggregate import A, AggregateRoot, check_aggregate_class, check_aggregate_id
+from commons_events.sourcing._aggregate_store import AggregateStore, stream_of
+from commons_events.sourcing._types import StreamId
 
-if TYPE_CHECKING:
-    from commons_events.sourcing._aggregate_store import AggregateStore
-
-__all__ = ["CONFLICTS", "UnitOfWork", "retrying"]
+__all__ = ["CONFLICTS", "UnitOfWork", "check_retry", "check_store", "retrying"]
 
 T = TypeVar("T")
 
@@ -32,11 +37,15 @@ class UnitOfWork:
 
     Args:
         store: where they are.
+
+    Raises:
+        ConfigurationError: the store is none.
     """
 
     def __init__(self, store: AggregateStore) -> None:
+        check_store(store)
         self._store = store
-        self._known: dict[tuple[type[AggregateRoot], str], AggregateRoot] = {}
+        self._known: dict[StreamId, AggregateRoot] = {}
         self._open = True
 
     async def load(self, aggregate_class: type[A], id: str) -> A:
@@ -44,13 +53,21 @@ class UnitOfWork:
 
         Raises:
             AggregateNotFoundError: there is no event of it, and it was not added.
+            ForeignAggregateError: the unit has its stream as an object that is none of this class.
         """
         self._check_open()
-        known = self._known.get((aggregate_class, id))
+        check_aggregate_class(aggregate_class)
+        stream = stream_of(aggregate_class, check_aggregate_id(id, aggregate_class.__qualname__))
+        known = self._known.get(stream)
         if known is None:
             loaded = await self._store.load(aggregate_class, id)
-            known = self._known.setdefault((aggregate_class, id), loaded)  # another task may have been quicker
-        return cast(A, known)
+            known = self._known.setdefault(stream, loaded)  # another task may have been quicker
+        if not isinstance(known, aggregate_class):
+            raise ForeignAggregateError(
+                f"This unit of work has the stream {str(stream)!r} as {type(known).__qualname__} already, which is no "
+                f"{aggregate_class.__qualname__}. Load it as {type(known).__qualname__}, or in another unit."
+            )
+        return known
 
     async def get(self, aggregate_class: type[A], id: str) -> A | None:
         """As `load`; None where there is no such aggregate."""
@@ -63,7 +80,7 @@ class UnitOfWork:
         """Let a new aggregate be a part of this unit; returns it.
 
         Raises:
-            ForeignAggregateError: the unit has another object of the same class and id, or it is no aggregate.
+            ForeignAggregateError: the unit has another object of the same stream, or it is no aggregate.
         """
         self._check_open()
         given: Any = aggregate
@@ -72,11 +89,11 @@ class UnitOfWork:
                 f"add() takes an aggregate, and {given!r:.100} is none. Derive its class from AggregateRoot, and make "
                 "an object of it."
             )
-        key = (type(aggregate), aggregate.id)
-        if self._known.setdefault(key, aggregate) is not aggregate:
+        known = self._known.setdefault(stream_of(type(aggregate), aggregate.id), aggregate)
+        if known is not aggregate:
             raise ForeignAggregateError(
-                f"This unit of work has {type(aggregate).__qualname__} {aggregate.id!r} as another object already; use "
-                f"the one that load({type(aggregate).__qualname__}, {aggregate.id!r}) gives."
+                f"This unit of work has {type(known).__qualname__} {known.id!r} as another object already; use the one "
+                f"that load({type(known).__qualname__}, {known.id!r}) gives."
             )
         return aggregate
 
@@ -112,6 +129,21 @@ class UnitOfWork:
     def _check_open(self) -> None:
         if not self._open:
             raise ClosedError("This unit of work has ended; make a new one for what comes next.")
+
+
+def check_store(store: object) -> None:
+    """Raise `ConfigurationError` where it is no store of aggregates."""
+    if not isinstance(store, AggregateStore):
+        raise ConfigurationError(f"The store has to be an EventStore, and is {store!r:.100}.")
+
+
+def check_retry(retry: object) -> None:
+    """Raise `ConfigurationError` where it is no policy."""
+    if not isinstance(retry, Retry):
+        raise ConfigurationError(
+            f"retry is {retry!r:.100}, and has to be a commons_events.retries.Retry, such as "
+            "Retry(attempts=10, on=(VersionConflictError,)); Retry(attempts=1) tries once."
+        )
 
 
 async def retrying(work: Callable[[], Awaitable[T]], policy: Retry) -> T:

@@ -110,6 +110,26 @@ async def test_a_loaded_aggregate_goes_on(store: EventStore) -> None:
     assert [e.aggregate_version for e in await store.get_events("c-1") if isinstance(e, DomainEvent)] == [1, 2, 3, 4, 5]
 
 
+async def test_a_class_names_its_private_attributes_as_it_likes(store: EventStore) -> None:
+    class Shipment(AggregateRoot):
+        def __init__(self, id: str) -> None:
+            super().__init__(id)
+            for name in ("id", "version", "pending", "handling", "handlers", "origin", "snapshot", "record", "store"):
+                setattr(self, f"_{name}", name)
+
+        def handle_cart_opened(self, event: CartOpened) -> None:
+            self._origin = event.customer
+
+    for customer in ("Ann", "Bob"):
+        made = Shipment("s-1") if customer == "Ann" else await store.load(Shipment, "s-1")
+        made.apply(CartOpened(aggregate_id="s-1", customer=customer))
+        await store.save(made)
+    loaded = await store.load(Shipment, "s-1")
+    assert (loaded.id, loaded.version, loaded.pending_events) == ("s-1", 2, ())
+    assert vars(loaded) == vars(made)
+    assert (loaded._origin, vars(loaded)["_version"]) == ("Bob", "version")
+
+
 async def test_an_event_has_the_version_that_it_is_stored_at_whoever_reads_it(store: EventStore) -> None:
     """Its bytes do not know it where it was appended directly, and have another one where it comes from elsewhere."""
     events = [CartOpened(aggregate_id="c-1", customer="ann"), ItemAdded(aggregate_id="c-1", sku="pen").placed(7)]

@@ -43,6 +43,23 @@ class _Handlers(dict[type[Event], Callable[[Any, Any], object]]):
         return handler
 
 
+class _Record:
+    """What the framework keeps of an aggregate, beside its state."""
+
+    __slots__ = ("handling", "id", "origin", "pending", "snapshot", "version")
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.version = 0
+        self.pending: list[DomainEvent] = []
+        self.handling = False
+        """Whether a handler runs."""
+        self.origin: object = None
+        """The store that it was loaded from or saved to."""
+        self.snapshot: Any = None
+        """What is known of the newest snapshot."""
+
+
 class AggregateRoot:
     """The root of an aggregate (DDD): it decides by commands, and changes by events alone.
 
@@ -67,28 +84,21 @@ class AggregateRoot:
         InvalidAggregateIdError: the id is empty, too long or no text.
     """
 
-    # All of the framework's own is in slots, so that vars(aggregate) is the state and nothing else.
-    __slots__ = ("_handling", "_id", "_origin", "_pending", "_snapshot", "_version")
+    # All of the framework's own is in a slot, so that vars(aggregate) is the state and nothing else; and under names
+    # that no subclass takes for something of its own.
+    __slots__ = ("_commons_events",)
 
     category: ClassVar[str] = ""
     snapshot_policy: ClassVar[SnapshotPolicy | None] = None
     snapshot_version: ClassVar[int] = 1
-    _handlers: ClassVar[_Handlers]
+    _commons_events_handlers: ClassVar[_Handlers]
 
     def __init__(self, id: str) -> None:
-        self._id = check_aggregate_id(id, type(self).__qualname__)
-        self._version = 0
-        self._pending: list[DomainEvent] = []
-        self._handling = False
-        """Whether a handler runs."""
-        self._origin: object = None
-        """The store that it was loaded from or saved to."""
-        self._snapshot: Any = None
-        """What is known of the newest snapshot."""
+        self._commons_events = _Record(check_aggregate_id(id, type(self).__qualname__))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._handlers = _Handlers(cls)
+        cls._commons_events_handlers = _Handlers(cls)
         for name, member in vars(cls).items():
             if name.startswith("handle_") and (
                 inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
@@ -102,24 +112,25 @@ class AggregateRoot:
     def id(self) -> str:
         """What tells the aggregate from all others of the store."""
         try:
-            return self._id
+            return self._commons_events.id
         except AttributeError:
             raise _not_initialized(self) from None
 
     @property
     def version(self) -> int:
         """How many events it has applied: the version of the last one, those included that are not saved yet."""
-        return self._version
+        return self._commons_events.version
 
     @property
     def saved_version(self) -> int:
         """The version of the last event that is stored; 0 for a new aggregate."""
-        return self._version - len(self._pending)
+        record = self._commons_events
+        return record.version - len(record.pending)
 
     @property
     def pending_events(self) -> tuple[DomainEvent, ...]:
         """The events that were applied and are not saved yet, in order."""
-        return tuple(self._pending)
+        return tuple(self._commons_events.pending)
 
     def apply(self, event: DomainEvent) -> None:
         """Let an event happen: its handler changes the state, and the event waits to be saved.
@@ -135,35 +146,37 @@ class AggregateRoot:
             EventOrderError: it was applied before, or a handler applies it.
         """
         try:
-            pending, version = self._pending, self._version + 1
+            record = self._commons_events
         except AttributeError:
             raise _not_initialized(self) from None
-        if type(event) not in self._handlers and not isinstance(event, DomainEvent):  # what has a handler is one
+        handlers = self._commons_events_handlers
+        if type(event) not in handlers and not isinstance(event, DomainEvent):  # what has a handler is one
             raise ForeignEventError(
                 f"{_name(self)} cannot apply {event!r:.100}: it is no DomainEvent. Derive its class from "
                 "commons_events.sourcing.DomainEvent."
             )
-        if event.aggregate_id != self._id:
+        if event.aggregate_id != record.id:
             raise _foreign(self, event)
         if event.aggregate_version:
             raise EventOrderError(
                 f"{_name(self)} cannot apply {type(event).__qualname__} {event.event_id!r}: it was applied before, as "
                 f"version {event.aggregate_version}. Make a new event for what happens again."
             )
-        if self._handling:
+        if record.handling:
             raise _handled(self, f"apply {type(event).__qualname__} {event.event_id!r}")
-        handler = self._handlers[type(event)]
+        handler = handlers[type(event)]
+        version = record.version + 1
         event.placed(version)
-        self._handling = True
+        record.handling = True
         try:
             handler(self, event)
         except BaseException:
             vars(event)["aggregate_version"] = 0
             raise
         finally:
-            self._handling = False
-        self._version = version
-        pending.append(event)
+            record.handling = False
+        record.version = version
+        record.pending.append(event)
 
     def replay(self, events: Iterable[Event]) -> None:
         """Bring the aggregate on by events that are stored; they are not to be saved again.
@@ -176,16 +189,17 @@ class AggregateRoot:
             MissingHandlerError: the aggregate has no handler for one.
             EventOrderError: one is not the next, events wait to be saved, or a handler calls it.
         """
-        if self._handling:
+        record = self._commons_events
+        if record.handling:
             raise _handled(self, "replay events")
-        if self._pending:
+        if record.pending:
             raise EventOrderError(
-                f"{_name(self)} has {len(self._pending)} events that are not saved; stored events come before them. "
+                f"{_name(self)} has {len(record.pending)} events that are not saved; stored events come before them. "
                 "Save it first, or load it anew."
             )
-        handlers, id, version = self._handlers, self._id, self._version
+        handlers, id, version = self._commons_events_handlers, record.id, record.version
         event: Any  # a DomainEvent: else it has no handler
-        self._handling = True
+        record.handling = True
         try:
             for event in events:
                 handler = handlers[type(event)]
@@ -200,16 +214,16 @@ class AggregateRoot:
                 handler(self, event)
                 version += 1
         finally:
-            self._version, self._handling = version, False
+            record.version, record.handling = version, False
 
     def __repr__(self) -> str:
         try:
-            return f"<{type(self).__qualname__} {self._id!r} at version {self._version}>"
+            return f"<{type(self).__qualname__} {self._commons_events.id!r} at version {self.version}>"
         except AttributeError:
             return f"<{type(self).__qualname__}, not initialized>"
 
 
-AggregateRoot._handlers = _Handlers(AggregateRoot)
+AggregateRoot._commons_events_handlers = _Handlers(AggregateRoot)
 
 
 def check_aggregate_id(id: object, where: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import pytest
@@ -162,6 +163,19 @@ def test_a_handler_applies_no_events() -> None:
         assert (eager.version, eager.pending_events, eager.balance, opened.aggregate_version) == (0, (), 0, 0)
     eager.apply(moved(2))
     assert (eager.version, eager.saved_version, eager.balance) == (1, 0, 2)
+
+
+def test_a_copy_from_within_a_handler_is_in_none() -> None:
+    copies: list[Account] = []
+
+    class Copying(Account):
+        def handle_money_moved(self, event: MoneyMoved) -> None:
+            super().handle_money_moved(event)
+            copies.append(copy(self))
+
+    Copying("a-1").apply(moved(1))
+    copies[0].apply(moved(2))
+    assert (copies[0].balance, copies[0].version) == (3, 1)
 
 
 def test_stored_events_come_in_order_and_before_new_ones() -> None:

@@ -6,6 +6,7 @@ import inspect
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from copy import copy, deepcopy
 from typing import Any, ClassVar, TypeVar
 
 from commons_events.errors import (
@@ -48,16 +49,32 @@ class _Record:
 
     __slots__ = ("handling", "id", "origin", "pending", "snapshot", "version")
 
-    def __init__(self, id: str) -> None:
+    def __init__(
+        self,
+        id: str,
+        version: int = 0,
+        pending: Iterable[DomainEvent] = (),
+        snapshot: Any = None,
+        origin: object = None,
+    ) -> None:
         self.id = id
-        self.version = 0
-        self.pending: list[DomainEvent] = []
+        self.version = version
+        self.pending = list(pending)
         self.handling = False
         """Whether a handler runs."""
-        self.origin: object = None
-        """The store that it was loaded from or saved to."""
-        self.snapshot: Any = None
+        self.snapshot = snapshot
         """What is known of the newest snapshot."""
+        self.origin = origin
+        """The store that it was loaded from or saved to."""
+
+    def __copy__(self) -> _Record:
+        return _Record(self.id, self.version, self.pending, self.snapshot, self.origin)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Record:
+        return _Record(self.id, self.version, deepcopy(self.pending, memo), self.snapshot, self.origin)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Record, (self.id, self.version, self.pending, self.snapshot)  # a store is of its process
 
 
 class AggregateRoot:
@@ -215,6 +232,13 @@ class AggregateRoot:
                 version += 1
         finally:
             record.version, record.handling = version, False
+
+    def __getstate__(self) -> tuple[Any, dict[str, Any]]:
+        """For copies, which belong to the same store, and pickles, which belong to none; both go on by themselves."""
+        record = copy(self._commons_events)
+        given: Any = super().__getstate__()
+        state, slots = given
+        return state, {**slots, "_commons_events": record}
 
     def __repr__(self) -> str:
         try:

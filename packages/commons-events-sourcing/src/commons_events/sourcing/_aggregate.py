@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from copy import copy, deepcopy
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from commons_events.errors import (
     AggregateDefinitionError,
@@ -17,10 +17,10 @@ from commons_events.errors import (
     MissingHandlerError,
 )
 from commons_events.event import Event
-from commons_events.sourcing._domain_event import DomainEvent
+from commons_events.sourcing._domain_event import DomainEvent, changeable_fields
 from commons_events.sourcing._snapshots import SnapshotPolicy
 
-__all__ = ["MAX_ID_LENGTH", "A", "AggregateRoot", "check_aggregate_id", "fresh", "handler_name"]
+__all__ = ["MAX_ID_LENGTH", "A", "AggregateRoot", "check_aggregate_id", "fresh", "handler_name", "replay"]
 
 A = TypeVar("A", bound="AggregateRoot")
 
@@ -31,17 +31,17 @@ _UNPRINTABLE = frozenset({"Cc", "Cs", "Cn"})
 """Unicode's control characters, lone surrogates, and code points that are no characters; joiners are part of words."""
 
 
-class _Handlers(dict[type[Event], Callable[[Any, Any], object]]):
-    """An aggregate class's handlers by event class; each is looked up once."""
+class _Handlers(dict[type[Event], tuple[Callable[[Any, Any], object], tuple[str, ...]]]):
+    """An aggregate class's handlers by event class, with the event's `changeable_fields`; each is looked up once."""
 
     def __init__(self, aggregate_class: type[AggregateRoot]) -> None:
         super().__init__()
         self._aggregate_class = aggregate_class
 
-    def __missing__(self, event_class: type[Event]) -> Callable[[Any, Any], object]:
-        handler = _find_handler(self._aggregate_class, event_class)
-        self[event_class] = handler
-        return handler
+    def __missing__(self, event_class: type[Event]) -> tuple[Callable[[Any, Any], object], tuple[str, ...]]:
+        found = _find_handler(self._aggregate_class, event_class), changeable_fields(event_class)
+        self[event_class] = found
+        return found
 
 
 class _Record:
@@ -146,7 +146,7 @@ class AggregateRoot:
 
     @property
     def pending_events(self) -> tuple[DomainEvent, ...]:
-        """The events that were applied and are not saved yet, in order."""
+        """The events that were applied and are not saved yet, in order; as they were then, whatever a handler kept."""
         return tuple(self._commons_events.pending)
 
     def apply(self, event: DomainEvent) -> None:
@@ -181,9 +181,10 @@ class AggregateRoot:
             )
         if record.handling:
             raise _handled(self, f"apply {type(event).__qualname__} {event.event_id!r}")
-        handler = handlers[type(event)]
+        handler, changeable = handlers[type(event)]
         version = record.version + 1
-        event.placed(version)
+        # A handler may make what the event holds a part of the state, which changes, and the fact does not.
+        fact = event._happened(version, changeable)
         record.handling = True
         try:
             handler(self, event)
@@ -193,7 +194,7 @@ class AggregateRoot:
         finally:
             record.handling = False
         record.version = version
-        record.pending.append(event)
+        record.pending.append(fact)
 
     def replay(self, events: Iterable[Event]) -> None:
         """Bring the aggregate on by events that are stored; they are not to be saved again.
@@ -206,32 +207,9 @@ class AggregateRoot:
             MissingHandlerError: the aggregate has no handler for one.
             EventOrderError: one is not the next, events wait to be saved, or a handler calls it.
         """
-        record = self._commons_events
-        if record.handling:
-            raise _handled(self, "replay events")
-        if record.pending:
-            raise EventOrderError(
-                f"{_name(self)} has {len(record.pending)} events that are not saved; stored events come before them. "
-                "Save it first, or load it anew."
-            )
-        handlers, id, version = self._commons_events_handlers, record.id, record.version
-        event: Any  # a DomainEvent: else it has no handler
-        record.handling = True
-        try:
-            for event in events:
-                handler = handlers[type(event)]
-                if event.aggregate_id != id:
-                    raise _foreign(self, event)
-                if event.aggregate_version != version + 1:
-                    raise EventOrderError(
-                        f"{_name(self)} is at version {version}, and the next event that it is given, "
-                        f"{type(event).__qualname__} {event.event_id!r}, has version {event.aggregate_version}. Give "
-                        "it all events of its stream, in order."
-                    )
-                handler(self, event)
-                version += 1
-        finally:
-            record.version, record.handling = version, False
+        handlers, stored = self._commons_events_handlers, cast("Iterable[DomainEvent]", events)
+        with_fields = ((event, handlers[type(event)][1]) for event in stored)
+        replay(self, (event._apart(changeable) for event, changeable in with_fields))  # the caller keeps them
 
     def __getstate__(self) -> tuple[Any, dict[str, Any]]:
         """For copies, which belong to the same store, and pickles, which belong to none; both go on by themselves."""
@@ -248,6 +226,36 @@ class AggregateRoot:
 
 
 AggregateRoot._commons_events_handlers = _Handlers(AggregateRoot)
+
+
+def replay(aggregate: AggregateRoot, events: Iterable[Event]) -> None:
+    """As `AggregateRoot.replay`, of events that are nobody else's: their values may become part of the state."""
+    record = aggregate._commons_events
+    if record.handling:
+        raise _handled(aggregate, "replay events")
+    if record.pending:
+        raise EventOrderError(
+            f"{_name(aggregate)} has {len(record.pending)} events that are not saved; stored events come before them. "
+            "Save it first, or load it anew."
+        )
+    handlers, id, version = aggregate._commons_events_handlers, record.id, record.version
+    event: Any  # a DomainEvent: else it has no handler
+    record.handling = True
+    try:
+        for event in events:
+            handler, _ = handlers[type(event)]
+            if event.aggregate_id != id:
+                raise _foreign(aggregate, event)
+            if event.aggregate_version != version + 1:
+                raise EventOrderError(
+                    f"{_name(aggregate)} is at version {version}, and the next event that it is given, "
+                    f"{type(event).__qualname__} {event.event_id!r}, has version {event.aggregate_version}. Give "
+                    "it all events of its stream, in order."
+                )
+            handler(aggregate, event)
+            version += 1
+    finally:
+        record.version, record.handling = version, False
 
 
 def check_aggregate_id(id: object, where: str) -> str:

@@ -17,7 +17,7 @@ from commons_events.errors import (
 from commons_events.event import Event
 from commons_events.log import logger
 from commons_events.runtime import current_runtime
-from commons_events.sourcing._aggregate import A, AggregateRoot, fresh
+from commons_events.sourcing._aggregate import A, AggregateRoot, fresh, replay
 from commons_events.sourcing._decoding import decode, place_of, readers
 from commons_events.sourcing._snapshots import state_codec
 from commons_events.sourcing._store import BaseEventStore
@@ -224,7 +224,7 @@ def _replay(aggregate: AggregateRoot, page: Sequence[StoredEvent]) -> None:
     events, record = events_of(page), aggregate._commons_events
     before = record.version
     try:
-        aggregate.replay(events)
+        replay(aggregate, events)
     except MissingHandlerError as error:
         raise MissingHandlerError(f"{place_of(page[record.version - before])} cannot be applied: {error}") from error
     except Exception as error:

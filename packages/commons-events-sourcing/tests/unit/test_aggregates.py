@@ -8,6 +8,7 @@ from copy import copy
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NewType
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -97,6 +98,17 @@ def test_a_derived_event_is_handled_as_its_base_and_a_derived_aggregate_may_say_
         account = aggregate_class("a-1")
         account.apply(SalaryPaid(aggregate_id="a-1", amount=7))
         assert account.balance == balance
+
+
+def test_a_handler_that_a_test_has_mocked_comes_again() -> None:
+    class Mocked(Account):
+        pass
+
+    with patch.object(Mocked, "handle_money_moved") as mock:
+        Mocked("a-1").apply(moved(1))
+    account = Mocked("a-1")
+    account.apply(moved(1))
+    assert (mock.call_count, account.balance) == (1, 1)
 
 
 def test_an_event_that_a_handler_refuses_did_not_happen() -> None:

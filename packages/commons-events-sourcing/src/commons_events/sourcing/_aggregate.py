@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from copy import copy, deepcopy
+from types import FunctionType
 from typing import Any, ClassVar, TypeVar, cast
 
 from commons_events.errors import (
@@ -40,7 +41,8 @@ class _Handlers(dict[type[Event], tuple[Callable[[Any, Any], object], tuple[str,
 
     def __missing__(self, event_class: type[Event]) -> tuple[Callable[[Any, Any], object], tuple[str, ...]]:
         found = _find_handler(self._aggregate_class, event_class), changeable_fields(event_class)
-        self[event_class] = found
+        if isinstance(found[0], FunctionType):  # a mock of a test gives its place back
+            self[event_class] = found
         return found
 
 

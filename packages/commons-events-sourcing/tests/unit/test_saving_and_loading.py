@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import pickle
+from collections.abc import AsyncIterator, Callable
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,26 @@ async def test_a_loaded_aggregate_goes_on(store: EventStore) -> None:
     assert [e.aggregate_version for e in await store.get_events("c-1") if isinstance(e, DomainEvent)] == [1, 2, 3, 4, 5]
 
 
+async def test_a_class_names_its_private_attributes_as_it_likes(store: EventStore) -> None:
+    class Shipment(AggregateRoot):
+        def __init__(self, id: str) -> None:
+            super().__init__(id)
+            for name in ("id", "version", "pending", "handling", "handlers", "origin", "snapshot", "record", "store"):
+                setattr(self, f"_{name}", name)
+
+        def handle_cart_opened(self, event: CartOpened) -> None:
+            self._origin = event.customer
+
+    for customer in ("Ann", "Bob"):
+        made = Shipment("s-1") if customer == "Ann" else await store.load(Shipment, "s-1")
+        made.apply(CartOpened(aggregate_id="s-1", customer=customer))
+        await store.save(made)
+    loaded = await store.load(Shipment, "s-1")
+    assert (loaded.id, loaded.version, loaded.pending_events) == ("s-1", 2, ())
+    assert vars(loaded) == vars(made)
+    assert (loaded._origin, vars(loaded)["_version"]) == ("Bob", "version")
+
+
 async def test_an_event_has_the_version_that_it_is_stored_at_whoever_reads_it(store: EventStore) -> None:
     """Its bytes do not know it where it was appended directly, and have another one where it comes from elsewhere."""
     events = [CartOpened(aggregate_id="c-1", customer="ann"), ItemAdded(aggregate_id="c-1", sku="pen").placed(7)]
@@ -200,6 +222,34 @@ async def test_a_foreign_aggregate_is_refused(store: EventStore) -> None:
     with pytest.raises(ForeignAggregateError, match="comes twice"):
         await store.save(twice, twice)
     assert await store.get_events("c-1") == []
+
+
+@pytest.mark.parametrize("copied", [copy, deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+async def test_a_copy_goes_on_by_itself(store: EventStore, copied: Callable[[Cart], Cart]) -> None:
+    await store.save(cart())
+    loaded = await store.load(Cart, "c-1")
+    loaded.add("both")
+    made = copied(loaded)
+    assert (vars(made), made.pending_events, made.version) == (vars(loaded), loaded.pending_events, 4)
+    made.add("copy")
+    assert (len(made.pending_events), len(loaded.pending_events), loaded.saved_version) == (2, 1, 3)
+    await store.save(made)
+    with pytest.raises(VersionConflictError):
+        loaded.add("mine")
+        await store.save(loaded)
+    assert (await store.load(Cart, "c-1")).version == 5
+
+
+async def test_a_copy_belongs_to_the_store_and_a_pickle_to_none(store: EventStore) -> None:
+    made = cart()
+    await store.save(made)
+    made.add("more")
+    async with EventStore("memory://") as elsewhere:
+        for copied in (copy(made), deepcopy(made)):
+            with pytest.raises(ForeignAggregateError, match="belongs to another store"):
+                await elsewhere.save(copied)
+        with pytest.raises(VersionConflictError):
+            await elsewhere.save(pickle.loads(pickle.dumps(made)))
 
 
 async def test_an_aggregate_that_is_not_there_says_what_is(store: EventStore) -> None:

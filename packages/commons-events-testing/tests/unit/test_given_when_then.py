@@ -10,8 +10,10 @@ import pytest
 
 pytest.importorskip("commons_events.sourcing", reason="aggregates are commons-events-sourcing's")
 
+from commons_events.errors import ForeignEventError
+from commons_events.event import Event
 from commons_events.sourcing import AggregateRoot, DomainEvent
-from commons_events.testing import given
+from commons_events.testing import Decided, given
 
 
 class DoorOpened(DomainEvent):
@@ -54,6 +56,10 @@ class Door(AggregateRoot):
 OPENED = DoorOpened(aggregate_id="d", by="Ann")
 
 
+def opening() -> Decided[Door]:
+    return given(Door, "d").when(Door.open, "Ann")
+
+
 def test_what_happened_is_compared_by_its_data() -> None:
     given(Door, "d").when(Door.open, "Ann").then(OPENED).then_state(is_open=True)
     given(Door, "d").when(lambda door: door.open("Ann", wide=True)).then(
@@ -76,6 +82,25 @@ def test_a_past_is_given_and_its_events_may_be_shared() -> None:
     assert OPENED.aggregate_version == 0
     decided = given(Door, "d", OPENED, DoorClosed(aggregate_id="d")).when(Door.open, "Bob")
     assert [event.aggregate_version for event in decided.events] == [3]
+
+
+def test_a_shared_event_stays_as_it_is_when_the_state_changes() -> None:
+    class GuestsInvited(DomainEvent):
+        names: list[str]
+
+    class Party(AggregateRoot):
+        guests: list[str]
+
+        def invite(self, *names: str) -> None:
+            self.apply(GuestsInvited(aggregate_id=self.id, names=[*names]))
+
+        def handle_guests_invited(self, event: GuestsInvited) -> None:
+            self.guests = event.names
+
+    invited = GuestsInvited(aggregate_id="p", names=["Ann"])
+    for _ in range(2):
+        given(Party, "p", invited).when(lambda party: party.guests.append("Bob")).then_state(guests=["Ann", "Bob"])
+        given(Party, "p").when(Party.invite, "Ann").then(invited)
 
 
 def test_nothing_happened() -> None:
@@ -124,3 +149,31 @@ def test_a_refusal_after_an_event_is_none() -> None:
 def test_an_async_command_is_refused() -> None:
     with pytest.raises(TypeError, match="awaits nothing"):
         given(Door, "d").when(Door.wait)
+
+
+class Passed(Event):
+    event_type = "door.passed"
+
+
+@pytest.mark.parametrize(
+    ("misuse", "error", "message"),
+    [
+        (lambda: given(Door, "d", [OPENED]), TypeError, "given() takes events, each by itself, and [DoorOpened("),  # type: ignore[arg-type]
+        (lambda: given(Door, "d", DoorOpened), TypeError, "DoorOpened'> is none. Make one: DoorOpened(…)."),  # type: ignore[arg-type]
+        (lambda: given(Door, "d", Passed()), ForeignEventError, "cannot apply Passed: it is no DomainEvent"),
+        (lambda: opening().then([OPENED]), TypeError, "then() takes events, each by itself, and [DoorOpened("),  # type: ignore[arg-type]
+        (lambda: opening().then(DoorOpened), TypeError, "DoorOpened'> is none. Make one: DoorOpened(…)."),  # type: ignore[arg-type]
+        (lambda: opening().then_raises(ValueError("it")), TypeError, "then_raises(ValueError, match=…)"),  # type: ignore[arg-type]
+        (lambda: opening().then_raises("it"), TypeError, "or a tuple of them, and no 'it'"),  # type: ignore[arg-type]
+        (lambda: opening().then_raises((KeyError, OSError)), AssertionError, "KeyError or OSError was expected"),
+    ],
+)
+def test_what_is_no_assertion_says_how_it_is_written(misuse: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        misuse()
+
+
+def test_one_of_several_errors() -> None:
+    given(Door, "d", OPENED).when(Door.open, "Bob").then_raises((KeyError, ValueError), match="is open")
+    with pytest.raises(AssertionError, match="KeyError or OSError was expected, and it raised ValueError"):
+        given(Door, "d", OPENED).when(Door.open, "Bob").then_raises((KeyError, OSError))

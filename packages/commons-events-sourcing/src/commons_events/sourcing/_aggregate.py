@@ -6,7 +6,9 @@ import inspect
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, TypeVar
+from copy import copy, deepcopy
+from types import FunctionType
+from typing import Any, ClassVar, TypeVar, cast
 
 from commons_events.errors import (
     AggregateDefinitionError,
@@ -16,7 +18,7 @@ from commons_events.errors import (
     MissingHandlerError,
 )
 from commons_events.event import Event
-from commons_events.sourcing._domain_event import DomainEvent
+from commons_events.sourcing._domain_event import DomainEvent, changeable_fields
 from commons_events.sourcing._snapshots import SnapshotPolicy
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "check_aggregate_id",
     "fresh",
     "handler_name",
+    "replay",
 ]
 
 A = TypeVar("A", bound="AggregateRoot")
@@ -38,17 +41,51 @@ _UNPRINTABLE = frozenset({"Cc", "Cs", "Cn"})
 """Unicode's control characters, lone surrogates, and code points that are no characters; joiners are part of words."""
 
 
-class _Handlers(dict[type[Event], Callable[[Any, Any], object]]):
-    """An aggregate class's handlers by event class; each is looked up once."""
+class _Handlers(dict[type[Event], tuple[Callable[[Any, Any], object], tuple[str, ...]]]):
+    """An aggregate class's handlers by event class, with the event's `changeable_fields`; each is looked up once."""
 
     def __init__(self, aggregate_class: type[AggregateRoot]) -> None:
         super().__init__()
         self._aggregate_class = aggregate_class
 
-    def __missing__(self, event_class: type[Event]) -> Callable[[Any, Any], object]:
-        handler = _find_handler(self._aggregate_class, event_class)
-        self[event_class] = handler
-        return handler
+    def __missing__(self, event_class: type[Event]) -> tuple[Callable[[Any, Any], object], tuple[str, ...]]:
+        found = _find_handler(self._aggregate_class, event_class), changeable_fields(event_class)
+        if isinstance(found[0], FunctionType):  # a mock of a test gives its place back
+            self[event_class] = found
+        return found
+
+
+class _Record:
+    """What the framework keeps of an aggregate, beside its state."""
+
+    __slots__ = ("handling", "id", "origin", "pending", "snapshot", "version")
+
+    def __init__(
+        self,
+        id: str,
+        version: int = 0,
+        pending: Iterable[DomainEvent] = (),
+        snapshot: Any = None,
+        origin: object = None,
+    ) -> None:
+        self.id = id
+        self.version = version
+        self.pending = list(pending)
+        self.handling = False
+        """Whether a handler runs."""
+        self.snapshot = snapshot
+        """What is known of the newest snapshot."""
+        self.origin = origin
+        """The store that it was loaded from or saved to."""
+
+    def __copy__(self) -> _Record:
+        return _Record(self.id, self.version, self.pending, self.snapshot, self.origin)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Record:
+        return _Record(self.id, self.version, deepcopy(self.pending, memo), self.snapshot, self.origin)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Record, (self.id, self.version, self.pending, self.snapshot)  # a store is of its process
 
 
 class AggregateRoot:
@@ -75,28 +112,21 @@ class AggregateRoot:
         InvalidAggregateIdError: the id is empty, too long or no text.
     """
 
-    # All of the framework's own is in slots, so that vars(aggregate) is the state and nothing else.
-    __slots__ = ("_handling", "_id", "_origin", "_pending", "_snapshot", "_version")
+    # All of the framework's own is in a slot, so that vars(aggregate) is the state and nothing else; and under names
+    # that no subclass takes for something of its own.
+    __slots__ = ("_commons_events",)
 
     category: ClassVar[str] = ""
     snapshot_policy: ClassVar[SnapshotPolicy | None] = None
     snapshot_version: ClassVar[int] = 1
-    _handlers: ClassVar[_Handlers]
+    _commons_events_handlers: ClassVar[_Handlers]
 
     def __init__(self, id: str) -> None:
-        self._id = check_aggregate_id(id, type(self).__qualname__)
-        self._version = 0
-        self._pending: list[DomainEvent] = []
-        self._handling = False
-        """Whether a handler runs."""
-        self._origin: object = None
-        """The store that it was loaded from or saved to."""
-        self._snapshot: Any = None
-        """What is known of the newest snapshot."""
+        self._commons_events = _Record(check_aggregate_id(id, type(self).__qualname__))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._handlers = _Handlers(cls)
+        cls._commons_events_handlers = _Handlers(cls)
         for name, member in vars(cls).items():
             if name.startswith("handle_") and (
                 inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
@@ -110,24 +140,25 @@ class AggregateRoot:
     def id(self) -> str:
         """What tells the aggregate from all others of the store."""
         try:
-            return self._id
+            return self._commons_events.id
         except AttributeError:
             raise _not_initialized(self) from None
 
     @property
     def version(self) -> int:
         """How many events it has applied: the version of the last one, those included that are not saved yet."""
-        return self._version
+        return self._commons_events.version
 
     @property
     def saved_version(self) -> int:
         """The version of the last event that is stored; 0 for a new aggregate."""
-        return self._version - len(self._pending)
+        record = self._commons_events
+        return record.version - len(record.pending)
 
     @property
     def pending_events(self) -> tuple[DomainEvent, ...]:
-        """The events that were applied and are not saved yet, in order."""
-        return tuple(self._pending)
+        """The events that were applied and are not saved yet, in order; as they were then, whatever a handler kept."""
+        return tuple(self._commons_events.pending)
 
     def apply(self, event: DomainEvent) -> None:
         """Let an event happen: its handler changes the state, and the event waits to be saved.
@@ -143,35 +174,38 @@ class AggregateRoot:
             EventOrderError: it was applied before, or a handler applies it.
         """
         try:
-            pending, version = self._pending, self._version + 1
+            record = self._commons_events
         except AttributeError:
             raise _not_initialized(self) from None
-        if type(event) not in self._handlers and not isinstance(event, DomainEvent):  # what has a handler is one
+        handlers = self._commons_events_handlers
+        if type(event) not in handlers and not isinstance(event, DomainEvent):  # what has a handler is one
             raise ForeignEventError(
                 f"{_name(self)} cannot apply {event!r:.100}: it is no DomainEvent. Derive its class from "
                 "commons_events.sourcing.DomainEvent."
             )
-        if event.aggregate_id != self._id:
+        if event.aggregate_id != record.id:
             raise _foreign(self, event)
         if event.aggregate_version:
             raise EventOrderError(
                 f"{_name(self)} cannot apply {type(event).__qualname__} {event.event_id!r}: it was applied before, as "
                 f"version {event.aggregate_version}. Make a new event for what happens again."
             )
-        if self._handling:
+        if record.handling:
             raise _handled(self, f"apply {type(event).__qualname__} {event.event_id!r}")
-        handler = self._handlers[type(event)]
-        event.placed(version)
-        self._handling = True
+        handler, changeable = handlers[type(event)]
+        version = record.version + 1
+        # A handler may make what the event holds a part of the state, which changes, and the fact does not.
+        fact = event._happened(version, changeable)
+        record.handling = True
         try:
             handler(self, event)
         except BaseException:
             vars(event)["aggregate_version"] = 0
             raise
         finally:
-            self._handling = False
-        self._version = version
-        pending.append(event)
+            record.handling = False
+        record.version = version
+        record.pending.append(fact)
 
     def replay(self, events: Iterable[Event]) -> None:
         """Bring the aggregate on by events that are stored; they are not to be saved again.
@@ -184,40 +218,55 @@ class AggregateRoot:
             MissingHandlerError: the aggregate has no handler for one.
             EventOrderError: one is not the next, events wait to be saved, or a handler calls it.
         """
-        if self._handling:
-            raise _handled(self, "replay events")
-        if self._pending:
-            raise EventOrderError(
-                f"{_name(self)} has {len(self._pending)} events that are not saved; stored events come before them. "
-                "Save it first, or load it anew."
-            )
-        handlers, id, version = self._handlers, self._id, self._version
-        event: Any  # a DomainEvent: else it has no handler
-        self._handling = True
-        try:
-            for event in events:
-                handler = handlers[type(event)]
-                if event.aggregate_id != id:
-                    raise _foreign(self, event)
-                if event.aggregate_version != version + 1:
-                    raise EventOrderError(
-                        f"{_name(self)} is at version {version}, and the next event that it is given, "
-                        f"{type(event).__qualname__} {event.event_id!r}, has version {event.aggregate_version}. Give "
-                        "it all events of its stream, in order."
-                    )
-                handler(self, event)
-                version += 1
-        finally:
-            self._version, self._handling = version, False
+        handlers, stored = self._commons_events_handlers, cast("Iterable[DomainEvent]", events)
+        with_fields = ((event, handlers[type(event)][1]) for event in stored)
+        replay(self, (event._apart(changeable) for event, changeable in with_fields))  # the caller keeps them
+
+    def __getstate__(self) -> tuple[Any, dict[str, Any]]:
+        """For copies, which belong to the same store, and pickles, which belong to none; both go on by themselves."""
+        record = copy(self._commons_events)
+        given: Any = super().__getstate__()
+        state, slots = given
+        return state, {**slots, "_commons_events": record}
 
     def __repr__(self) -> str:
         try:
-            return f"<{type(self).__qualname__} {self._id!r} at version {self._version}>"
+            return f"<{type(self).__qualname__} {self._commons_events.id!r} at version {self.version}>"
         except AttributeError:
             return f"<{type(self).__qualname__}, not initialized>"
 
 
-AggregateRoot._handlers = _Handlers(AggregateRoot)
+AggregateRoot._commons_events_handlers = _Handlers(AggregateRoot)
+
+
+def replay(aggregate: AggregateRoot, events: Iterable[Event]) -> None:
+    """As `AggregateRoot.replay`, of events that are nobody else's: their values may become part of the state."""
+    record = aggregate._commons_events
+    if record.handling:
+        raise _handled(aggregate, "replay events")
+    if record.pending:
+        raise EventOrderError(
+            f"{_name(aggregate)} has {len(record.pending)} events that are not saved; stored events come before them. "
+            "Save it first, or load it anew."
+        )
+    handlers, id, version = aggregate._commons_events_handlers, record.id, record.version
+    event: Any  # a DomainEvent: else it has no handler
+    record.handling = True
+    try:
+        for event in events:
+            handler, _ = handlers[type(event)]
+            if event.aggregate_id != id:
+                raise _foreign(aggregate, event)
+            if event.aggregate_version != version + 1:
+                raise EventOrderError(
+                    f"{_name(aggregate)} is at version {version}, and the next event that it is given, "
+                    f"{type(event).__qualname__} {event.event_id!r}, has version {event.aggregate_version}. Give "
+                    "it all events of its stream, in order."
+                )
+            handler(aggregate, event)
+            version += 1
+    finally:
+        record.version, record.handling = version, False
 
 
 def check_aggregate_id(id: object, where: str) -> str:

@@ -17,7 +17,7 @@ from commons_events.errors import (
 from commons_events.event import Event
 from commons_events.log import logger
 from commons_events.runtime import current_runtime
-from commons_events.sourcing._aggregate import A, AggregateRoot, fresh
+from commons_events.sourcing._aggregate import A, AggregateRoot, fresh, replay
 from commons_events.sourcing._decoding import decode, place_of, readers
 from commons_events.sourcing._snapshots import state_codec
 from commons_events.sourcing._store import BaseEventStore
@@ -68,13 +68,14 @@ class AggregateStore(BaseEventStore):
         for aggregate, append in zip(aggregates, appends, strict=True):
             stored: Any = append.expected  # an int: see _appends
             # Two tasks may have saved the same events: what was applied meanwhile still waits.
-            del aggregate._pending[: max(stored + len(append.events) - aggregate.saved_version, 0)]
-            aggregate._origin = self
+            record = aggregate._commons_events
+            del record.pending[: max(stored + len(append.events) - aggregate.saved_version, 0)]
+            record.origin = self
         kept = {(snapshot.stream, snapshot.kind): snapshot for snapshot in snapshots}
         for aggregate in aggregates if kept else ():
             snapshot = kept.get((stream_of(type(aggregate), aggregate.id), _kind(type(aggregate))))
             if snapshot is not None:
-                aggregate._snapshot = KnownSnapshot(snapshot.version, snapshot.taken_at)
+                aggregate._commons_events.snapshot = KnownSnapshot(snapshot.version, snapshot.taken_at)
 
     async def load(self, aggregate_class: type[A], id: str, *, version: int | None = None) -> A:
         """The aggregate, from its events; from its newest snapshot on, where the class has a ``snapshot_policy``.
@@ -101,26 +102,27 @@ class AggregateStore(BaseEventStore):
                 f"An aggregate's version is a whole number from 1 on, and below 2⁶³, not {version!r}."
             )
         aggregate = fresh(aggregate_class, id)
+        record = aggregate._commons_events
         stream = stream_of(aggregate_class, id)
         backend = await self._ready()
         last = MAX_POSITION if version is None else version
         page: Sequence[StoredEvent] | None = None
         if aggregate_class.snapshot_policy is not None:
             page = await self._from_snapshot(aggregate, stream, last)
-        start, final_id = aggregate._version, ""
+        start, final_id = record.version, ""
         while True:
             if page is None:
-                page = await backend.fetch_stream(stream, aggregate._version + 1, last, _PAGE, False)
+                page = await backend.fetch_stream(stream, record.version + 1, last, _PAGE, False)
             if page:
                 _replay(aggregate, page)
                 final_id = page[-1].event_id
             if len(page) < _PAGE - 1:  # after a snapshot, the first one of the page is in it
                 break
             page = None
-        if not aggregate._version or (version is not None and aggregate._version < version):
+        if not record.version or (version is not None and record.version < version):
             await self._refuse_missing(aggregate, stream, version)
-        aggregate._origin = self
-        if version is None and aggregate._version > start:
+        record.origin = self
+        if version is None and record.version > start:
             await self._keep_snapshot_if_due(aggregate, stream, final_id)
         return aggregate
 
@@ -136,11 +138,12 @@ class AggregateStore(BaseEventStore):
                     "events by themselves go to append()."
                 )
             name = f"{type(aggregate).__qualname__} {aggregate.id!r}"
-            if aggregate._origin is not None and aggregate._origin is not self:
+            record = aggregate._commons_events
+            if record.origin is not None and record.origin is not self:
                 raise ForeignAggregateError(
                     f"{name} belongs to another store, which it was loaded from or saved to. Load it from this store."
                 )
-            if not aggregate._pending:
+            if not record.pending:
                 raise UnchangedAggregateError(
                     f"{name} has applied no event since it was loaded or saved, so there is nothing to save. Ask "
                     "pending_events before, or let a UnitOfWork save what has changed."
@@ -151,7 +154,7 @@ class AggregateStore(BaseEventStore):
                     f"{name} comes twice in one save(); the events of two objects of one aggregate do not fit together."
                 )
             streams.add(stream)
-            appends.append(Append(stream, tuple(aggregate._pending), aggregate.saved_version))
+            appends.append(Append(stream, tuple(record.pending), aggregate.saved_version))
         return appends
 
     async def _from_snapshot(
@@ -179,7 +182,7 @@ class AggregateStore(BaseEventStore):
         except Exception as error:  # noqa: BLE001  # what was read is whole without it, also from a read-only database
             logger().warning("a snapshot was not kept", stream=str(stream), error=f"{type(error).__name__}: {error}")
             return
-        aggregate._snapshot = KnownSnapshot(snapshot.version, snapshot.taken_at)
+        aggregate._commons_events.snapshot = KnownSnapshot(snapshot.version, snapshot.taken_at)
 
     async def _refuse_missing(self, aggregate: AggregateRoot, stream: StreamId, version: int | None) -> None:
         name = f"{type(aggregate).__qualname__} {aggregate.id!r}"
@@ -218,15 +221,14 @@ def events_of(page: Sequence[StoredEvent]) -> list[Event]:
 
 
 def _replay(aggregate: AggregateRoot, page: Sequence[StoredEvent]) -> None:
-    events, before = events_of(page), aggregate._version
+    events, record = events_of(page), aggregate._commons_events
+    before = record.version
     try:
-        aggregate.replay(events)
+        replay(aggregate, events)
     except MissingHandlerError as error:
-        raise MissingHandlerError(
-            f"{place_of(page[aggregate._version - before])} cannot be applied: {error}"
-        ) from error
+        raise MissingHandlerError(f"{place_of(page[record.version - before])} cannot be applied: {error}") from error
     except Exception as error:
-        error.add_note(f"{place_of(page[aggregate._version - before])} was being applied.")
+        error.add_note(f"{place_of(page[record.version - before])} was being applied.")
         raise
 
 
@@ -245,29 +247,33 @@ def _restore(aggregate: AggregateRoot, stored: StoredSnapshot, page: Sequence[St
     attributes = vars(aggregate)
     attributes.clear()
     attributes.update(state)
-    aggregate._version = stored.version
-    aggregate._snapshot = KnownSnapshot(stored.version, stored.taken_at)
+    record = aggregate._commons_events
+    record.version = stored.version
+    record.snapshot = KnownSnapshot(stored.version, stored.taken_at)
     return True
 
 
 def _due_after_save(aggregate: AggregateRoot) -> StoredSnapshot | None:
     if type(aggregate).snapshot_policy is None:
         return None
-    return _snapshot_if_due(aggregate, stream_of(type(aggregate), aggregate.id), aggregate._pending[-1].event_id)
+    return _snapshot_if_due(
+        aggregate, stream_of(type(aggregate), aggregate.id), aggregate._commons_events.pending[-1].event_id
+    )
 
 
 def _snapshot_if_due(aggregate: AggregateRoot, stream: StreamId, event_id: str) -> StoredSnapshot | None:
     aggregate_class = type(aggregate)
-    policy, known = aggregate_class.snapshot_policy, aggregate._snapshot
+    policy, record = aggregate_class.snapshot_policy, aggregate._commons_events
+    known = record.snapshot
     now = current_runtime().now()
     if policy is None or not policy.is_due(
-        aggregate._version - (known.version if known else 0), known.taken_at if known else None, now
+        record.version - (known.version if known else 0), known.taken_at if known else None, now
     ):
         return None
     codec = state_codec(aggregate_class)
     return StoredSnapshot(
         stream=stream,
-        version=aggregate._version,
+        version=record.version,
         kind=_kind(aggregate_class),
         schema_version=codec.fingerprint,
         data=event_id.encode() + b"\n" + codec.dump(aggregate),

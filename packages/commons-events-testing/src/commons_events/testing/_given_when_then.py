@@ -39,12 +39,17 @@ def given(aggregate_class: Callable[[str], A], id: str, *events: Event) -> Given
         aggregate_class: the class.
         id: the aggregate's.
         events: its `DomainEvent` s, in order. They are copied, so that several tests may share them.
+
+    Raises:
+        TypeError: one is no event.
+        ForeignEventError: one is no `DomainEvent`, or of another aggregate.
     """
+    _check_events("given", events)
     aggregate = aggregate_class(id)
     placed: list[Any] = []
     for version, event in enumerate(events, 1):
         copy: Any = event.model_copy()
-        placed.append(copy.placed(version))
+        placed.append(copy.placed(version) if hasattr(copy, "placed") else copy)
     aggregate.replay(placed)
     return Given(aggregate)
 
@@ -102,8 +107,10 @@ class Decided(Generic[A]):
 
         Raises:
             AssertionError: the message shows both lists, and each field that differs.
+            TypeError: what was expected is no event.
         """
         __tracebackhide__ = True
+        _check_events("then", expected)
         self._refuse_error()
         happened = self.events
         problems = [
@@ -130,22 +137,33 @@ class Decided(Generic[A]):
         __tracebackhide__ = True
         return self.then()
 
-    def then_raises(self, error_class: type[Exception], match: str | None = None) -> Decided[A]:
+    def then_raises(
+        self, error_class: type[Exception] | tuple[type[Exception], ...], match: str | None = None
+    ) -> Decided[A]:
         """Assert that the command was refused, and that no event happened.
 
         Args:
-            error_class: what it raised is of this class.
+            error_class: what it raised is of this class, or of one of these.
             match: a regular expression that is found in the error's message.
 
         Raises:
             AssertionError: it raised something else or nothing, or an event happened before; what it raised is the
                 cause.
+            TypeError: no class of errors was expected.
         """
         __tracebackhide__ = True
+        classes: tuple[Any, ...] = error_class if isinstance(error_class, tuple) else (error_class,)
+        for given_class in classes:
+            if not (isinstance(given_class, type) and issubclass(given_class, BaseException)):
+                raise TypeError(
+                    f"then_raises() takes a class of exceptions or a tuple of them, and no {given_class!r:.100}. What "
+                    "the message says is another argument: then_raises(ValueError, match=…)."
+                )
+        name = " or ".join(one.__name__ for one in classes)
         if self.error is None:
-            raise AssertionError(f"{error_class.__name__} was expected, and the command did: {_list(self.events)}")
-        if not isinstance(self.error, error_class):
-            raise AssertionError(f"{error_class.__name__} was expected, and it raised {self.error!r}") from self.error
+            raise AssertionError(f"{name} was expected, and the command did: {_list(self.events)}")
+        if not isinstance(self.error, classes):
+            raise AssertionError(f"{name} was expected, and it raised {self.error!r}") from self.error
         if match is not None and re.search(match, str(self.error)) is None:
             raise AssertionError(f"{match!r} is not found in {str(self.error)!r}") from self.error
         if self.events:
@@ -174,6 +192,16 @@ class Decided(Generic[A]):
         __tracebackhide__ = True
         if self.error is not None:
             raise AssertionError(f"the command raised {self.error!r}") from self.error
+
+
+def _check_events(where: str, events: Sequence[object]) -> None:
+    __tracebackhide__ = True
+    for event in events:
+        if not isinstance(event, Event):
+            hint = (
+                f"Make one: {event.__name__}(…)." if isinstance(event, type) else "Write *events for those of a list."
+            )
+            raise TypeError(f"{where}() takes events, each by itself, and {event!r:.100} is none. {hint}")
 
 
 def _differences(wanted: Event, found: Event) -> list[str]:

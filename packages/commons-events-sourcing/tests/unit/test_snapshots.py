@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections import OrderedDict, defaultdict, deque
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import given as for_all
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
-from commons_events.errors import ConfigurationError, SnapshotError
+from commons_events.errors import (
+    ConfigurationError,
+    SnapshotError,
+)
 from commons_events.runtime import Runtime, use_runtime
 from commons_events.sourcing import (
     AggregateRoot,
@@ -26,7 +31,8 @@ from commons_events.sourcing import (
     StoredSnapshot,
     StreamId,
 )
-from commons_events.sourcing._snapshots import StateCodec
+from commons_events.sourcing._snapshots import StateCodec, state_codec
+from commons_events.sourcing._state import set_state
 
 
 class Counted(DomainEvent):
@@ -151,14 +157,14 @@ async def test_an_aggregate_as_it_was_is_not_read_from_a_later_snapshot_and_keep
         assert await store.snapshot(STREAM, "Counter") is None
 
 
+def changed_helper(self: Any) -> int:
+    return 7
+
+
 def changed_handler(self: Counter, event: Counted) -> None:
     type(self).replayed += 1
     self.total += 2 * event.by
     self.per_key[event.by] = self.per_key.get(event.by, 0) + 1
-
-
-def changed_helper(self: Any) -> int:
-    return 7
 
 
 @pytest.mark.asyncio
@@ -204,7 +210,15 @@ FACTOR = 2
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff", b"{}", b'ID\n{"total": "many"}', b'ID\n{"total": 99, "per_key": {"x": 1}}']
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"{}",
+        b'ID\n{"total": 99}',
+        b'ID\n{"typed": {}, "plain": 99}',
+        b'ID\n{"typed": {"per_key": {"x": 1}}, "plain": {"total": 99}}',
+    ],
 )
 async def test_a_snapshot_that_cannot_be_read_is_made_anew(data: bytes) -> None:
     async with EventStore("memory://") as store:
@@ -218,7 +232,7 @@ async def test_a_snapshot_that_cannot_be_read_is_made_anew(data: bytes) -> None:
 
 
 def damaged(data: bytes) -> StoredSnapshot:
-    fingerprint = StateCodec(Counter).fingerprint
+    fingerprint = state_codec(Counter).fingerprint
     return StoredSnapshot(
         stream=STREAM, version=12, kind="Counter", schema_version=fingerprint, data=data, taken_at=datetime.now(UTC)
     )
@@ -277,6 +291,134 @@ def test_what_would_not_come_back_is_refused_with_the_attribute_s_name(value: ob
     rich.plain = value
     with pytest.raises(SnapshotError, match=r"Rich 'r-1': a snapshot cannot keep the attribute 'plain'.*Say its type"):
         StateCodec(Rich).dump(rich)
+
+
+@dataclass
+class Hidden:
+    shown: int = 0
+    of_code: int = field(default=0, init=False, compare=False)
+
+
+class Excluding(BaseModel):
+    left_out: Any = Field(0, exclude=True)
+    _private: int = PrivateAttr(0)
+
+
+class Point(NamedTuple):
+    x: Any = 0
+
+
+class Slotted(AggregateRoot):
+    __slots__ = ("__mangled", "balance", "unset")
+    balance: int
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.balance, self.__mangled = 1, 2
+
+    @property
+    def mangled(self) -> int:
+        return self.__mangled
+
+
+class Exact(Slotted):
+    at: datetime
+    clock: time
+    last: deque[int]
+    lasts: dict[str, deque[int]]
+    stock: defaultdict[str, int]
+    ordered: OrderedDict[str, int]
+    numbers: set[tuple[int, float]]
+    keys: dict[float, int]
+    sure: float
+    hidden: Hidden
+    excluding: Excluding
+    places: list[Point]
+    limit: Final = 3
+    final: Final[Decimal]
+    shared: ClassVar = 4
+    large: Any
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.final = Decimal("1.0")
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+BACK = {
+    "at": datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=2))),
+    "clock": time(1, 2, 3, 4),
+    "last": deque([1, 2]),
+    "stock": defaultdict(int, a=1),
+    "ordered": OrderedDict(b=1, a=2),
+    "numbers": {(1, 1.0)},
+    "keys": {1.0: 1},
+    "sure": -0.0,
+    "hidden": Hidden(1),
+    "excluding": Excluding(),
+    "places": [Point({"a": [1]})],
+}
+
+
+def test_what_is_the_same_comes_back_slots_too() -> None:
+    exact, codec = Exact("e-1"), StateCodec(Exact)
+    vars(exact).update(BACK)
+    exact.balance = 15
+    back = Exact("e-1")
+    back.unset = back.extra = 1  # type: ignore[attr-defined]
+    set_state(back, codec.load(codec.dump(exact)) or {})
+    assert vars(back) == vars(exact)
+    assert repr(vars(back)["sure"]) == "-0.0"
+    assert (back.balance, back.mangled, hasattr(back, "unset")) == (15, 2, False)
+
+
+def hidden(**attributes: int) -> Any:
+    made = Hidden()
+    vars(made).update(attributes)
+    return made
+
+
+def private() -> Any:
+    made = Excluding()
+    made._private = 1
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("at", datetime(2026, 1, 1, tzinfo=BERLIN)),
+        ("at", datetime(2026, 10, 25, 2, 30, fold=1)),
+        ("clock", time(1, 2, tzinfo=BERLIN)),
+        ("last", deque([1], maxlen=3)),
+        ("lasts", {"a": deque([1], maxlen=3)}),
+        ("stock", defaultdict(lambda: 100, a=1)),
+        ("stock", defaultdict(None, a=1)),
+        ("numbers", {(1, 1)}),
+        ("keys", {1: 1}),
+        ("sure", 1),
+        ("hidden", hidden(of_code=1)),
+        ("hidden", hidden(other=1)),
+        ("excluding", Excluding(left_out=1)),
+        ("excluding", private()),
+        ("places", [Point((1,))]),
+        ("large", [10**5000]),
+    ],
+)
+def test_what_would_come_back_as_something_else_is_refused(name: str, value: object) -> None:
+    exact = Exact("e-1")
+    vars(exact)[name] = value
+    with pytest.raises(SnapshotError, match=f"Exact 'e-1': a snapshot cannot keep the attribute '{name}'") as caught:
+        StateCodec(Exact).dump(exact)
+    assert "extra=" not in str(caught.value)
+    assert ("astimezone" in str(caught.value)) == (name == "at")
+
+
+def test_an_aggregate_of_slots_alone_has_snapshots() -> None:
+    slotted, back, codec = Slotted("s-1"), Slotted("s-1"), StateCodec(Slotted)
+    slotted.balance, back.unset = 3, 4  # type: ignore[attr-defined]
+    set_state(back, codec.load(codec.dump(slotted)) or {})
+    assert (back.balance, back.mangled, hasattr(back, "unset")) == (3, 2, False)
 
 
 @dataclass(frozen=True)
@@ -405,6 +547,23 @@ async def test_loading_needs_no_snapshot_that_can_be_kept() -> None:
     async with EventStore("memory://") as store:
         await counted(store, *range(12))
         assert (await store.load(Late, "n-1")).total == {11}  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.asyncio
+async def test_loading_needs_no_class_that_can_be_kept() -> None:
+    def refuse(value: int) -> int:
+        raise KeyError(value)
+
+    async with EventStore("memory://") as store:
+        await counted(store, *range(12))
+        last = (await store.get_events("n-1"))[-1].event_id.encode()
+        for annotation in ("Nowhere", Annotated[int, AfterValidator(refuse)]):
+            members = {"__module__": __name__, "__annotations__": {"total": annotation}, "__qualname__": "Counter"}
+            odd = type("Counter", (Counter,), members)
+            await store.save_snapshot(damaged(last + b'\n{"typed": {"total": 1}, "plain": {}}'))
+            assert (await store.load(odd, "n-1")).total == sum(range(12))
+        await store.save_snapshot(replace(damaged(last + b"\n"), schema_version=state_codec(odd).fingerprint))
+        assert (await store.load(odd, "n-1")).total == sum(range(12))
 
 
 def test_an_annotation_that_cannot_be_looked_up_is_named() -> None:

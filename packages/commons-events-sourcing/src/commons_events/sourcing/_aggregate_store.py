@@ -12,6 +12,7 @@ from commons_events.errors import (
     ForeignAggregateError,
     InvalidVersionError,
     MissingHandlerError,
+    SnapshotError,
     UnchangedAggregateError,
 )
 from commons_events.event import Event
@@ -20,6 +21,7 @@ from commons_events.runtime import current_runtime
 from commons_events.sourcing._aggregate import A, AggregateRoot, fresh
 from commons_events.sourcing._decoding import decode, place_of, readers
 from commons_events.sourcing._snapshots import state_codec
+from commons_events.sourcing._state import set_state
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._store_transaction import MAX_POSITION
 from commons_events.sourcing._types import Append, StoredEvent, StoredSnapshot, StreamId
@@ -232,19 +234,17 @@ def _replay(aggregate: AggregateRoot, page: Sequence[StoredEvent]) -> None:
 
 def _restore(aggregate: AggregateRoot, stored: StoredSnapshot, page: Sequence[StoredEvent]) -> bool:
     """Give a fresh aggregate the state of a snapshot, if that fits; ``page`` begins with its last event."""
-    codec = state_codec(type(aggregate))
-    if stored.schema_version != codec.fingerprint:
-        return False
     event_id, _, data = stored.data.partition(b"\n")
-    state = codec.load(data)
-    if state is None:
-        return False
     # A stream that was restored from elsewhere may have other events there, or none.
     if not page or page[0].aggregate_version != stored.version or page[0].event_id.encode() != event_id:
         return False
-    attributes = vars(aggregate)
-    attributes.clear()
-    attributes.update(state)
+    try:
+        codec = state_codec(type(aggregate))
+    except SnapshotError:  # said where the next one is to be kept
+        return False
+    if stored.schema_version != codec.fingerprint or (state := codec.load(data)) is None:
+        return False
+    set_state(aggregate, state)
     aggregate._version = stored.version
     aggregate._snapshot = KnownSnapshot(stored.version, stored.taken_at)
     return True

@@ -11,27 +11,18 @@ import json
 import sys
 import types
 import typing
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    PydanticSchemaGenerationError,
-    PydanticUserError,
-    TypeAdapter,
-    ValidationError,
-)
-from pydantic_core import PydanticSerializationError
+from pydantic import PydanticUserError, TypeAdapter
 from typing_extensions import TypedDict
 
 from commons_events.errors import ConfigurationError, SnapshotError
-from commons_events.event import Event
+from commons_events.sourcing._state import held_twice, is_same, state_of
 from commons_events.sourcing._types import check_count
 
 if TYPE_CHECKING:
@@ -40,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["SnapshotPolicy", "StateCodec", "state_codec"]
 
 _CONSTANTS = (bool, int, float, str, bytes, type(None))
-_PLAIN = frozenset(_CONSTANTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,36 +73,42 @@ class SnapshotPolicy:
 class StateCodec:
     """An aggregate class's state as JSON and back.
 
-    The state is all that ``vars(aggregate)`` has. Attributes that are annotated in the class's body are written and
-    read by their types, as pydantic does it; others hold what JSON has: None, bool, int, float, str, and lists and
-    dicts of them.
+    The state is all that the aggregate's classes keep in it, in ``vars(aggregate)`` and in slots. Attributes that are
+    annotated in the class's body are written and read by their types, as pydantic does it; others hold what JSON has:
+    None, bool, int, float, str, and lists and dicts of them.
 
     Raises:
-        SnapshotError: an annotation cannot be looked up, or is no type that pydantic knows.
+        SnapshotError: an annotation cannot be looked up, or is no type that pydantic knows; or the class's code cannot
+            be looked at.
     """
 
     def __init__(self, aggregate_class: type[AggregateRoot]) -> None:
         self._name = aggregate_class.__qualname__
         try:
             hints = typing.get_type_hints(aggregate_class, include_extras=True)
-        except NameError as error:
+        except Exception as error:
             raise SnapshotError(
                 f"{self._name} has an annotation that cannot be looked up, so there is no snapshot of it: {error}."
             ) from error
-        attributes = {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not typing.ClassVar}
+        self._types = _types_of(hints)
         make: Any = TypedDict  # a checker cannot know fields that are found at run time
-        state: Any = make(f"{aggregate_class.__name__}State", attributes, total=False)
-        state.__pydantic_config__ = ConfigDict(
-            extra="allow", ser_json_inf_nan="constants", arbitrary_types_allowed=False
-        )
+        typed = make(f"{aggregate_class.__name__}State", self._types, total=False)
         try:
-            self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(state)
-        except (PydanticSchemaGenerationError, PydanticUserError) as error:
+            self._adapter: TypeAdapter[dict[str, dict[str, Any]]] = TypeAdapter(
+                make(f"{aggregate_class.__name__}Snapshot", {"typed": typed, "plain": dict[str, Any]})
+            )
+        except Exception as error:
             raise SnapshotError(
                 f"{self._name} has an annotation that pydantic cannot write, so there is no snapshot of it: {error}"
             ) from error
-        self.fingerprint = _fingerprint(aggregate_class, attributes, self._adapter)
-        """What the class made of its events when a snapshot was made; another one does not fit any more."""
+        try:
+            self.fingerprint = _fingerprint(aggregate_class, self._types, self._adapter)
+            """What the class made of its events when a snapshot was made; another one does not fit any more."""
+        except Exception as error:
+            raise SnapshotError(
+                f"{self._name}: what its handlers use cannot be looked at, so there is no snapshot of it: "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def dump(self, aggregate: AggregateRoot) -> bytes:
         """The state as JSON, which was read back and found to be the same.
@@ -121,21 +117,16 @@ class StateCodec:
             SnapshotError: an attribute would not come back as it is, or an object that can change is held twice, and
                 would come back as two.
         """
-        state = dict(vars(aggregate))
+        state = state_of(aggregate)
         try:
-            data = self._adapter.dump_json(state, warnings="error")
-            restored = self._adapter.validate_json(data)
-        except (PydanticSerializationError, ValidationError, RecursionError) as error:
-            raise SnapshotError(self._complaint(aggregate, self._culprit(state), str(error))) from error
-        if not _same(state, restored):
-            raise SnapshotError(
-                self._complaint(aggregate, self._culprit(state), "it would come back as something else")
-            )
-        if (shared := _held_twice(state)) is not None:
+            data = self._written(state)
+        except Exception as error:
+            raise SnapshotError(self._complaint(aggregate.id, *self._culprit(state, error))) from error
+        if (shared := held_twice(state)) is not None:
             first, second, value = shared
             raise SnapshotError(
                 f"{self._name} {aggregate.id!r}: a snapshot cannot keep the attribute {second!r}: the "
-                f"{type(value).__qualname__} in it, {value!r:.100}, is in {first!r} already, and would come back as "
+                f"{type(value).__qualname__} in it, {_shown(value)}, is in {first!r} already, and would come back as "
                 "two, of which a handler then changes one. Hold it once, and elsewhere what it is found by; or make it "
                 "something that does not change, such as a tuple or a frozen dataclass."
             )
@@ -144,25 +135,38 @@ class StateCodec:
     def load(self, data: bytes) -> dict[str, Any] | None:
         """The attributes in ``data``; None where they are none of this class's."""
         try:
-            return self._adapter.validate_json(data)
-        except ValidationError:
+            read = self._adapter.validate_json(data)
+        except Exception:  # noqa: BLE001  # whatever a type's own code makes of bytes that do not fit
             return None
+        return read["typed"] | read["plain"]
 
-    def _culprit(self, state: dict[str, Any]) -> str:
+    def _written(self, state: dict[str, Any]) -> bytes:
+        typed = {name: value for name, value in state.items() if name in self._types}
+        plain = {name: value for name, value in state.items() if name not in self._types}
+        data = self._adapter.dump_json({"typed": typed, "plain": plain}, warnings="error")
+        restored = self._adapter.validate_json(data)
+        if not (is_same(typed, restored["typed"]) and is_same(plain, restored["plain"])):
+            raise ValueError("it would come back as something else")
+        return data
+
+    def _culprit(self, state: dict[str, Any], error: Exception) -> tuple[str, object, Exception]:
         for name, value in state.items():
             try:
-                if not _same({name: value}, self._adapter.validate_json(self._adapter.dump_json({name: value}))):
-                    return name
-            except (PydanticSerializationError, ValidationError, RecursionError):
-                return name
-        return next(iter(state), "?")
+                self._written({name: value})
+            except Exception as its_own:  # noqa: BLE001  # any is what is wrong with it
+                return name, value, its_own
+        return ", ".join(state), state, error
 
-    def _complaint(self, aggregate: AggregateRoot, attribute: str, reason: str) -> str:
-        value = vars(aggregate).get(attribute)
+    def _complaint(self, id: str, attribute: str, value: object, error: Exception) -> str:
+        if attribute not in self._types:
+            advice = f"Say its type in the class's body, such as `{attribute}: dict[int, str]`"
+        elif isinstance(value, datetime):
+            advice = "Hold a time in UTC, as value.astimezone(UTC) is"
+        else:
+            advice = "Its type does not say all of it, as a deque's does not say its maxlen; hold what the type says"
         return (
-            f"{self._name} {aggregate.id!r}: a snapshot cannot keep the attribute {attribute!r}, {value!r:.100}: "
-            f"{reason}. Say its type in the class's body, such as `{attribute}: dict[int, str]`; or hold what JSON "
-            "has: text, numbers, bool, None, lists, and dicts with str keys."
+            f"{self._name} {id!r}: a snapshot cannot keep the attribute {attribute!r}, {_shown(value)}: {error}. "
+            f"{advice}; or hold what JSON has: text, numbers, bool, None, lists, and dicts with str keys."
         )
 
 
@@ -177,68 +181,28 @@ def state_codec(aggregate_class: type[AggregateRoot]) -> StateCodec:
     return codec
 
 
-def _same(one: object, other: object) -> bool:
-    """Equal, and of the same types all the way down where JSON might have changed them."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, dict) and isinstance(other, dict):
-        return (
-            one.keys() == other.keys()
-            and all(_same(value, other[key]) for key, value in one.items())
-            and all(type(mine) is type(theirs) for mine, theirs in zip(one, other, strict=True))
-        )
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
+def _types_of(hints: dict[str, Any]) -> dict[str, Any]:
+    """The types that attributes are written by; what belongs to the class has none, and Final alone says none."""
+    found: dict[str, Any] = {}
+    for name, hint in hints.items():
+        origin = typing.get_origin(hint) or hint
+        if origin is not typing.ClassVar and hint is not typing.Final:
+            found[name] = typing.get_args(hint)[0] if origin is typing.Final else hint
+    return found
 
 
-def _held_twice(state: dict[str, Any]) -> tuple[str, str, object] | None:
-    """An object that can change and is met twice, after the attributes in which it is; None where there is none."""
-    met: dict[int, tuple[str, object]] = {}  # with the object, so that no other one gets its id meanwhile
-    for attribute, root in state.items():
-        waiting: list[Any] = [root]
-        while waiting:
-            value = waiting.pop()
-            if _can_change(value):
-                if id(value) in met:
-                    return met[id(value)][0], attribute, value
-                met[id(value)] = attribute, value
-            waiting += [part for part in _parts(value) if type(part) not in _PLAIN]
-    return None
-
-
-def _can_change(value: Any) -> bool:
-    kind: Any = type(value)
-    if kind is dict or kind is list:
-        return True
-    if isinstance(value, BaseModel):
-        return not (kind.model_config.get("frozen") or isinstance(value, Event))
-    if (dataclass_params := getattr(kind, "__dataclass_params__", None)) is not None:
-        return not dataclass_params.frozen
-    return kind.__hash__ is None  # Python's own rule: what can be hashed keeps its value
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    """What it holds, as far as a snapshot has that; of a model or dataclass its fields, and no cached property."""
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    if isinstance(value, list | tuple | set | frozenset | deque):
-        return value
-    if isinstance(value, Event):  # a fact, with all that is in it
-        return ()
-    if isinstance(value, BaseModel):
-        extra = value.model_extra or {}
-        return [*(getattr(value, name, None) for name in type(value).model_fields), *extra.values()]
-    if is_dataclass(value):
-        return [getattr(value, field.name, None) for field in fields(value)]
-    return ()
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.100}"
+    except Exception:  # noqa: BLE001  # a number of too many digits; or a program's own __repr__
+        return f"of the type {type(value).__qualname__}"
 
 
 # --- the fingerprint -------------------------------------------------------------------------------------------
 
 
 def _fingerprint(
-    aggregate_class: type[AggregateRoot], attributes: dict[str, Any], adapter: TypeAdapter[dict[str, Any]]
+    aggregate_class: type[AggregateRoot], attributes: dict[str, Any], adapter: TypeAdapter[dict[str, dict[str, Any]]]
 ) -> str:
     parts: list[str] = [
         sys.implementation.cache_tag or "",

@@ -157,10 +157,6 @@ async def test_an_aggregate_as_it_was_is_not_read_from_a_later_snapshot_and_keep
         assert await store.snapshot(STREAM, "Counter") is None
 
 
-def changed_helper(self: Any) -> int:
-    return 7
-
-
 def changed_handler(self: Counter, event: Counted) -> None:
     type(self).replayed += 1
     self.total += 2 * event.by
@@ -184,28 +180,6 @@ async def test_a_snapshot_of_a_class_that_has_changed_is_made_anew(change: dict[
         loaded, events = await load(store, new)
         assert (loaded.total, events) == (total, 12)
         assert (await load(store, new))[1] == 0
-
-
-def test_the_fingerprint_follows_what_handlers_use_and_nothing_else() -> None:
-    def made(**members: Any) -> str:
-        def handle_counted(self: Any, event: Counted) -> None:
-            self.total += self.weight() * FACTOR
-
-        def weight(self: Any) -> int:
-            return 6
-
-        namespace = {"handle_counted": handle_counted, "weight": weight, "__module__": __name__, **members}
-        return StateCodec(type("Weighed", (AggregateRoot,), {**namespace, "__qualname__": "Weighed"})).fingerprint
-
-    assert made() == made()
-    assert made(weight=changed_helper) != made()
-    assert made(command=changed_helper) == made()
-    global FACTOR
-    before, FACTOR = made(), 3
-    assert made() != before
-
-
-FACTOR = 2
 
 
 @pytest.mark.asyncio

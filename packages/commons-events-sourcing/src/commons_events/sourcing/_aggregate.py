@@ -60,8 +60,8 @@ class AggregateRoot:
     Class attributes:
         category: of the aggregates' streams; by default the class's name. State it before the class is renamed.
         snapshot_policy: when a snapshot is kept; by default never.
-        snapshot_version: count it up when older snapshots no longer hold, for a reason that is not in ``__init__`` or
-            a handler; changes of those are noticed by themselves.
+        snapshot_version: count it up when older snapshots no longer hold, for a reason that is not in the program's
+            code; changes of what ``__init__`` and the handlers use are noticed by themselves.
 
     Raises:
         InvalidAggregateIdError: the id is empty, too long or no text.

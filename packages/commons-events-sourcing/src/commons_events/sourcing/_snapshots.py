@@ -6,22 +6,17 @@ class is now, and can be read as that class's attributes; else the events are re
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
-import types
 import typing
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from pydantic import PydanticUserError, TypeAdapter
+from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from commons_events.errors import ConfigurationError, SnapshotError
+from commons_events.sourcing._fingerprint import fingerprint
 from commons_events.sourcing._state import held_twice, is_same, state_of
 from commons_events.sourcing._types import check_count
 
@@ -29,8 +24,6 @@ if TYPE_CHECKING:
     from commons_events.sourcing._aggregate import AggregateRoot
 
 __all__ = ["SnapshotPolicy", "StateCodec", "state_codec"]
-
-_CONSTANTS = (bool, int, float, str, bytes, type(None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +95,7 @@ class StateCodec:
                 f"{self._name} has an annotation that pydantic cannot write, so there is no snapshot of it: {error}"
             ) from error
         try:
-            self.fingerprint = _fingerprint(aggregate_class, self._types, self._adapter)
+            self.fingerprint = fingerprint(aggregate_class, self._types)
             """What the class made of its events when a snapshot was made; another one does not fit any more."""
         except Exception as error:
             raise SnapshotError(
@@ -196,83 +189,3 @@ def _shown(value: object) -> str:
         return f"{value!r:.100}"
     except Exception:  # noqa: BLE001  # a number of too many digits; or a program's own __repr__
         return f"of the type {type(value).__qualname__}"
-
-
-# --- the fingerprint -------------------------------------------------------------------------------------------
-
-
-def _fingerprint(
-    aggregate_class: type[AggregateRoot], attributes: dict[str, Any], adapter: TypeAdapter[dict[str, dict[str, Any]]]
-) -> str:
-    parts: list[str] = [
-        sys.implementation.cache_tag or "",
-        f"{aggregate_class.__module__}.{aggregate_class.__qualname__}",
-    ]
-    parts += [repr(aggregate_class.snapshot_version), repr(sorted((name, repr(t)) for name, t in attributes.items()))]
-    with suppress(PydanticUserError):  # a type of the user's own without a JSON schema; its annotation stands above
-        parts.append(json.dumps(adapter.json_schema(mode="serialization"), sort_keys=True, default=repr))
-    parts += _code(aggregate_class)
-    return hashlib.sha256("\0".join(parts).encode(errors="backslashreplace")).hexdigest()[:32]
-
-
-def _code(aggregate_class: type[AggregateRoot]) -> Iterator[str]:
-    """The code that makes the state: ``__init__``, the handlers, and what they use of the class and its module."""
-    from commons_events.sourcing._aggregate import AggregateRoot
-
-    own = [cls for cls in aggregate_class.__mro__ if cls not in (object, AggregateRoot)]
-    waiting = sorted({name for cls in own for name in vars(cls) if name == "__init__" or name.startswith("handle_")})
-    seen = set(waiting)
-    while waiting:
-        name = waiting.pop(0)
-        for cls in own:
-            if name not in vars(cls):
-                continue
-            for function in _functions(vars(cls)[name]):
-                yield f"{cls.__qualname__}.{name}"
-                yield _text(function.__code__)
-                used = sorted(_names(function.__code__) - seen)
-                seen.update(used)
-                waiting += [other for other in used if any(other in vars(c) for c in own)]
-                yield from _globals(function, used)
-            if isinstance(vars(cls)[name], _CONSTANTS):
-                yield f"{name}={vars(cls)[name]!r}"
-
-
-def _globals(function: types.FunctionType, used: list[str]) -> Iterator[str]:
-    for name in used:
-        value = function.__globals__.get(name)
-        if isinstance(value, types.FunctionType) and value.__module__ == function.__module__:
-            yield f"{name}: {_text(value.__code__)}"
-        elif name in function.__globals__ and isinstance(value, _CONSTANTS):
-            yield f"{name}={value!r}"
-
-
-def _functions(member: object) -> Iterator[types.FunctionType]:
-    if isinstance(member, property):
-        candidates: list[object] = [member.fget, member.fset]
-    else:
-        candidates = [getattr(member, "__func__", member)]
-    for candidate in candidates:
-        if isinstance(candidate, types.FunctionType):
-            yield candidate
-
-
-def _names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _names(constant)
-    return names
-
-
-def _text(code: types.CodeType) -> str:
-    """What a function does, without where it stands."""
-    constants = [
-        _text(c)
-        if isinstance(c, types.CodeType)
-        else repr(sorted(map(repr, c)))
-        if isinstance(c, frozenset)
-        else repr(c)
-        for c in code.co_consts
-    ]
-    return repr((code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars, constants))

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from commons_events.errors import (
+    AggregateDefinitionError,
     ConfigurationError,
     SnapshotError,
+    StoreUnavailableError,
 )
 from commons_events.runtime import Runtime, use_runtime
 from commons_events.sourcing import (
@@ -139,6 +141,36 @@ async def test_a_snapshot_is_made_when_the_last_one_is_old() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(("loaded", "versions"), [(True, (2, 4)), (False, (3, 5))], ids=["by a load", "by a save"])
+async def test_before_the_first_snapshot_the_age_is_that_of_the_first_event(
+    loaded: bool, versions: tuple[int, int]
+) -> None:
+    class Aging(Counter):
+        category = "Counter"
+        snapshot_policy = SnapshotPolicy(every=None, max_age=timedelta(days=1))
+
+    first, aging = datetime.now(UTC), Aging("n-1")
+    async with EventStore("memory://") as store:
+        for hours, version in ((0, None), (23, None), (25, versions[0]), (26, versions[0]), (50, versions[1])):
+            with use_runtime(At(first + timedelta(hours=hours))):
+                if hours and loaded:
+                    aging = await store.load(Aging, "n-1")
+                aging.count(1)
+                await store.save(aging)
+                snapshot = await store.snapshot(STREAM, Aging.__qualname__)
+                assert (snapshot and snapshot.version) == version
+
+
+class At(Runtime):
+    def __init__(self, time: datetime) -> None:
+        super().__init__()
+        self.time = time
+
+    def now(self) -> datetime:
+        return self.time
+
+
+@pytest.mark.asyncio
 async def test_a_missing_snapshot_is_made_by_loading() -> None:
     async with EventStore("memory://") as store:
         await counted(store, *range(12))
@@ -226,6 +258,19 @@ async def test_a_snapshot_of_another_history_is_not_trusted() -> None:
         await counted(shorter, 1)
         await shorter.save_snapshot(foreign)
         assert (await load(shorter))[0].total == 1
+        assert await shorter.snapshot(STREAM, "Counter") is None  # it would be in the way of those to come
+
+
+@pytest.mark.asyncio
+async def test_a_snapshot_ahead_of_the_stream_that_cannot_be_deleted_is_no_matter() -> None:
+    class ReadOnly(MemoryBackend):
+        async def delete_snapshots(self, stream: StreamId) -> None:
+            raise StoreUnavailableError("read-only")
+
+    async with EventStore(backend=ReadOnly()) as store:
+        await counted(store, *range(12))
+        await store.save_snapshot(replace(damaged(b""), version=1000))
+        assert (await load(store))[0].total == sum(range(12))
 
 
 class Status(Enum):
@@ -564,6 +609,12 @@ def test_an_annotation_that_cannot_be_looked_up_is_named() -> None:
 def test_a_policy_that_is_none_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=f"SnapshotPolicy: {said}"):
         SnapshotPolicy(**options)
+
+
+@pytest.mark.parametrize("policy", [5, SnapshotPolicy, True])
+def test_a_class_whose_policy_is_none_is_refused(policy: object) -> None:
+    with pytest.raises(AggregateDefinitionError, match=r"Odd.snapshot_policy is .*; it is a SnapshotPolicy, such as"):
+        type("Odd", (AggregateRoot,), {"snapshot_policy": policy, "__qualname__": "Odd"})
 
 
 json_values = st.recursive(

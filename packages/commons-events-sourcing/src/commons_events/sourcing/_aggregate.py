@@ -89,6 +89,12 @@ class AggregateRoot:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._handlers = _Handlers(cls)
+        policy: Any = cls.snapshot_policy
+        if policy is not None and not isinstance(policy, SnapshotPolicy):
+            raise AggregateDefinitionError(
+                f"{cls.__qualname__}.snapshot_policy is {policy!r:.100}; it is a SnapshotPolicy, such as "
+                "SnapshotPolicy(every=100), or None."
+            )
         for name, member in vars(cls).items():
             if name.startswith("handle_") and (
                 inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)

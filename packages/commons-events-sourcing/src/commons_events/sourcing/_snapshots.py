@@ -37,7 +37,8 @@ class SnapshotPolicy:
     every: int | None = 100
     """Events since the last snapshot, or since the start; None for no such bound."""
     max_age: timedelta | None = None
-    """How old the last snapshot may be once there are newer events; None for no such bound."""
+    """How old the last snapshot may be once there are newer events, or the first event where there is none yet; None
+    for no such bound."""
 
     def __post_init__(self) -> None:
         if self.every is not None:
@@ -53,7 +54,8 @@ class SnapshotPolicy:
 
         Args:
             events: how many there are since the last snapshot, or since the start.
-            taken_at: when the last one that fits was made; None where there is none.
+            taken_at: when the last one that fits was made; without one, when the first event happened. None where
+                that is not known.
             now: aware, as ``taken_at``.
         """
         if events < 1:

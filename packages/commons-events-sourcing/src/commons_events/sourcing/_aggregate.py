@@ -105,8 +105,8 @@ class AggregateRoot:
     Class attributes:
         category: of the aggregates' streams; by default the class's name. State it before the class is renamed.
         snapshot_policy: when a snapshot is kept; by default never.
-        snapshot_version: count it up when older snapshots no longer hold, for a reason that is not in ``__init__`` or
-            a handler; changes of those are noticed by themselves.
+        snapshot_version: count it up when older snapshots no longer hold, for a reason that is not in the program's
+            code; changes of what ``__init__`` and the handlers use are noticed by themselves.
 
     Raises:
         InvalidAggregateIdError: the id is empty, too long or no text.
@@ -127,6 +127,12 @@ class AggregateRoot:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._commons_events_handlers = _Handlers(cls)
+        policy: Any = cls.snapshot_policy
+        if policy is not None and not isinstance(policy, SnapshotPolicy):
+            raise AggregateDefinitionError(
+                f"{cls.__qualname__}.snapshot_policy is {policy!r:.100}; it is a SnapshotPolicy, such as "
+                "SnapshotPolicy(every=100), or None."
+            )
         for name, member in vars(cls).items():
             if name.startswith("handle_") and (
                 inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)

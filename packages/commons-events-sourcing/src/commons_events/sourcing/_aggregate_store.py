@@ -12,6 +12,7 @@ from commons_events.errors import (
     ForeignAggregateError,
     InvalidVersionError,
     MissingHandlerError,
+    SnapshotError,
     UnchangedAggregateError,
 )
 from commons_events.event import Event
@@ -20,6 +21,7 @@ from commons_events.runtime import current_runtime
 from commons_events.sourcing._aggregate import A, AggregateRoot, fresh, replay
 from commons_events.sourcing._decoding import decode, place_of, readers
 from commons_events.sourcing._snapshots import state_codec
+from commons_events.sourcing._state import set_state
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._store_transaction import MAX_POSITION
 from commons_events.sourcing._types import Append, StoredEvent, StoredSnapshot, StreamId
@@ -31,10 +33,13 @@ _PAGE = 2_000
 
 
 class KnownSnapshot(NamedTuple):
-    """What an aggregate knows of the newest snapshot of it that fits its class."""
+    """What an aggregate knows of the newest snapshot of it that fits its class.
+
+    Before the first one it is what a new aggregate begins from: version 0, when the first event happened.
+    """
 
     version: int
-    taken_at: datetime
+    taken_at: datetime | None
 
 
 class AggregateStore(BaseEventStore):
@@ -114,6 +119,8 @@ class AggregateStore(BaseEventStore):
             if page is None:
                 page = await backend.fetch_stream(stream, record.version + 1, last, _PAGE, False)
             if page:
+                if page[0].aggregate_version == 1:
+                    record.snapshot = KnownSnapshot(0, page[0].timestamp)
                 _replay(aggregate, page)
                 final_id = page[-1].event_id
             if len(page) < _PAGE - 1:  # after a snapshot, the first one of the page is in it
@@ -170,7 +177,14 @@ class AggregateStore(BaseEventStore):
         if stored is None:
             # Where the first snapshot was made between the look at it and at the events, these begin after it.
             return page if not page or page[0].aggregate_version == 1 else None
-        return page[1:] if _restore(aggregate, stored, page) else None
+        if _restore(aggregate, stored, page):
+            return page[1:]
+        if not page:  # the stream ends before it, as that of an older backup does: none that is made now replaces it
+            try:
+                await self.delete_snapshots(stream)
+            except Exception as error:  # noqa: BLE001  # as in _keep_snapshot_if_due
+                _warn("a snapshot was not deleted", stream, error)
+        return None
 
     async def _keep_snapshot_if_due(self, aggregate: AggregateRoot, stream: StreamId, event_id: str) -> None:
         try:
@@ -180,7 +194,7 @@ class AggregateStore(BaseEventStore):
             async with self.transaction() as transaction:
                 await transaction.save_snapshot(snapshot)
         except Exception as error:  # noqa: BLE001  # what was read is whole without it, also from a read-only database
-            logger().warning("a snapshot was not kept", stream=str(stream), error=f"{type(error).__name__}: {error}")
+            _warn("a snapshot was not kept", stream, error)
             return
         aggregate._commons_events.snapshot = KnownSnapshot(snapshot.version, snapshot.taken_at)
 
@@ -192,6 +206,10 @@ class AggregateStore(BaseEventStore):
         others = [other.category for other in await (await self._ready()).streams_of(aggregate.id)]
         hint = f" Its id is that of streams of {', '.join(map(repr, others))}." if others else ""
         raise AggregateNotFoundError(f"There is no {name}: its stream {str(stream)!r} has no event.{hint}")
+
+
+def _warn(what: str, stream: StreamId, error: Exception) -> None:
+    logger().warning(what, stream=str(stream), error=f"{type(error).__name__}: {error}")
 
 
 def stream_of(aggregate_class: type[AggregateRoot], id: str) -> StreamId:
@@ -234,19 +252,17 @@ def _replay(aggregate: AggregateRoot, page: Sequence[StoredEvent]) -> None:
 
 def _restore(aggregate: AggregateRoot, stored: StoredSnapshot, page: Sequence[StoredEvent]) -> bool:
     """Give a fresh aggregate the state of a snapshot, if that fits; ``page`` begins with its last event."""
-    codec = state_codec(type(aggregate))
-    if stored.schema_version != codec.fingerprint:
-        return False
     event_id, _, data = stored.data.partition(b"\n")
-    state = codec.load(data)
-    if state is None:
-        return False
     # A stream that was restored from elsewhere may have other events there, or none.
     if not page or page[0].aggregate_version != stored.version or page[0].event_id.encode() != event_id:
         return False
-    attributes = vars(aggregate)
-    attributes.clear()
-    attributes.update(state)
+    try:
+        codec = state_codec(type(aggregate))
+    except SnapshotError:  # said where the next one is to be kept
+        return False
+    if stored.schema_version != codec.fingerprint or (state := codec.load(data)) is None:
+        return False
+    set_state(aggregate, state)
     record = aggregate._commons_events
     record.version = stored.version
     record.snapshot = KnownSnapshot(stored.version, stored.taken_at)
@@ -264,6 +280,8 @@ def _due_after_save(aggregate: AggregateRoot) -> StoredSnapshot | None:
 def _snapshot_if_due(aggregate: AggregateRoot, stream: StreamId, event_id: str) -> StoredSnapshot | None:
     aggregate_class = type(aggregate)
     policy, record = aggregate_class.snapshot_policy, aggregate._commons_events
+    if record.snapshot is None and not aggregate.saved_version:
+        record.snapshot = KnownSnapshot(0, record.pending[0].timestamp)
     known = record.snapshot
     now = current_runtime().now()
     if policy is None or not policy.is_due(

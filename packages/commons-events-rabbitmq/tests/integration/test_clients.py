@@ -42,7 +42,9 @@ from commons_events.rabbitmq import (
     UnknownVirtualHostError,
     UnroutableError,
 )
+    _topology,
 from commons_events.testing.services import RunningRabbitMQ
+from commons_events.rabbitmq._topology import delay_exchange, retry_queue
 from commons_events.transport import SubscribeRequest
 
 pytestmark = pytest.mark.asyncio
@@ -328,6 +330,42 @@ async def test_what_is_never_confirmed_is_reported(rabbitmq_service: RunningRabb
                     while True:  # until RabbitMQ has heard of its alarm
                         await producer.publish("", "q", b"during")
         await producer.publish("", "q", b"after")
+
+async def test_what_holds_messages_back_stays(rabbitmq_vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what waits for a queue that is full, or not there yet, would go with it; RabbitMQ tries again in minutes."""
+    monkeypatch.setattr(_topology, "KEPT", 1_000)
+    await declare(rabbitmq_vhost, Queue(name="q", max_length=1, overflow="reject-publish"))
+    transport = RabbitMQTransport(rabbitmq_vhost)
+    async with RabbitMQAdmin(rabbitmq_vhost) as admin, RabbitMQProducer(rabbitmq_vhost) as producer:
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="q", retry_queues=True) as consumer:
+            await producer.publish("", "q", b"precious")
+            (message,) = await take(consumer)
+            await message.nack(1.0)
+        with pytest.raises(TopicFullError):
+            while True:
+                await producer.publish("", "q", b"fills it")
+        await transport.publish_delayed([Message("t", b"due before there is a group")], 1.0)
+        await asyncio.sleep(8.0)  # RabbitMQ looks for what has expired every five seconds
+        for queue in (retry_queue("q", 1.0)[0], delay_exchange("t", 1.0)[0]):
+            await admin.queue(queue)
+    await transport.close()
+
+
+async def test_what_a_queue_without_a_group_held_back_goes(rabbitmq_vhost: str) -> None:
+    async with (
+        EventConsumer(broker=rabbitmq_vhost, topics=["t"], options={"retry_queues": True}) as consumer,
+        RabbitMQProducer(rabbitmq_vhost) as producer,
+        RabbitMQAdmin(rabbitmq_vhost) as admin,
+    ):
+        await producer.publish("t", "", b"x")
+        (message,) = await take(consumer)
+        await message.nack(0.5)
+        (message,) = await take(consumer)
+        await message.ack()
+        name, milliseconds = retry_queue(message.state.name, 0.5)
+        with pytest.raises(TopologyMismatchError, match="x-expires.*"):
+            await admin.declare(Topology(queues=[Queue(name=name, type="classic", message_ttl=milliseconds / 1000)]))
+
 
 
 async def test_a_cancelled_start_takes_no_messages_along(rabbitmq_vhost: str) -> None:

@@ -53,7 +53,7 @@ class RabbitMQSubscription(WaitingSubscription[QueueState]):
         """Called where there may be something to `take`."""
         self._lost = lost
         """Called where all that is out has become stale."""
-        self._temporary = temporary
+        self.temporary = temporary
         """Whether the queues go with this subscription."""
         self._sources = sources
         self._states = [QueueState(source.topic, source.queue, self, source.resume) for source in sources]
@@ -293,7 +293,7 @@ class RabbitMQSubscription(WaitingSubscription[QueueState]):
             LOGGER.warning("closing a RabbitMQ subscription: %s", error)
         self._end()
         await self._receiver.close()
-        if self._temporary:
+        if self.temporary:
             await self._transport.delete_queues(self.queues)
 
     def _end(self) -> None:

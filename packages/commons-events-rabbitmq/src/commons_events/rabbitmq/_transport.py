@@ -47,7 +47,7 @@ from commons_events.transport import (
 __all__ = ["RabbitMQTransport"]
 
 _LONGEST_DELAY = 4_000_000
-"""Seconds that RabbitMQ holds messages back at most: x-expires counts 32 bits of milliseconds."""
+"""Seconds that RabbitMQ holds messages back at most: its queues count 32 bits of milliseconds."""
 _TEMPORARY = 600_000
 """Milliseconds that the queue of a subscription without a group outlives a lost connection."""
 
@@ -177,12 +177,13 @@ class RabbitMQTransport(ConnectedTransport):
     def retry(self, delivery: RabbitMQDelivery, delay: float) -> asyncio.Future[Receipt]:
         """Send a delivery to the queue that hands it back to its own after ``delay``, with the attempt counted."""
         name, milliseconds = retry_queue(delivery.state.name, delay)
+        lasting = not delivery.state.subscription.temporary
         publisher = self._usable_publisher()
         return publisher.publish_again(
             delivery.message,
             Route("", name, True, Properties(True)),
             delivery.attempt,
-            lambda: retry_steps(self.settings, name, delivery.state.name, milliseconds),
+            lambda: retry_steps(self.settings, name, delivery.state.name, milliseconds, lasting),
         )
 
     # --- receiving -------------------------------------------------------------------------------------------------

@@ -59,6 +59,13 @@ async def declare(url: str, *queues: Queue, exchange: str | None = None) -> None
 
 
 async def messages_in(url: str, queue: str, count: int) -> None:
+async def declare_topic(url: str, queue: str) -> None:
+    """The exchange "topics", all of which goes to a queue that is there."""
+    binding = Binding(exchange="topics", queue=queue, routing_key="#")
+    async with RabbitMQAdmin(url) as admin:
+        await admin.declare(Topology(exchanges=[Exchange(name="topics")], bindings=[binding]))
+
+
     """Wait until a queue has so many messages ready."""
     async with RabbitMQAdmin(url) as admin, asyncio.timeout(60):
         while (await admin.queue(queue)).messages != count:  # noqa: ASYNC110  # it is about another process
@@ -413,6 +420,22 @@ async def test_an_unknown_exchange_is_an_error_and_harms_no_other(rabbitmq_vhost
     async with RabbitMQProducer(rabbitmq_vhost) as producer:
         before = [producer.publish("events", "q", b"before") for _ in range(50)]
         lost = producer.publish("evnts", "q", b"never")
+async def test_the_message_that_was_returned_fails_and_none_that_looks_like_it(rabbitmq_vhost: str) -> None:
+    async with RabbitMQAdmin(rabbitmq_vhost) as admin, RabbitMQProducer(rabbitmq_vhost) as producer:
+        binding = Binding(exchange="by-header", queue="q", arguments={"x-match": "all", "kind": "a"})
+        await admin.declare(
+            Topology(
+                exchanges=[Exchange(name="by-header", type="headers")], queues=[Queue(name="q")], bindings=[binding]
+            )
+        )
+        kinds = "abba"
+        sent = [producer.publish("by-header", "", b"same", headers={"kind": kind}) for kind in kinds]
+        sent += [producer.publish("", "nowhere", b"same", mandatory=mandatory) for mandatory in (False, True)]
+        results = await asyncio.gather(*sent, return_exceptions=True)
+    expected = [Receipt, UnroutableError, UnroutableError, Receipt, Receipt, UnroutableError]
+    assert [type(result) for result in results] == expected
+
+
         after = [producer.publish("events", "q", b"after") for _ in range(50)]
         with pytest.raises(UnknownExchangeError, match="404 .*evnts"):
             await lost
@@ -514,6 +537,16 @@ async def test_a_message_over_a_limit_is_an_error(rabbitmq_vhost: str) -> None:
 async def test_a_message_over_the_servers_limit_is_an_error_and_harms_no_other(
     rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str
 ) -> None:
+        rabbitmq_service.manage("PUT", f"/api/permissions/{vhost}/{name}", {**nothing, "write": ".*"})
+        await declare_topic(rabbitmq_vhost, "q")
+        some = {"exchange": "topics", "write": "^may\\.", "read": ""}
+        rabbitmq_service.manage("PUT", f"/api/topic-permissions/{vhost}/{name}", some)
+        async with RabbitMQProducer(url) as producer:
+            keys = ["may.1"] * 5 + ["may not"] + ["may.2"] * 5
+            results = await asyncio.gather(
+                *(producer.publish("topics", key, b"") for key in keys), return_exceptions=True
+            )
+            assert [type(result) for result in results] == [Receipt] * 5 + [AuthorizationError] + [Receipt] * 5
     """RabbitMQ closes the channel over it; what was under way with it is sent again."""
     rabbitmq_service.require("alarms")  # its rabbitmqctl is ours
     control = rabbitmq_service._control

@@ -30,6 +30,7 @@ __all__ = [
     "UnroutableError",
     "channel_error",
     "connection_error",
+    "forbidden_key",
     "name_of_exchange",
 ]
 
@@ -74,12 +75,19 @@ class TopologyMismatchError(TransportError, ValueError):
 
 _NOT_FOUND = re.compile(r"no (exchange|queue) '(?P<name>.*?)' in vhost")
 _EXCHANGE = re.compile(r"exchange '(?P<name>.*?)' in vhost")
+_TOPIC = re.compile(r"access to topic '(?P<key>.*)' in (topic )?exchange '", re.DOTALL)
 
 
 def name_of_exchange(text: str) -> str | None:
     """The exchange that RabbitMQ's words are about, or None."""
     found = _EXCHANGE.search(text)
     return found["name"] if found else None
+
+
+def forbidden_key(text: str) -> str | None:
+    """The routing key that RabbitMQ's words refuse; None where they are about all of an exchange."""
+    found = _TOPIC.search(text)
+    return found["key"] if found else None
 
 
 def channel_error(error: BaseException, doing: str) -> TransportError:

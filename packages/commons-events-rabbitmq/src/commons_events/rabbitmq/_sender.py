@@ -31,6 +31,7 @@ from commons_events.rabbitmq._errors import (
     UnknownExchangeError,
     UnroutableError,
     channel_error,
+    forbidden_key,
     name_of_exchange,
 )
 from commons_events.rabbitmq._frames import Properties, content, publish_method
@@ -338,18 +339,12 @@ class Sender:
                 ),
             )
 
-    def _on_return(self, _: object, method: Basic.Return, __: BasicProperties, body: bytes) -> None:
+    def _on_return(self, _: object, method: Basic.Return, properties: BasicProperties, __: bytes) -> None:
         """A message that no queue takes. It comes back before its confirmation, and in order."""
         unconfirmed = self._unconfirmed
         for tag in range(max(self._return_from, self._lowest), self._tag + 1):
             item = unconfirmed.get(tag)
-            if (
-                item is not None
-                and item.returned is None
-                and item.body == body
-                and item.route.routing_key == method.routing_key
-                and item.route.exchange == method.exchange
-            ):
+            if item is not None and item.receipt.id == properties.message_id:
                 item.returned = f"{method.reply_code} {method.reply_text}"
                 self._return_from = tag + 1
                 return
@@ -430,7 +425,8 @@ class Sender:
         if isinstance(reason, UnknownExchangeError) and exchange is not None:
             self._known.discard(exchange)  # it is looked for again; a topic is made again
         elif isinstance(reason, AuthorizationError) and exchange is not None:
-            guilty = lambda item: item.route.exchange == exchange  # noqa: E731
+            key = forbidden_key(said)
+            guilty = lambda item: item.route.exchange == exchange and key in (None, item.route.routing_key)  # noqa: E731
         elif isinstance(reason, MessageTooLargeError):
             numbers = [int(word) for word in said.replace("'", " ").split() if word.isdigit()]
             least = min(numbers, default=0)

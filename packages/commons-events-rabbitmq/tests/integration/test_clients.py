@@ -16,6 +16,7 @@ from commons_events.consumers import EventConsumer
 from commons_events.errors import (
     AuthenticationError,
     AuthorizationError,
+    CapabilityError,
     ConfigurationError,
     ConnectionLostError,
     MessageTooLargeError,
@@ -288,6 +289,10 @@ async def test_a_stream_is_read_from_an_offset_and_goes_on_after_a_lost_connecti
             messages = await take(consumer, 20 - first)
             assert [message.offset for message in messages] == list(range(first, 20))
             assert [message.body for message in messages] == [b"%d" % number for number in range(first, 20)]
+            for give_back in (lambda one: one.nack(requeue=True), lambda one: one.reject(requeue=False)):
+                with pytest.raises(CapabilityError, match="stream"):
+                    give_back(messages[0])
+            await consumer.commit(wait=True)  # the connection is there
     async with RabbitMQConsumer(
         rabbitmq_vhost, queue="s", prefetch_count=100, stream_offset="first", client_id="the-reader"
     ) as consumer:

@@ -42,10 +42,10 @@ from commons_events.rabbitmq import (
     UnknownQueueError,
     UnknownVirtualHostError,
     UnroutableError,
-)
     _topology,
-from commons_events.testing.services import RunningRabbitMQ
+)
 from commons_events.rabbitmq._topology import delay_exchange, retry_queue
+from commons_events.testing.services import RunningRabbitMQ
 from commons_events.transport import SubscribeRequest
 
 pytestmark = pytest.mark.asyncio
@@ -59,7 +59,6 @@ async def declare(url: str, *queues: Queue, exchange: str | None = None) -> None
         await admin.declare(Topology(exchanges=exchanges, queues=queues, bindings=bindings))
 
 
-async def messages_in(url: str, queue: str, count: int) -> None:
 async def declare_topic(url: str, queue: str) -> None:
     """The exchange "topics", all of which goes to a queue that is there."""
     binding = Binding(exchange="topics", queue=queue, routing_key="#")
@@ -67,6 +66,7 @@ async def declare_topic(url: str, queue: str) -> None:
         await admin.declare(Topology(exchanges=[Exchange(name="topics")], bindings=[binding]))
 
 
+async def messages_in(url: str, queue: str, count: int) -> None:
     """Wait until a queue has so many messages ready."""
     async with RabbitMQAdmin(url) as admin, asyncio.timeout(60):
         while (await admin.queue(queue)).messages != count:  # noqa: ASYNC110  # it is about another process
@@ -240,13 +240,13 @@ async def test_only_so_many_are_out_as_prefetched(rabbitmq_vhost: str) -> None:
         assert len(await take(consumer, 3)) == 3
 
 
-async def test_a_key_keeps_its_order_where_one_is_nacked(rabbitmq_vhost: str) -> None:
+@pytest.mark.parametrize("batch_size", [1, 500])
+async def test_a_key_keeps_its_order_where_one_is_nacked(rabbitmq_vhost: str, batch_size: int) -> None:
     await declare(rabbitmq_vhost, Queue(name="q"))
     async with RabbitMQProducer(rabbitmq_vhost) as producer:
         for number in range(6):
             await producer.publish("", "q", b"%d" % number, key=b"ab"[number % 2 : number % 2 + 1])
-    # What a consumer has fetched already is on its way to the handler, and is not held back any more.
-    async with RabbitMQConsumer(rabbitmq_vhost, queue="q", batch_size=1) as consumer:
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q", batch_size=batch_size) as consumer:
         (first,) = await take(consumer)
         await first.nack(0.3)
         received = [message.body for message in await take(consumer, 6)]
@@ -331,18 +331,6 @@ async def test_a_nacked_message_waits_in_a_retry_queue(rabbitmq_vhost: str) -> N
         await again.ack()
 
 
-async def test_what_is_never_confirmed_is_reported(rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str) -> None:
-    rabbitmq_service.require("alarms")
-    await declare(rabbitmq_vhost, Queue(name="q"))
-    async with RabbitMQProducer(rabbitmq_vhost, delivery_timeout=1.0) as producer:
-        await producer.publish("", "q", b"before")
-        with rabbitmq_service.alarm():
-            async with asyncio.timeout(60):
-                with pytest.raises(PublishTimeoutError, match="delivery_timeout"):
-                    while True:  # until RabbitMQ has heard of its alarm
-                        await producer.publish("", "q", b"during")
-        await producer.publish("", "q", b"after")
-
 async def test_what_holds_messages_back_stays(rabbitmq_vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else what waits for a queue that is full, or not there yet, would go with it; RabbitMQ tries again in minutes."""
     monkeypatch.setattr(_topology, "KEPT", 1_000)
@@ -378,6 +366,18 @@ async def test_what_a_queue_without_a_group_held_back_goes(rabbitmq_vhost: str) 
         with pytest.raises(TopologyMismatchError, match="x-expires.*"):
             await admin.declare(Topology(queues=[Queue(name=name, type="classic", message_ttl=milliseconds / 1000)]))
 
+
+async def test_what_is_never_confirmed_is_reported(rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str) -> None:
+    rabbitmq_service.require("alarms")
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    async with RabbitMQProducer(rabbitmq_vhost, delivery_timeout=1.0) as producer:
+        await producer.publish("", "q", b"before")
+        with rabbitmq_service.alarm():
+            async with asyncio.timeout(60):
+                with pytest.raises(PublishTimeoutError, match="delivery_timeout"):
+                    while True:  # until RabbitMQ has heard of its alarm
+                        await producer.publish("", "q", b"during")
+        await producer.publish("", "q", b"after")
 
 
 async def test_a_cancelled_start_takes_no_messages_along(rabbitmq_vhost: str) -> None:
@@ -420,11 +420,6 @@ async def test_an_unroutable_message_is_an_error(rabbitmq_vhost: str) -> None:
     await messages_in(rabbitmq_vhost, "q", 3)
 
 
-async def test_an_unknown_exchange_is_an_error_and_harms_no_other(rabbitmq_vhost: str) -> None:
-    await declare(rabbitmq_vhost, Queue(name="q"), exchange="events")
-    async with RabbitMQProducer(rabbitmq_vhost) as producer:
-        before = [producer.publish("events", "q", b"before") for _ in range(50)]
-        lost = producer.publish("evnts", "q", b"never")
 async def test_the_message_that_was_returned_fails_and_none_that_looks_like_it(rabbitmq_vhost: str) -> None:
     async with RabbitMQAdmin(rabbitmq_vhost) as admin, RabbitMQProducer(rabbitmq_vhost) as producer:
         binding = Binding(exchange="by-header", queue="q", arguments={"x-match": "all", "kind": "a"})
@@ -441,6 +436,11 @@ async def test_the_message_that_was_returned_fails_and_none_that_looks_like_it(r
     assert [type(result) for result in results] == expected
 
 
+async def test_an_unknown_exchange_is_an_error_and_harms_no_other(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q"), exchange="events")
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        before = [producer.publish("events", "q", b"before") for _ in range(50)]
+        lost = producer.publish("evnts", "q", b"never")
         after = [producer.publish("events", "q", b"after") for _ in range(50)]
         with pytest.raises(UnknownExchangeError, match="404 .*evnts"):
             await lost
@@ -466,6 +466,18 @@ async def test_an_unknown_queue_is_an_error(rabbitmq_vhost: str) -> None:
     (refused,) = await transport.publish([Message("orders", b"")])
     assert isinstance(refused, UnknownExchangeError)
     await transport.close()
+
+
+@pytest.mark.parametrize("name", ["two words", "z" * 255])
+async def test_a_queue_of_any_name_is_consumed(rabbitmq_vhost: str, name: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name=name))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer, RabbitMQConsumer(rabbitmq_vhost, queue=name) as consumer:
+        await producer.publish("", name, b"x")
+        (message,) = await take(consumer)
+        assert message.body == b"x"
+    with pytest.raises(UnknownQueueError, match=r"amq\.gen-abc"):
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="amq.gen-abc"):
+            pass
 
 
 async def test_a_second_exclusive_consumer_is_an_error(rabbitmq_vhost: str) -> None:
@@ -525,6 +537,16 @@ async def test_who_may_not_is_told(rabbitmq_service: RunningRabbitMQ, rabbitmq_v
         rabbitmq_service.manage("PUT", f"/api/permissions/{vhost}/{name}", {**nothing, "write": "events"})
         async with RabbitMQProducer(url) as producer:
             await producer.publish("events", "q", b"may write, and not look")
+        rabbitmq_service.manage("PUT", f"/api/permissions/{vhost}/{name}", {**nothing, "write": ".*"})
+        await declare_topic(rabbitmq_vhost, "q")
+        some = {"exchange": "topics", "write": "^may\\.", "read": ""}
+        rabbitmq_service.manage("PUT", f"/api/topic-permissions/{vhost}/{name}", some)
+        async with RabbitMQProducer(url) as producer:
+            keys = ["may.1"] * 5 + ["may not"] + ["may.2"] * 5
+            results = await asyncio.gather(
+                *(producer.publish("topics", key, b"") for key in keys), return_exceptions=True
+            )
+            assert [type(result) for result in results] == [Receipt] * 5 + [AuthorizationError] + [Receipt] * 5
     finally:
         rabbitmq_service.manage("DELETE", f"/api/users/{name}")
 
@@ -542,16 +564,6 @@ async def test_a_message_over_a_limit_is_an_error(rabbitmq_vhost: str) -> None:
 async def test_a_message_over_the_servers_limit_is_an_error_and_harms_no_other(
     rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str
 ) -> None:
-        rabbitmq_service.manage("PUT", f"/api/permissions/{vhost}/{name}", {**nothing, "write": ".*"})
-        await declare_topic(rabbitmq_vhost, "q")
-        some = {"exchange": "topics", "write": "^may\\.", "read": ""}
-        rabbitmq_service.manage("PUT", f"/api/topic-permissions/{vhost}/{name}", some)
-        async with RabbitMQProducer(url) as producer:
-            keys = ["may.1"] * 5 + ["may not"] + ["may.2"] * 5
-            results = await asyncio.gather(
-                *(producer.publish("topics", key, b"") for key in keys), return_exceptions=True
-            )
-            assert [type(result) for result in results] == [Receipt] * 5 + [AuthorizationError] + [Receipt] * 5
     """RabbitMQ closes the channel over it; what was under way with it is sent again."""
     rabbitmq_service.require("alarms")  # its rabbitmqctl is ours
     control = rabbitmq_service._control

@@ -97,7 +97,10 @@ def test_the_unified_clients_take_them_too() -> None:
     [
         ({}, "one of the two"),
         ({"queue": "q", "topics": ["t"]}, "one of the two"),
-        ({"queue": ""}, "empty"),
+        ({"queue": ""}, "1 to 255 bytes"),
+        ({"queue": ["q", "ü" * 128]}, "1 to 255 bytes"),
+        ({"queue": []}, "1 to 255 bytes"),
+        ({"queue": 5}, "a str"),
         ({"queue": "q", "group_id": "g"}, "belongs to topics"),
     ],
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from commons_events.errors import (
     MessageTooLargeError,
     PublishTimeoutError,
     TopicFullError,
+    TransportError,
 )
 from commons_events.event import Event, registry
 from commons_events.message import Message, Receipt
@@ -42,9 +44,11 @@ from commons_events.rabbitmq import (
     UnknownQueueError,
     UnknownVirtualHostError,
     UnroutableError,
+    _connection,
     _topology,
 )
 from commons_events.rabbitmq._topology import delay_exchange, retry_queue
+from commons_events.testing import TcpProxy
 from commons_events.testing.services import RunningRabbitMQ
 from commons_events.transport import SubscribeRequest
 
@@ -456,6 +460,24 @@ async def test_an_unknown_exchange_is_an_error_and_harms_no_other(rabbitmq_vhost
         assert {type(result) for result in results[1::2]} == {Receipt}
 
 
+async def test_a_queue_that_was_deleted_is_told_until_it_is_there_again(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="gone"), Queue(name="there"))
+    async with (
+        RabbitMQConsumer(rabbitmq_vhost, queue=["gone", "there"]) as consumer,
+        RabbitMQProducer(rabbitmq_vhost) as producer,
+        RabbitMQAdmin(rabbitmq_vhost) as admin,
+        asyncio.timeout(60),
+    ):
+        await admin.delete_queue("gone")
+        for _ in range(3):
+            with pytest.raises(UnknownQueueError, match="gone"):
+                await consumer.receive(1)
+        await admin.declare(Topology(queues=[Queue(name="gone")]))
+        for queue in ("gone", "there"):
+            await producer.publish("", queue, queue.encode())
+        assert {message.body for message in await take(consumer, 2)} == {b"gone", b"there"}
+
+
 async def test_an_unknown_queue_is_an_error(rabbitmq_vhost: str) -> None:
     with pytest.raises(UnknownQueueError, match="404 .*no-such-queue"):
         async with RabbitMQConsumer(rabbitmq_vhost, queue="no-such-queue"):
@@ -584,19 +606,93 @@ async def test_a_message_over_the_servers_limit_is_an_error_and_harms_no_other(
     assert {type(result) for result in results} == {Receipt}
 
 
-async def test_something_else_at_the_port() -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await writer.drain()
+@asynccontextmanager
+async def listening(answer: bytes) -> AsyncIterator[int]:
+    """Somebody who says something, or nothing, and ends the connection; yields his port."""
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    producer = RabbitMQProducer(f"amqp://127.0.0.1:{port}", connection_timeout=500)
-    with pytest.raises(ConnectionLostError, match=str(port)):
-        await producer.publish("", "q", b"")
-    await producer.close()
-    server.close()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+async def test_something_else_at_the_port(scheme: str) -> None:
+    async with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        producer = RabbitMQProducer(f"{scheme}://127.0.0.1:{port}")
+        with pytest.raises(TransportError, match=f"{port}.*port") as caught:
+            await producer.publish("", "q", b"")
+        assert not caught.value.retriable
+        await producer.close()
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+async def test_what_only_ends_connections_may_be_starting(scheme: str) -> None:
+    async with listening(b"") as port:
+        producer = RabbitMQProducer(f"{scheme}://127.0.0.1:{port}", connection_timeout=500)
+        with pytest.raises(ConnectionLostError, match=str(port)) as caught:
+            await producer.publish("", "q", b"")
+        assert caught.value.retriable
+        await producer.close()
+
+
+async def test_what_stands_before_a_server_ends_connections_while_it_is_away(
+    rabbitmq_vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_connection, "_LONGEST_OUTAGE", 1.0)
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    address = urlsplit(rabbitmq_vhost)
+    async with TcpProxy("127.0.0.1", address.port or 5672) as proxy:
+        url = address._replace(netloc=f"guest:guest@{proxy.address}").geturl()
+        async with RabbitMQConsumer(url, queue="q") as consumer, RabbitMQProducer(rabbitmq_vhost) as producer:
+            waiting = asyncio.create_task(take(consumer))
+            proxy.cut()
+            await asyncio.sleep(3.0)
+            assert not waiting.done()
+            proxy.restore()
+            await producer.publish("", "q", b"x")
+            async with asyncio.timeout(60):
+                (message,) = await waiting
+            assert message.body == b"x"
+
+
+async def test_a_client_whose_loop_ended_takes_no_messages(rabbitmq_vhost: str) -> None:
+    async def leave_open() -> None:
+        await declare(rabbitmq_vhost, Queue(name="q"))
+        await RabbitMQConsumer(rabbitmq_vhost, queue="q").start()
+
+    async def go_on() -> None:
+        async with (
+            RabbitMQProducer(rabbitmq_vhost) as producer,
+            RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer,
+        ):
+            for _ in range(10):
+                await producer.publish("", "q", b"x")
+            assert len(await take(consumer, 10)) == 10
+
+    with pytest.warns(ResourceWarning, match="not closed before its event loop ended"):
+        await asyncio.to_thread(asyncio.run, leave_open())
+        await asyncio.to_thread(asyncio.run, go_on())
+
+
+async def test_an_admin_whose_closing_was_cancelled_is_closed(rabbitmq_vhost: str) -> None:
+    def threads() -> int:
+        return sum(thread.name == "commons-events-rabbitmq-io" for thread in threading.enumerate())
+
+    before = threads()
+    admin = RabbitMQAdmin(rabbitmq_vhost)
+    await admin.declare(Topology(queues=[Queue(name="q")]))
+    closing = asyncio.create_task(admin.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    await admin.close()
+    assert threads() == before
 
 
 async def test_the_next_address_is_taken(rabbitmq_vhost: str) -> None:

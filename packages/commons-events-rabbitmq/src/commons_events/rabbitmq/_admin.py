@@ -50,6 +50,7 @@ class RabbitMQAdmin:
         self._io: IO | None = None
         self._link: Link | None = None
         self._closed = False
+        self._closing: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -184,13 +185,17 @@ class RabbitMQAdmin:
         return int(frame.method.message_count)
 
     async def close(self) -> None:
-        """Disconnect; harmless twice."""
+        """Disconnect; harmless twice, and goes on where its caller is cancelled."""
         self._closed = True
-        io, self._io = self._io, None
-        if io is not None:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._disconnect())
+        await asyncio.shield(self._closing)
+
+    async def _disconnect(self) -> None:
+        if self._io is not None:
             if self._link is not None:
-                await io.ask(self._link.close)
-            await io.stop()
+                await self._io.ask(self._link.close)
+            await self._io.stop()
 
     # --- how ---------------------------------------------------------------------------------------------------------
 

@@ -129,48 +129,47 @@ def channel_error(error: BaseException, doing: str) -> TransportError:
     return TransportError(what)
 
 
-def connection_error(error: BaseException, where: str, vhost: str) -> TransportError:
+def connection_error(error: BaseException, where: str, vhost: str, said: bytes = b"") -> TransportError:
     """The error for a connection that did not come to be, or broke.
 
     Args:
         error: pika's; the reason may lie in what it wraps.
         where: the address, without a password.
         vhost: the virtual host that was asked for.
+        said: what was received and is no frame of AMQP.
     """
     for reason in _reasons(error):
         found = _closed(reason)
         if found is not None:
-            code, said = found
+            code, words = found
             if code == 403:
                 return AuthenticationError(
-                    f"RabbitMQ at {where} does not accept the login: {code} {said!r}. Check user and password."
+                    f"RabbitMQ at {where} does not accept the login: {code} {words!r}. Check user and password."
                 )
-            if code == 530 and "not found" in said:
+            if code == 530 and "not found" in words:
                 return UnknownVirtualHostError(
-                    f"RabbitMQ at {where} has no virtual host {vhost!r}: {code} {said!r}. It is the URL's path "
+                    f"RabbitMQ at {where} has no virtual host {vhost!r}: {code} {words!r}. It is the URL's path "
                     "(amqp://host/NAME; a slash in it is written %2F); rabbitmqctl add_vhost makes one."
                 )
-            if code == 530 and "refused" in said:
+            if code == 530 and "refused" in words:
                 return AuthorizationError(
-                    f"RabbitMQ at {where} does not let the user into virtual host {vhost!r}: {code} {said!r}. "
+                    f"RabbitMQ at {where} does not let the user into virtual host {vhost!r}: {code} {words!r}. "
                     "Give the user permissions there (rabbitmqctl set_permissions)."
                 )
-            return ConnectionLostError(f"RabbitMQ at {where} closed the connection: {code} {said!r}.")
-        if isinstance(reason, pika.ProbableAuthenticationError):
-            return AuthenticationError(f"RabbitMQ at {where} does not accept the login. Check user and password.")
+            return ConnectionLostError(f"RabbitMQ at {where} closed the connection: {code} {words!r}.")
         if isinstance(reason, pika.AuthenticationError):
             return AuthenticationError(
                 f"RabbitMQ at {where} does not offer the login asked for: {reason.args[0]!s}. See auth_mechanism."
             )
-        if isinstance(reason, pika.ProbableAccessDeniedError):
-            return UnknownVirtualHostError(
-                f"RabbitMQ at {where} ended the connection when virtual host {vhost!r} was asked for. Check that it is "
-                "there, and that the user has permissions in it."
+        if isinstance(reason, _ENDED) or (isinstance(reason, pika.IncompatibleProtocolError) and not said):
+            return ConnectionLostError(
+                f"Whoever listens at {where} ended the connection before it was open: RabbitMQ that is starting, or what "
+                "stands before it while it is away. Else check the port, and amqp:// or amqps://."
             )
-        if isinstance(reason, (ssl.SSLCertVerificationError, ssl.SSLError)):
-            said = getattr(reason, "verify_message", "") or reason.reason or str(reason)
+        if isinstance(reason, ssl.SSLError):
+            why = getattr(reason, "verify_message", "") or reason.reason or str(reason)
             return AuthenticationError(
-                f"TLS with RabbitMQ at {where} failed: {said}. Check cacertfile, certfile and keyfile, the server's "
+                f"TLS with RabbitMQ at {where} failed: {why}. Check cacertfile, certfile and keyfile, the server's "
                 "name (server_name_indication), and that the port takes TLS."
             )
         if isinstance(reason, pika.IncompatibleProtocolError):
@@ -189,6 +188,15 @@ class WrongPortError(ConnectionLostError, ConfigurationError):
     """Something else than RabbitMQ listens at the address."""
 
     retriable = False
+
+
+_ENDED = (
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    # Without a word of RabbitMQ, which `_closed` would have found: it says why it refuses a login or a virtual host.
+    pika.ProbableAuthenticationError,
+    pika.ProbableAccessDeniedError,
+)
 
 
 def _closed(reason: BaseException) -> tuple[int, str] | None:

@@ -43,6 +43,7 @@ class Happened(Event):
         ({"broker": "amqp"}, "not both"),
         ({"stream_offset": "beginning"}, "'first', 'last', 'next'"),
         ({"stream_offset": datetime(2026, 1, 1)}, "naive"),
+        ({"stream_offset": 1 << 63}, "an offset"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], said: str) -> None:
@@ -123,6 +124,14 @@ async def test_a_topic_and_a_group_that_make_no_queue_name_are_refused(kind: str
     transport = RabbitMQTransport("amqp://localhost:1", queue_type=kind)
     with pytest.raises(ConfigurationError, match="Shorten the topic or the group_id"):
         await transport.subscribe(SubscribeRequest(topics=("t" * 200,), group_id="g" * 60))
+    await transport.close()
+
+
+@pytest.mark.asyncio
+async def test_quorum_queues_know_no_exclusive_consumer() -> None:
+    transport = RabbitMQTransport("amqp://localhost:1", exclusive=True)
+    with pytest.raises(ConfigurationError, match="single_active_consumer"):
+        await transport.subscribe(SubscribeRequest(topics=("t",), group_id="g"))
     await transport.close()
 
 

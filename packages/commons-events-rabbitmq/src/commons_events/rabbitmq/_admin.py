@@ -75,7 +75,8 @@ class RabbitMQAdmin:
                 nothing of those was changed. The rest is declared.
             UnknownQueueError: with ``passive``: a queue is missing; UnknownExchangeError for an exchange.
             AuthorizationError: the user may not declare it.
-            ConfigurationError: there are policies, and no ``management_url``.
+            ConfigurationError: there are policies, and no ``management_url``; or RabbitMQ has no such thing: an
+                argument, a type or a name that it does not take. What follows it is not declared.
         """
         if topology.policies and not passive and self._management is None:
             raise ConfigurationError("RabbitMQAdmin: policies are set by the management API; give its management_url.")
@@ -216,11 +217,11 @@ class RabbitMQAdmin:
     async def _explain(self, topology: Topology, mismatches: Sequence[TopologyMismatchError]) -> str:
         words = [str(error) for error in mismatches]
         if self._management is not None:
-            words = [str(difference) for difference in await self.diff(topology) if difference.setting is not None]
-            words.append(
+            found = [str(difference) for difference in await self.diff(topology) if difference.setting is not None]
+            words = (found or words) + [
                 "Nothing of this was changed: ask for what is there, or delete it (its messages go too) and declare it "
                 "anew; arguments that a policy can set, set by a policy."
-            )
+            ]
         return "\n".join(["What is there was declared otherwise:", *words])
 
     async def _set(self, policy: Policy) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "ExclusiveQueueError",
     "InvalidHeaderError",
     "NotYetRoutableError",
+    "RefusedSettingError",
     "RoutingKeyError",
     "TopologyMismatchError",
     "UnknownExchangeError",
@@ -69,11 +70,15 @@ class ExclusiveQueueError(TransportError):
     """Somebody else has a queue, or its only consumer, for himself."""
 
 
+class RefusedSettingError(TransportError, ConfigurationError):
+    """RabbitMQ has no exchange, queue, binding or use of one such as was asked for."""
+
+
 class TopologyMismatchError(TransportError, ValueError):
     """An exchange, queue or binding is there with other arguments than were asked for; nothing was changed."""
 
 
-_NOT_FOUND = re.compile(r"no (exchange|queue) '(?P<name>.*?)' in vhost")
+_COMMAND_INVALID, _NOT_IMPLEMENTED = 503, 540
 _EXCHANGE = re.compile(r"exchange '(?P<name>.*?)' in vhost")
 _TOPIC = re.compile(r"access to topic '(?P<key>.*)' in (topic )?exchange '", re.DOTALL)
 
@@ -98,6 +103,8 @@ def channel_error(error: BaseException, doing: str) -> TransportError:
         doing: what was tried, as the beginning of a sentence.
     """
     if not isinstance(error, pika.ChannelClosedByBroker):
+        if isinstance(error, pika.ConnectionClosedByBroker) and error.reply_code in (_COMMAND_INVALID, _NOT_IMPLEMENTED):
+            return RefusedSettingError(f"{doing}: RabbitMQ says {error.reply_code} {error.reply_text!r}.")
         return ConnectionLostError(f"{doing}: the channel or the connection was lost: {error!r}.")
     code, said = error.reply_code, error.reply_text
     what = f"{doing}: RabbitMQ says {code} {said!r}."
@@ -112,6 +119,8 @@ def channel_error(error: BaseException, doing: str) -> TransportError:
     if code == 403:
         if "exclusive" in said:
             return ExclusiveQueueError(f"{what} Another consumer has it for itself: stop that one, or ask for none.")
+        if any(words in said for words in ("reserved prefix", "internal exchange", "default exchange")):
+            return RefusedSettingError(what)  # whatever the user's permissions
         return AuthorizationError(f"{what} Give the user the permission (rabbitmqctl set_permissions).")
     if code == 405:
         return ExclusiveQueueError(
@@ -125,7 +134,7 @@ def channel_error(error: BaseException, doing: str) -> TransportError:
             )
         if "larger than" in said:
             return MessageTooLargeError(f"{what} Send less, or raise max_message_size in rabbitmq.conf.")
-        return TopologyMismatchError(what) if "invalid" in said or "unknown" in said else TransportError(what)
+        return RefusedSettingError(what) if "invalid" in said else TransportError(what)
     return TransportError(what)
 
 

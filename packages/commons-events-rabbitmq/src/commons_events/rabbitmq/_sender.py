@@ -28,6 +28,7 @@ from commons_events.message import PublishResult, Receipt
 from commons_events.rabbitmq._connection import IO, Link, close_channel
 from commons_events.rabbitmq._errors import (
     NotYetRoutableError,
+    RefusedSettingError,
     UnknownExchangeError,
     UnroutableError,
     channel_error,
@@ -424,7 +425,7 @@ class Sender:
         exchange = name_of_exchange(said)
         if isinstance(reason, UnknownExchangeError) and exchange is not None:
             self._known.discard(exchange)  # it is looked for again; a topic is made again
-        elif isinstance(reason, AuthorizationError) and exchange is not None:
+        elif isinstance(reason, (AuthorizationError, RefusedSettingError)) and exchange is not None:
             key = forbidden_key(said)
             guilty = lambda item: item.route.exchange == exchange and key in (None, item.route.routing_key)  # noqa: E731
         elif isinstance(reason, MessageTooLargeError):

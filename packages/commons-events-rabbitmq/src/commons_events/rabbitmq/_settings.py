@@ -235,7 +235,7 @@ def _stream_offset(given: object) -> int | str | datetime | None:
         if given.tzinfo is None:
             raise ConfigurationError(f"RabbitMQ setting stream_offset: the time {given!r} is naive; give an aware one.")
         return given
-    if given is None or given in ("first", "last", "next") or (type(given) is int and given >= 0):
+    if given is None or given in ("first", "last", "next") or (type(given) is int and 0 <= given < 1 << 63):
         return given
     raise ConfigurationError(
         f"RabbitMQ setting stream_offset is 'first', 'last', 'next', an offset or an aware datetime, not {given!r}."

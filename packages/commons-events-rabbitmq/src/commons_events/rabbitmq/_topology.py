@@ -12,7 +12,7 @@ from pika.channel import Channel
 
 from commons_events.errors import TransportError
 from commons_events.rabbitmq._connection import close_channel
-from commons_events.rabbitmq._errors import channel_error
+from commons_events.rabbitmq._errors import RefusedSettingError, channel_error
 from commons_events.rabbitmq._settings import RabbitMQSettings
 
 __all__ = [
@@ -67,10 +67,13 @@ class Steps:
             return
         try:
             step(self._channel, self._on_answer)
-        except pika.AMQPError as error:
+        except (pika.AMQPConnectionError, pika.AMQPChannelError) as error:
             self._end(channel_error(error, self._doing))
-        except (ValueError, TypeError) as error:  # pika's checks of arguments
-            refused = TransportError(f"{self._doing}: {error}.")
+        except Exception as error:  # noqa: BLE001  # pika, which has sent nothing, raises what it likes
+            refused = RefusedSettingError(
+                f"{self._doing}: AMQP cannot carry it: {type(error).__name__}: {error}. Names have at most 255 bytes, and "
+                "arguments are str, int, float, bool, datetime, or lists and dicts of them."
+            )
             refused.__cause__ = error
             self._end(refused)
 

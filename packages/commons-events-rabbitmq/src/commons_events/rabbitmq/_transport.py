@@ -192,6 +192,7 @@ class RabbitMQTransport(ConnectedTransport):
         """See `Transport.subscribe`. Without a group the queue is one of its own, and goes with it.
 
         Raises:
+            ConfigurationError: RabbitMQ takes no queue of the topic's and group's name, or no ``exclusive`` consumer.
             TopologyMismatchError: the topic or queue is there with other arguments.
             UnknownQueueError: with ``passive``, it is not there.
             ExclusiveQueueError: somebody has it for himself.
@@ -207,6 +208,11 @@ class RabbitMQTransport(ConnectedTransport):
             for topic in request.topics:
                 check_queue_name(position_queue(topic, request.group_id or ""))
             return await self._begin(RabbitMQStreamSubscription(self, request))
+        if self.settings.exclusive and self.settings.queue_type == "quorum":
+            raise ConfigurationError(
+                "RabbitMQ setting exclusive has no effect on quorum queues, which groups have here: use "
+                "single_active_consumer=True, with which the others stand by, or queue_type='classic'."
+            )
         group = request.group_id
         expires = None if group is not None else _TEMPORARY
         name = group if group is not None else f"temporary-{current_runtime().new_id()}"

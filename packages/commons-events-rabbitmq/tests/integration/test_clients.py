@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -256,6 +257,28 @@ async def test_a_key_keeps_its_order_where_one_is_nacked(rabbitmq_vhost: str, ba
         received = [message.body for message in await take(consumer, 6)]
         assert received.index(b"0") < received.index(b"2") < received.index(b"4")
         assert received[:3] == [b"1", b"3", b"5"]
+
+
+async def test_bytes_are_sent_as_they_are_and_dropped_in_time(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        await producer.publish("", "q", b"gone soon", expiration=timedelta(milliseconds=1))
+        for body in (b"x", bytearray(b"y"), memoryview(b"z")):
+            await producer.publish("", "q", body)
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+        assert [message.body for message in await take(consumer, 3)] == [b"x", b"y", b"z"]
+
+
+async def test_closing_while_connecting_logs_no_error(rabbitmq_vhost: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with TcpProxy("127.0.0.1", urlsplit(rabbitmq_vhost).port or 5672) as proxy:
+        proxy.block()
+        producer = RabbitMQProducer(f"amqp://{proxy.address}", close_timeout=0.1)
+        sent = producer.publish("", "q", b"")
+        await asyncio.sleep(0.3)
+        with pytest.raises(PublishTimeoutError):
+            await producer.close()
+        assert isinstance(sent.exception(), PublishTimeoutError)
+    assert [one for one in caplog.records if one.name == "commons_events.rabbitmq" and one.levelname == "ERROR"] == []
 
 
 async def test_messages_of_a_higher_priority_come_first(rabbitmq_vhost: str) -> None:

@@ -46,6 +46,10 @@ class RabbitMQAdmin:
         self._settings = RabbitMQSettings.of(
             TransportSettings(url=config.address, client_id=config.client_id, options=config.options)
         )
+        if management_url is not None and not management_url.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                "RabbitMQAdmin: management_url is http://USER:PASSWORD@HOST:15672, or https://; this has no such scheme."
+            )
         self._management = management_url
         self._io: IO | None = None
         self._link: Link | None = None

@@ -60,7 +60,8 @@ class RabbitMQConsumer(EventConsumer):
                 url = "amqp://localhost"
             if prefetch_count is not None:
                 settings["prefetch_count"] = prefetch_count
-                settings.setdefault("max_unsettled", prefetch_count)
+                if isinstance(prefetch_count, int) and prefetch_count > 0:
+                    settings.setdefault("max_unsettled", prefetch_count)
             given = {**settings, "topics": self._queues or topics}
             config = rabbitmq_config(ConsumerConfig, "RabbitMQConsumer", url, given)
         elif url is not None or queue is not None or topics is not None or prefetch_count is not None or settings:

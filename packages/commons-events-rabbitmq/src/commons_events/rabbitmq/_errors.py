@@ -103,7 +103,10 @@ def channel_error(error: BaseException, doing: str) -> TransportError:
         doing: what was tried, as the beginning of a sentence.
     """
     if not isinstance(error, pika.ChannelClosedByBroker):
-        if isinstance(error, pika.ConnectionClosedByBroker) and error.reply_code in (_COMMAND_INVALID, _NOT_IMPLEMENTED):
+        if isinstance(error, pika.ConnectionClosedByBroker) and error.reply_code in (
+            _COMMAND_INVALID,
+            _NOT_IMPLEMENTED,
+        ):
             return RefusedSettingError(f"{doing}: RabbitMQ says {error.reply_code} {error.reply_text!r}.")
         return ConnectionLostError(f"{doing}: the channel or the connection was lost: {error!r}.")
     code, said = error.reply_code, error.reply_text

@@ -253,9 +253,7 @@ def _holding_back(settings: RabbitMQSettings, milliseconds: int, exchange: str, 
     }
 
 
-def retry_steps(
-    settings: RabbitMQSettings, name: str, queue: str, milliseconds: int, lasting: bool
-) -> Iterator[Step]:
+def retry_steps(settings: RabbitMQSettings, name: str, queue: str, milliseconds: int, lasting: bool) -> Iterator[Step]:
     """Make a retry queue: what has been in it for so long goes back to the queue it came from.
 
     Of the type quorum, which is for a ``lasting`` queue, it hands messages over at least once: they stay in it until the

@@ -121,9 +121,7 @@ def _scheme(url: str) -> str:
     try:
         return urlsplit(url).scheme
     except ValueError:  # whose words may hold a password
-        raise ValueError(
-            "the url cannot be read: a host in it has a [ without ], or characters that none has"
-        ) from None
+        raise ValueError("the url cannot be read: its host has a [ without ], or characters that none has") from None
 
 
 class _WholeSource(PydanticBaseSettingsSource):

@@ -698,9 +698,12 @@ async def test_a_client_whose_loop_ended_takes_no_messages(rabbitmq_vhost: str) 
                 await producer.publish("", "q", b"x")
             assert len(await take(consumer, 10)) == 10
 
+    def run() -> None:
+        asyncio.run(leave_open())
+        asyncio.run(go_on())
+
     with pytest.warns(ResourceWarning, match="not closed before its event loop ended"):
-        await asyncio.to_thread(asyncio.run, leave_open())
-        await asyncio.to_thread(asyncio.run, go_on())
+        await asyncio.to_thread(run)
 
 
 async def test_an_admin_whose_closing_was_cancelled_is_closed(rabbitmq_vhost: str) -> None:

@@ -48,7 +48,7 @@ class RabbitMQAdmin:
         )
         if management_url is not None and not management_url.startswith(("http://", "https://")):
             raise ConfigurationError(
-                "RabbitMQAdmin: management_url is http://USER:PASSWORD@HOST:15672, or https://; this has no such scheme."
+                "RabbitMQAdmin: management_url is http://USER:PASSWORD@HOST:15672, or https://; this is neither."
             )
         self._management = management_url
         self._io: IO | None = None

@@ -116,8 +116,8 @@ class IO:
                 link.close(nobody)
             self.later(1.0, self.ioloop.stop)
             warnings.warn(
-                "A client of RabbitMQ was not closed before its event loop ended; its connections are closed now, and what "
-                "was not acknowledged is delivered again. Use it in async with, or await close().",
+                "A client of RabbitMQ was not closed before its event loop ended; its connections are closed now, and "
+                "what was not acknowledged is delivered again. Use it in async with, or await close().",
                 ResourceWarning,
                 stacklevel=2,
             )

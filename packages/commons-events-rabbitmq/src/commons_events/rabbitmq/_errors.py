@@ -78,7 +78,8 @@ class TopologyMismatchError(TransportError, ValueError):
     """An exchange, queue or binding is there with other arguments than were asked for; nothing was changed."""
 
 
-_COMMAND_INVALID, _NOT_IMPLEMENTED = 503, 540
+_NEVER = (503, 540)
+"""COMMAND_INVALID and NOT_IMPLEMENTED, for which RabbitMQ closes the connection."""
 _EXCHANGE = re.compile(r"exchange '(?P<name>.*?)' in vhost")
 _TOPIC = re.compile(r"access to topic '(?P<key>.*)' in (topic )?exchange '", re.DOTALL)
 
@@ -103,10 +104,7 @@ def channel_error(error: BaseException, doing: str) -> TransportError:
         doing: what was tried, as the beginning of a sentence.
     """
     if not isinstance(error, pika.ChannelClosedByBroker):
-        if isinstance(error, pika.ConnectionClosedByBroker) and error.reply_code in (
-            _COMMAND_INVALID,
-            _NOT_IMPLEMENTED,
-        ):
+        if isinstance(error, pika.ConnectionClosedByBroker) and error.reply_code in _NEVER:
             return RefusedSettingError(f"{doing}: RabbitMQ says {error.reply_code} {error.reply_text!r}.")
         return ConnectionLostError(f"{doing}: the channel or the connection was lost: {error!r}.")
     code, said = error.reply_code, error.reply_text
@@ -175,8 +173,8 @@ def connection_error(error: BaseException, where: str, vhost: str, said: bytes =
             )
         if isinstance(reason, _ENDED) or (isinstance(reason, pika.IncompatibleProtocolError) and not said):
             return ConnectionLostError(
-                f"Whoever listens at {where} ended the connection before it was open: RabbitMQ that is starting, or what "
-                "stands before it while it is away. Else check the port, and amqp:// or amqps://."
+                f"Whoever listens at {where} ended the connection before it was open: RabbitMQ that is starting, or "
+                "what stands before it while it is away. Else check the port, and amqp:// or amqps://."
             )
         if isinstance(reason, ssl.SSLError):
             why = getattr(reason, "verify_message", "") or reason.reason or str(reason)

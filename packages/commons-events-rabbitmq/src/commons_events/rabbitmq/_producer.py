@@ -88,7 +88,8 @@ class RabbitMQProducer(EventProducer):
             headers: more headers; a str stands for its UTF-8 bytes.
             timestamp: aware; by default now.
             priority: 0 to 255, for queues that have priorities.
-            expiration: seconds (or a timedelta) after which a queue drops the message, or hands it to its dead-letter exchange.
+            expiration: seconds, or a timedelta, after which a queue drops the message, or hands it to its dead-letter
+                exchange.
 
         Raises:
             RoutingKeyError: the routing key is over 255 bytes.

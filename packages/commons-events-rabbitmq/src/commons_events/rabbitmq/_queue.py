@@ -160,8 +160,8 @@ class RabbitMQDelivery(Delivery):
     def _give_back(self, requeue: bool) -> Awaitable[None]:
         if self.state.is_stream:  # RabbitMQ would close the connection
             raise CapabilityError(
-                f"requeue={requeue}: {self.topic!r} is a stream, which keeps its messages and takes none back. nack() lets "
-                "this one come again, ack() passes it over, reject('reason') keeps it in the dead_letter_topic."
+                f"requeue={requeue}: {self.topic!r} is a stream, which keeps its messages and takes none back. nack() "
+                "lets this one come again, ack() passes it over, reject('reason') keeps it in the dead_letter_topic."
             )
         if self.outcome is not None:
             return DONE

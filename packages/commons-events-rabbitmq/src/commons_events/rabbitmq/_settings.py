@@ -221,8 +221,8 @@ class RabbitMQSettings:
 
 
 _UNCLEAR = (
-    "The RabbitMQ URL has an @ behind its address, as if a / or ? or # in the user or password had ended that: these are "
-    "written %2F, %3F and %23 there. In a virtual host or a setting an @ is written %40."
+    "The RabbitMQ URL has an @ behind its address, as if a / or ? or # in the user or password had ended that: these "
+    "are written %2F, %3F and %23 there. In a virtual host or a setting an @ is written %40."
 )
 
 

@@ -71,8 +71,8 @@ class Steps:
             self._end(channel_error(error, self._doing))
         except Exception as error:  # noqa: BLE001  # pika, which has sent nothing, raises what it likes
             refused = RefusedSettingError(
-                f"{self._doing}: AMQP cannot carry it: {type(error).__name__}: {error}. Names have at most 255 bytes, and "
-                "arguments are str, int, float, bool, datetime, or lists and dicts of them."
+                f"{self._doing}: AMQP cannot carry it: {type(error).__name__}: {error}. Names have at most 255 bytes, "
+                "and arguments are str, int, float, bool, datetime, or lists and dicts of them."
             )
             refused.__cause__ = error
             self._end(refused)
@@ -256,8 +256,8 @@ def _holding_back(settings: RabbitMQSettings, milliseconds: int, exchange: str, 
 def retry_steps(settings: RabbitMQSettings, name: str, queue: str, milliseconds: int, lasting: bool) -> Iterator[Step]:
     """Make a retry queue: what has been in it for so long goes back to the queue it came from.
 
-    Of the type quorum, which is for a ``lasting`` queue, it hands messages over at least once: they stay in it until the
-    other one has them.
+    Of the type quorum, which is for a ``lasting`` queue, it hands messages over at least once: they stay in it until
+    the other one has them.
     """
     arguments = {**_holding_back(settings, milliseconds, "", lasting), "x-dead-letter-routing-key": queue}
     yield (

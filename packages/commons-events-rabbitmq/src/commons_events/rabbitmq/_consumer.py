@@ -60,7 +60,7 @@ class RabbitMQConsumer(EventConsumer):
                 url = "amqp://localhost"
             if prefetch_count is not None:
                 settings["prefetch_count"] = prefetch_count
-                if isinstance(prefetch_count, int) and prefetch_count > 0:
+                if isinstance(prefetch_count, int) and prefetch_count > 0:  # type: ignore[redundant-expr]
                     settings.setdefault("max_unsettled", prefetch_count)
             given = {**settings, "topics": self._queues or topics}
             config = rabbitmq_config(ConsumerConfig, "RabbitMQConsumer", url, given)

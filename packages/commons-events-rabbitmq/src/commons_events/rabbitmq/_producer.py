@@ -131,10 +131,10 @@ class RabbitMQProducer(EventProducer):
             raise InvalidTopicError(f"An exchange's name is a str of at most 255 bytes, not {exchange!r:.60}.")
         if not exchange and not routing_key:
             raise RoutingKeyError("The default exchange ('') takes a queue's name for a routing key, and it is empty.")
-        if priority is not None and not (isinstance(priority, int) and 0 <= priority <= 255):
+        if not (priority is None or (isinstance(priority, int) and 0 <= priority <= 255)):  # type: ignore[redundant-expr]
             raise ValueError(f"publish: priority is a number from 0 to 255, not {priority!r}.")
         seconds = expiration.total_seconds() if isinstance(expiration, timedelta) else expiration
-        if seconds is not None and not (isinstance(seconds, (int, float)) and 0 <= seconds < 4_294_967):
+        if not (seconds is None or (isinstance(seconds, (int, float)) and 0 <= seconds < 4_294_967)):  # type: ignore[redundant-expr]
             raise ValueError(f"publish: expiration is a number of seconds from 0 to 4,294,966, not {expiration!r}.")
         settings = self._rabbitmq.settings
         route = Route(

@@ -285,7 +285,7 @@ class Sender:
                 self._finish(item, error)
         else:
             self._known.add(exchange)
-            if delayed:  # publishing keeps no queue from its end: it is declared again, in time
+            if delayed:  # publishing keeps no classic queue from its end: it is declared again, in time
                 self._io.later(KEPT / 2000, lambda: self._known.discard(exchange))
             self._waiting.extendleft(reversed(held))
             self._pump()

@@ -667,7 +667,8 @@ async def test_what_only_ends_connections_may_be_starting(scheme: str) -> None:
 async def test_what_stands_before_a_server_ends_connections_while_it_is_away(
     rabbitmq_vhost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_connection, "_LONGEST_OUTAGE", 1.0)
+    for patience in ("_LONGEST_OUTAGE", "_PATIENCE"):
+        monkeypatch.setattr(_connection, patience, 1.0)
     await declare(rabbitmq_vhost, Queue(name="q"))
     address = urlsplit(rabbitmq_vhost)
     async with TcpProxy("127.0.0.1", address.port or 5672) as proxy:

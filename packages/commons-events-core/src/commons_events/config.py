@@ -64,7 +64,10 @@ class ClientConfig(BaseSettings):
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            raise ConfigurationError(f"{type(self).__name__}: {describe(error)}.") from None  # it shows what it read
+            said = f"{type(self).__name__}: {describe(error)}."
+            if any(problem["type"] == "extra_forbidden" for problem in error.errors(include_input=False)):
+                said += " Settings of a broker's own go into the url's query, or options={…}."
+            raise ConfigurationError(said) from None  # it shows what it read
         except SettingsError as error:
             raise ConfigurationError(f"{type(self).__name__}: {error}.") from None
 
@@ -75,13 +78,14 @@ class ClientConfig(BaseSettings):
         if isinstance(broker, str) and "://" in broker:
             if data.get("url") is not None:
                 raise ValueError("broker and url are both URLs; give one of them")
-            return {**data, "broker": urlsplit(broker).scheme, "url": broker}
+            return {**data, "broker": _scheme(broker), "url": broker}
         url = data.get("url")
         if url is not None:
             address = url.get_secret_value() if isinstance(url, SecretStr) else str(url)
             scheme, separator, _ = address.partition("://")
             if not separator or not scheme:
                 raise ValueError("url is SCHEME://…, such as memory:// or kafka://host:9092; it has no :// as given")
+            _scheme(address)
             return {**data, "broker": broker or scheme}
         return data
 
@@ -111,6 +115,13 @@ class ClientConfig(BaseSettings):
         own = EnvSettingsSource(settings_cls, env_prefix=f"{_PREFIX}{cls.role.upper()}_")
         sources = init_settings, own, env_settings, _FileSource(settings_cls, cls.role)
         return (_OneAddress(settings_cls, sources),)
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:  # whose words may hold a password
+        raise ValueError("the url cannot be read: its host has a [ without ], or characters that none has") from None
 
 
 class _WholeSource(PydanticBaseSettingsSource):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from commons_events.errors import (
 from commons_events.memory import MemoryBroker, MemorySubscription, MemoryTransport
 from commons_events.message import PublishResult, Receipt
 from commons_events.runtime import use_runtime
-from commons_events.transport import SubscribeRequest
+from commons_events.transport import Capabilities, SubscribeRequest
 
 
 class Happened(Event):
@@ -310,6 +311,27 @@ async def test_a_nack_with_a_delay_keeps_it(clock: Any) -> None:
             assert not receiving.done()
             clock.advance(0.1)
             assert [again.attempt for again in await receiving] == [2]
+
+
+@pytest.mark.asyncio
+async def test_a_consumer_keeps_a_keys_order_at_a_nack_where_the_broker_promises_none() -> None:
+    class Unordered(MemoryTransport):
+        @property
+        def capabilities(self) -> Capabilities:
+            return replace(super().capabilities, ordering="none")
+
+    transport = Unordered(MemoryBroker())
+    await transport.publish([Message("t", b"%d" % number, key=b"ab"[number % 2 :][:1]) for number in range(4)])
+    async with EventConsumer(transport=transport, topics=["t"]) as consumer, asyncio.timeout(60):
+        (first,) = await consumer.receive(1)
+        await first.nack(0)
+        received: list[bytes | None] = []
+        async for delivery in consumer:
+            received.append(delivery.value)
+            await delivery.ack()
+            if len(received) == 4:
+                break
+        assert received.index(b"0") < received.index(b"2")
 
 
 @pytest.mark.asyncio

@@ -328,3 +328,16 @@ def test_a_config_may_cross_to_another_process_whole() -> None:
     again = pickle.loads(pickle.dumps(config))
     assert again.address == "memory://u"
     assert again == config
+
+
+def test_an_unknown_setting_may_be_the_brokers_own() -> None:
+    with pytest.raises(ConfigurationError, match=r"queue_type.*url's query, or options"):
+        ProducerConfig(broker="memory", queue_type="stream")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("setting", ["broker", "url"])
+@pytest.mark.parametrize("host", ["[::1", "\u2100"])
+def test_a_url_that_cannot_be_read_shows_no_secret(setting: str, host: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+        ProducerConfig(**{setting: f"amqp://user:hunter2@{host}"})
+    assert "hunter" not in str(caught.value)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,11 +18,13 @@ from commons_events.consumers import EventConsumer
 from commons_events.errors import (
     AuthenticationError,
     AuthorizationError,
+    CapabilityError,
     ConfigurationError,
     ConnectionLostError,
     MessageTooLargeError,
     PublishTimeoutError,
     TopicFullError,
+    TransportError,
 )
 from commons_events.event import Event, registry
 from commons_events.message import Message, Receipt
@@ -41,7 +45,11 @@ from commons_events.rabbitmq import (
     UnknownQueueError,
     UnknownVirtualHostError,
     UnroutableError,
+    _connection,
+    _topology,
 )
+from commons_events.rabbitmq._topology import delay_exchange, retry_queue
+from commons_events.testing import TcpProxy
 from commons_events.testing.services import RunningRabbitMQ
 from commons_events.transport import SubscribeRequest
 
@@ -54,6 +62,13 @@ async def declare(url: str, *queues: Queue, exchange: str | None = None) -> None
     async with RabbitMQAdmin(url) as admin:
         exchanges = [Exchange(name=exchange, type="direct")] if exchange else []
         await admin.declare(Topology(exchanges=exchanges, queues=queues, bindings=bindings))
+
+
+async def declare_topic(url: str, queue: str) -> None:
+    """The exchange "topics", all of which goes to a queue that is there."""
+    binding = Binding(exchange="topics", queue=queue, routing_key="#")
+    async with RabbitMQAdmin(url) as admin:
+        await admin.declare(Topology(exchanges=[Exchange(name="topics")], bindings=[binding]))
 
 
 async def messages_in(url: str, queue: str, count: int) -> None:
@@ -230,18 +245,40 @@ async def test_only_so_many_are_out_as_prefetched(rabbitmq_vhost: str) -> None:
         assert len(await take(consumer, 3)) == 3
 
 
-async def test_a_key_keeps_its_order_where_one_is_nacked(rabbitmq_vhost: str) -> None:
+@pytest.mark.parametrize("batch_size", [1, 500])
+async def test_a_key_keeps_its_order_where_one_is_nacked(rabbitmq_vhost: str, batch_size: int) -> None:
     await declare(rabbitmq_vhost, Queue(name="q"))
     async with RabbitMQProducer(rabbitmq_vhost) as producer:
         for number in range(6):
             await producer.publish("", "q", b"%d" % number, key=b"ab"[number % 2 : number % 2 + 1])
-    # What a consumer has fetched already is on its way to the handler, and is not held back any more.
-    async with RabbitMQConsumer(rabbitmq_vhost, queue="q", batch_size=1) as consumer:
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q", batch_size=batch_size) as consumer:
         (first,) = await take(consumer)
         await first.nack(0.3)
         received = [message.body for message in await take(consumer, 6)]
         assert received.index(b"0") < received.index(b"2") < received.index(b"4")
         assert received[:3] == [b"1", b"3", b"5"]
+
+
+async def test_bytes_are_sent_as_they_are_and_dropped_in_time(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer:
+        await producer.publish("", "q", b"gone soon", expiration=timedelta(milliseconds=1))
+        for body in (b"x", bytearray(b"y"), memoryview(b"z")):
+            await producer.publish("", "q", body)
+    async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+        assert [message.body for message in await take(consumer, 3)] == [b"x", b"y", b"z"]
+
+
+async def test_closing_while_connecting_logs_no_error(rabbitmq_vhost: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with TcpProxy("127.0.0.1", urlsplit(rabbitmq_vhost).port or 5672) as proxy:
+        proxy.block()
+        producer = RabbitMQProducer(f"amqp://{proxy.address}", close_timeout=0.1)
+        sent = producer.publish("", "q", b"")
+        await asyncio.sleep(0.3)
+        with pytest.raises(PublishTimeoutError):
+            await producer.close()
+        assert isinstance(sent.exception(), PublishTimeoutError)
+    assert [one for one in caplog.records if one.name == "commons_events.rabbitmq" and one.levelname == "ERROR"] == []
 
 
 async def test_messages_of_a_higher_priority_come_first(rabbitmq_vhost: str) -> None:
@@ -279,6 +316,10 @@ async def test_a_stream_is_read_from_an_offset_and_goes_on_after_a_lost_connecti
             messages = await take(consumer, 20 - first)
             assert [message.offset for message in messages] == list(range(first, 20))
             assert [message.body for message in messages] == [b"%d" % number for number in range(first, 20)]
+            for give_back in (lambda one: one.nack(requeue=True), lambda one: one.reject(requeue=False)):
+                with pytest.raises(CapabilityError, match="stream"):
+                    give_back(messages[0])
+            await consumer.commit(wait=True)  # the connection is there
     async with RabbitMQConsumer(
         rabbitmq_vhost, queue="s", prefetch_count=100, stream_offset="first", client_id="the-reader"
     ) as consumer:
@@ -315,6 +356,42 @@ async def test_a_nacked_message_waits_in_a_retry_queue(rabbitmq_vhost: str) -> N
         assert again.attempt == 2
         assert again.message.timestamp == first.message.timestamp
         await again.ack()
+
+
+async def test_what_holds_messages_back_stays(rabbitmq_vhost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what waits for a queue that is full, or not there yet, would go with it; RabbitMQ tries again in minutes."""
+    monkeypatch.setattr(_topology, "KEPT", 1_000)
+    await declare(rabbitmq_vhost, Queue(name="q", max_length=1, overflow="reject-publish"))
+    transport = RabbitMQTransport(rabbitmq_vhost)
+    async with RabbitMQAdmin(rabbitmq_vhost) as admin, RabbitMQProducer(rabbitmq_vhost) as producer:
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="q", retry_queues=True) as consumer:
+            await producer.publish("", "q", b"precious")
+            (message,) = await take(consumer)
+            await message.nack(1.0)
+        with pytest.raises(TopicFullError):
+            while True:
+                await producer.publish("", "q", b"fills it")
+        await transport.publish_delayed([Message("t", b"due before there is a group")], 1.0)
+        await asyncio.sleep(8.0)  # RabbitMQ looks for what has expired every five seconds
+        for queue in (retry_queue("q", 1.0)[0], delay_exchange("t", 1.0)[0]):
+            await admin.queue(queue)
+    await transport.close()
+
+
+async def test_what_a_queue_without_a_group_held_back_goes(rabbitmq_vhost: str) -> None:
+    async with (
+        EventConsumer(broker=rabbitmq_vhost, topics=["t"], options={"retry_queues": True}) as consumer,
+        RabbitMQProducer(rabbitmq_vhost) as producer,
+        RabbitMQAdmin(rabbitmq_vhost) as admin,
+    ):
+        await producer.publish("t", "", b"x")
+        (message,) = await take(consumer)
+        await message.nack(0.5)
+        (message,) = await take(consumer)
+        await message.ack()
+        name, milliseconds = retry_queue(message.state.name, 0.5)
+        with pytest.raises(TopologyMismatchError, match="x-expires.*"):
+            await admin.declare(Topology(queues=[Queue(name=name, type="classic", message_ttl=milliseconds / 1000)]))
 
 
 async def test_what_is_never_confirmed_is_reported(rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str) -> None:
@@ -370,6 +447,22 @@ async def test_an_unroutable_message_is_an_error(rabbitmq_vhost: str) -> None:
     await messages_in(rabbitmq_vhost, "q", 3)
 
 
+async def test_the_message_that_was_returned_fails_and_none_that_looks_like_it(rabbitmq_vhost: str) -> None:
+    async with RabbitMQAdmin(rabbitmq_vhost) as admin, RabbitMQProducer(rabbitmq_vhost) as producer:
+        binding = Binding(exchange="by-header", queue="q", arguments={"x-match": "all", "kind": "a"})
+        await admin.declare(
+            Topology(
+                exchanges=[Exchange(name="by-header", type="headers")], queues=[Queue(name="q")], bindings=[binding]
+            )
+        )
+        kinds = "abba"
+        sent = [producer.publish("by-header", "", b"same", headers={"kind": kind}) for kind in kinds]
+        sent += [producer.publish("", "nowhere", b"same", mandatory=mandatory) for mandatory in (False, True)]
+        results = await asyncio.gather(*sent, return_exceptions=True)
+    expected = [Receipt, UnroutableError, UnroutableError, Receipt, Receipt, UnroutableError]
+    assert [type(result) for result in results] == expected
+
+
 async def test_an_unknown_exchange_is_an_error_and_harms_no_other(rabbitmq_vhost: str) -> None:
     await declare(rabbitmq_vhost, Queue(name="q"), exchange="events")
     async with RabbitMQProducer(rabbitmq_vhost) as producer:
@@ -390,6 +483,24 @@ async def test_an_unknown_exchange_is_an_error_and_harms_no_other(rabbitmq_vhost
         assert {type(result) for result in results[1::2]} == {Receipt}
 
 
+async def test_a_queue_that_was_deleted_is_told_until_it_is_there_again(rabbitmq_vhost: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name="gone"), Queue(name="there"))
+    async with (
+        RabbitMQConsumer(rabbitmq_vhost, queue=["gone", "there"]) as consumer,
+        RabbitMQProducer(rabbitmq_vhost) as producer,
+        RabbitMQAdmin(rabbitmq_vhost) as admin,
+        asyncio.timeout(60),
+    ):
+        await admin.delete_queue("gone")
+        for _ in range(3):
+            with pytest.raises(UnknownQueueError, match="gone"):
+                await consumer.receive(1)
+        await admin.declare(Topology(queues=[Queue(name="gone")]))
+        for queue in ("gone", "there"):
+            await producer.publish("", queue, queue.encode())
+        assert {message.body for message in await take(consumer, 2)} == {b"gone", b"there"}
+
+
 async def test_an_unknown_queue_is_an_error(rabbitmq_vhost: str) -> None:
     with pytest.raises(UnknownQueueError, match="404 .*no-such-queue"):
         async with RabbitMQConsumer(rabbitmq_vhost, queue="no-such-queue"):
@@ -400,6 +511,18 @@ async def test_an_unknown_queue_is_an_error(rabbitmq_vhost: str) -> None:
     (refused,) = await transport.publish([Message("orders", b"")])
     assert isinstance(refused, UnknownExchangeError)
     await transport.close()
+
+
+@pytest.mark.parametrize("name", ["two words", "z" * 255])
+async def test_a_queue_of_any_name_is_consumed(rabbitmq_vhost: str, name: str) -> None:
+    await declare(rabbitmq_vhost, Queue(name=name))
+    async with RabbitMQProducer(rabbitmq_vhost) as producer, RabbitMQConsumer(rabbitmq_vhost, queue=name) as consumer:
+        await producer.publish("", name, b"x")
+        (message,) = await take(consumer)
+        assert message.body == b"x"
+    with pytest.raises(UnknownQueueError, match=r"amq\.gen-abc"):
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="amq.gen-abc"):
+            pass
 
 
 async def test_a_second_exclusive_consumer_is_an_error(rabbitmq_vhost: str) -> None:
@@ -459,6 +582,16 @@ async def test_who_may_not_is_told(rabbitmq_service: RunningRabbitMQ, rabbitmq_v
         rabbitmq_service.manage("PUT", f"/api/permissions/{vhost}/{name}", {**nothing, "write": "events"})
         async with RabbitMQProducer(url) as producer:
             await producer.publish("events", "q", b"may write, and not look")
+        rabbitmq_service.manage("PUT", f"/api/permissions/{vhost}/{name}", {**nothing, "write": ".*"})
+        await declare_topic(rabbitmq_vhost, "q")
+        some = {"exchange": "topics", "write": "^may\\.", "read": ""}
+        rabbitmq_service.manage("PUT", f"/api/topic-permissions/{vhost}/{name}", some)
+        async with RabbitMQProducer(url) as producer:
+            keys = ["may.1"] * 5 + ["may not"] + ["may.2"] * 5
+            results = await asyncio.gather(
+                *(producer.publish("topics", key, b"") for key in keys), return_exceptions=True
+            )
+            assert [type(result) for result in results] == [Receipt] * 5 + [AuthorizationError] + [Receipt] * 5
     finally:
         rabbitmq_service.manage("DELETE", f"/api/users/{name}")
 
@@ -496,19 +629,97 @@ async def test_a_message_over_the_servers_limit_is_an_error_and_harms_no_other(
     assert {type(result) for result in results} == {Receipt}
 
 
-async def test_something_else_at_the_port() -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await writer.drain()
+@asynccontextmanager
+async def listening(answer: bytes) -> AsyncIterator[int]:
+    """Somebody who says something, or nothing, and ends the connection; yields his port."""
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    producer = RabbitMQProducer(f"amqp://127.0.0.1:{port}", connection_timeout=500)
-    with pytest.raises(ConnectionLostError, match=str(port)):
-        await producer.publish("", "q", b"")
-    await producer.close()
-    server.close()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+async def test_something_else_at_the_port(scheme: str) -> None:
+    async with listening(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        producer = RabbitMQProducer(f"{scheme}://127.0.0.1:{port}")
+        with pytest.raises(TransportError, match=f"{port}.*port") as caught:
+            await producer.publish("", "q", b"")
+        assert not caught.value.retriable
+        await producer.close()
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+async def test_what_only_ends_connections_may_be_starting(scheme: str) -> None:
+    async with listening(b"") as port:
+        producer = RabbitMQProducer(f"{scheme}://127.0.0.1:{port}", connection_timeout=500)
+        with pytest.raises(ConnectionLostError, match=str(port)) as caught:
+            await producer.publish("", "q", b"")
+        assert caught.value.retriable
+        await producer.close()
+
+
+async def test_what_stands_before_a_server_ends_connections_while_it_is_away(
+    rabbitmq_vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for patience in ("_LONGEST_OUTAGE", "_PATIENCE"):
+        monkeypatch.setattr(_connection, patience, 1.0)
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    address = urlsplit(rabbitmq_vhost)
+    async with TcpProxy("127.0.0.1", address.port or 5672) as proxy:
+        url = address._replace(netloc=f"guest:guest@{proxy.address}").geturl()
+        async with RabbitMQConsumer(url, queue="q") as consumer, RabbitMQProducer(rabbitmq_vhost) as producer:
+            waiting = asyncio.create_task(take(consumer))
+            proxy.cut()
+            await asyncio.sleep(3.0)
+            assert not waiting.done()
+            proxy.restore()
+            await producer.publish("", "q", b"x")
+            async with asyncio.timeout(60):
+                (message,) = await waiting
+            assert message.body == b"x"
+
+
+async def test_a_client_whose_loop_ended_takes_no_messages(rabbitmq_vhost: str) -> None:
+    async def leave_open() -> None:
+        await declare(rabbitmq_vhost, Queue(name="q"))
+        await RabbitMQConsumer(rabbitmq_vhost, queue="q").start()
+
+    async def go_on() -> None:
+        async with (
+            RabbitMQProducer(rabbitmq_vhost) as producer,
+            RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer,
+        ):
+            for _ in range(10):
+                await producer.publish("", "q", b"x")
+            assert len(await take(consumer, 10)) == 10
+
+    def run() -> None:
+        asyncio.run(leave_open())
+        asyncio.run(go_on())
+
+    with pytest.warns(ResourceWarning, match="not closed before its event loop ended"):
+        await asyncio.to_thread(run)
+
+
+async def test_an_admin_whose_closing_was_cancelled_is_closed(rabbitmq_vhost: str) -> None:
+    def threads() -> int:
+        return sum(thread.name == "commons-events-rabbitmq-io" for thread in threading.enumerate())
+
+    before = threads()
+    admin = RabbitMQAdmin(rabbitmq_vhost)
+    await admin.declare(Topology(queues=[Queue(name="q")]))
+    closing = asyncio.create_task(admin.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    await admin.close()
+    assert threads() == before
 
 
 async def test_the_next_address_is_taken(rabbitmq_vhost: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from commons_events.errors import ConfigurationError, ConnectionLostError
+from commons_events.message import Receipt
 from commons_events.rabbitmq import (
     Binding,
     Exchange,
@@ -135,3 +137,48 @@ async def test_what_needs_the_management_api_says_so(rabbitmq_vhost: str) -> Non
             await admin.diff(TOPOLOGY)
     with pytest.raises(ConfigurationError, match="one of the two"):
         Binding(exchange="orders")
+
+
+@pytest.mark.parametrize(
+    ("topology", "said"),
+    [
+        (Topology(queues=[Queue(name="q" * 256)]), "255"),
+        (Topology(queues=[Queue(name="amq.mine")]), "reserved prefix"),
+        (Topology(queues=[Queue(name="q", message_ttl=-1)]), "x-message-ttl"),
+        (Topology(queues=[Queue(name="q", durable=False)]), "non-durable"),
+        (Topology(queues=[Queue(name="q", type="lazy")]), "x-queue-type"),  # type: ignore[arg-type]
+        (Topology(queues=[Queue(name="q", arguments={"x-any": object()})]), "AMQP cannot carry it"),
+        (Topology(queues=[Queue(name="q", arguments={"x-any": 1 << 70})]), "AMQP cannot carry it"),
+        (Topology(exchanges=[Exchange(name="e", type="lazy")]), "exchange type 'lazy'"),
+        (Topology(bindings=[Binding(exchange="", queue="q", routing_key="k")]), "default exchange"),
+    ],
+)
+async def test_what_rabbitmq_does_not_have_is_told(rabbitmq_vhost: str, topology: Topology, said: str) -> None:
+    async with RabbitMQAdmin(rabbitmq_vhost) as admin, asyncio.timeout(60):
+        with pytest.raises(ConfigurationError, match=said) as caught:
+            await admin.declare(topology)
+        assert not isinstance(caught.value, TopologyMismatchError | ConnectionLostError)
+        await admin.declare(Topology(queues=[Queue(name="q")]))
+
+
+async def test_a_difference_that_the_api_does_not_show_is_told_in_the_brokers_words(
+    rabbitmq_service: RunningRabbitMQ, rabbitmq_vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_difference(_: object, __: object) -> list[object]:
+        return []
+
+    monkeypatch.setattr(RabbitMQAdmin, "diff", no_difference)
+    async with RabbitMQAdmin(rabbitmq_vhost, rabbitmq_service.management_url) as admin:
+        await admin.declare(Topology(queues=[Queue(name="q")]))
+        with pytest.raises(TopologyMismatchError, match="inequivalent arg"):
+            await admin.declare(Topology(queues=[Queue(name="q", max_length=5)]))
+
+
+async def test_nobody_publishes_to_an_internal_exchange(rabbitmq_vhost: str) -> None:
+    async with RabbitMQAdmin(rabbitmq_vhost) as admin, RabbitMQProducer(rabbitmq_vhost) as producer:
+        await admin.declare(Topology(exchanges=[Exchange(name="inner", internal=True)], queues=[Queue(name="q")]))
+        sent = [producer.publish(*where, b"") for where in (("", "q"), ("inner", "key"), ("", "q"))]
+        first, refused, last = await asyncio.gather(*sent, return_exceptions=True)
+        assert isinstance(refused, ConfigurationError)
+        assert "internal exchange 'inner'" in str(refused)
+        assert type(first) is type(last) is Receipt

@@ -137,7 +137,8 @@ def test_the_short_way_makes_the_same_message(given_properties: spec.BasicProper
 
 def test_counts_and_offsets_are_read() -> None:
     for name, read in (("x-attempts", read_attempts), ("x-delivery-count", read_delivery_count)):
-        assert read(b"".join(spec.BasicProperties(headers={name: 3}).encode())) == 3
+        for count in (3, 1 << 40):
+            assert repr(read(b"".join(spec.BasicProperties(headers={name: count}).encode()))) == str(count)
     table = {"x-stream-offset": 1 << 40}
     assert read_offset(b"".join(spec.BasicProperties(headers=table).encode())) == 1 << 40
     fake = b"\x0fx-stream-offsetl" + bytes(8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from commons_events.errors import ConfigurationError, ConnectionLostError, Inval
 from commons_events.event import Event
 from commons_events.rabbitmq import (
     InvalidHeaderError,
+    RabbitMQAdmin,
     RabbitMQConsumer,
     RabbitMQProducer,
     RabbitMQTransport,
@@ -43,6 +44,7 @@ class Happened(Event):
         ({"broker": "amqp"}, "not both"),
         ({"stream_offset": "beginning"}, "'first', 'last', 'next'"),
         ({"stream_offset": datetime(2026, 1, 1)}, "naive"),
+        ({"stream_offset": 1 << 63}, "an offset"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], said: str) -> None:
@@ -68,6 +70,13 @@ def test_a_wrong_address_is_named(url: str, said: str) -> None:
         RabbitMQTransport(url)
 
 
+@pytest.mark.parametrize("url", ["localhost:15672", "user:hunter2@localhost", "amqp://localhost"])
+def test_the_management_api_is_at_an_address_of_http(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="http://") as caught:
+        RabbitMQAdmin("amqp://localhost", url)
+    assert "hunter" not in str(caught.value)
+
+
 def test_an_address_is_taken_apart() -> None:
     settings = RabbitMQTransport("amqps://us%40er:pass%2Fword@one,two:1234,[::1]/a%2Fb?heartbeat=7").settings
     assert settings.hosts == (("one", 5671), ("two", 1234), ("::1", 5671))
@@ -79,7 +88,9 @@ def test_an_address_is_taken_apart() -> None:
 def test_several_urls_are_one_cluster() -> None:
     producer = RabbitMQProducer(["amqp://user:secret@one/v", "amqp://user:secret@two:5673/v"])
     assert producer.config.address == "amqp://user:secret@one,two:5673/v"
-    for others in ([], ["amqp://one/v", "amqp://two/w"], ["amqp://a@one", "amqp://b@two"]):
+    assert RabbitMQProducer(["amqp://one/", "amqp://two"]).config.address == "amqp://one,two/"
+    wrong: list[Any] = [[], ["amqp://one/v", "amqp://two/w"], ["amqp://a@one", "amqp://b@two"], b"amqp://one", 5, [5]]
+    for others in wrong:
         with pytest.raises(ConfigurationError):
             RabbitMQProducer(others)
 
@@ -97,7 +108,11 @@ def test_the_unified_clients_take_them_too() -> None:
     [
         ({}, "one of the two"),
         ({"queue": "q", "topics": ["t"]}, "one of the two"),
-        ({"queue": ""}, "empty"),
+        ({"queue": ""}, "1 to 255 bytes"),
+        ({"queue": ["q", "ü" * 128]}, "1 to 255 bytes"),
+        ({"queue": []}, "1 to 255 bytes"),
+        ({"queue": 5}, "a str"),
+        ({"queue": "q", "prefetch_count": 0}, "prefetch_count"),
         ({"queue": "q", "group_id": "g"}, "belongs to topics"),
     ],
 )
@@ -123,6 +138,14 @@ async def test_a_topic_and_a_group_that_make_no_queue_name_are_refused(kind: str
     await transport.close()
 
 
+@pytest.mark.asyncio
+async def test_quorum_queues_know_no_exclusive_consumer() -> None:
+    transport = RabbitMQTransport("amqp://localhost:1", exclusive=True)
+    with pytest.raises(ConfigurationError, match="single_active_consumer"):
+        await transport.subscribe(SubscribeRequest(topics=("t",), group_id="g"))
+    await transport.close()
+
+
 def test_a_wrong_value_shows_no_secret() -> None:
     url = "amqps://user:hunter2@localhost"
     transport = RabbitMQTransport.from_settings(TransportSettings(url=url))
@@ -130,6 +153,26 @@ def test_a_wrong_value_shows_no_secret() -> None:
     with pytest.raises(ConfigurationError) as caught:
         RabbitMQTransport(url, keyfile_password="hunter3", certfile="/not/there")
     assert "hunter" not in shown + str(caught.value) + repr(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://user:hunter/2@host/v",
+        "amqp://user:12/hunter@host",
+        "amqp://hunter:pass/word@host",
+        "amqp://user:hun?ter@host",
+        "amqp://user:1?heartbeat=hunter@host",
+        "amqp://user:1#hunter@host",
+        "amqp://user:hunter@[::1",
+    ],
+)
+def test_a_password_that_ends_the_address_is_not_shown(url: str) -> None:
+    for make in (RabbitMQTransport, lambda url: RabbitMQProducer([url, url])):
+        with pytest.raises(ConfigurationError, match="%2F|cannot be read") as caught:
+            make(url)
+        assert "hunter" not in str(caught.value)
+        assert "word" not in str(caught.value).replace("password", "")
 
 
 @pytest.mark.asyncio
@@ -150,8 +193,14 @@ async def test_bad_input_is_refused_at_once() -> None:
         producer.publish("events", "key", event, headers={"h" * 256: ""})
     with pytest.raises(ValueError, match="priority"):
         producer.publish("events", "key", event, priority=256)
-    with pytest.raises(ValueError, match="expiration"):
-        producer.publish("events", "key", event, expiration=-1)
+    with pytest.raises(ValueError, match="priority"):
+        producer.publish("events", "key", event, priority="5")  # type: ignore[arg-type]
+    for expiration in (-1, timedelta(seconds=-1), timedelta(days=50), "5", float("nan")):
+        with pytest.raises(ValueError, match="expiration"):
+            producer.publish("events", "key", event, expiration=expiration)  # type: ignore[arg-type]
+    for sent in (event, b""):
+        with pytest.raises(TypeError, match="A key is str or bytes"):
+            producer.publish("events", "key", sent, key=5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="headers of a message"):
         producer.publish("events", "key", b"", headers={"big": "x" * 200_000})
     await producer.close()

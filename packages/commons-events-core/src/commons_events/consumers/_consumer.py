@@ -115,8 +115,7 @@ class EventConsumer:
         self.config = config or ConsumerConfig(**settings)
         self._owned = transport is None
         self._transport = transport or open_transport(self.config)
-        for topic in (*self.config.topics, *filter(None, [self.config.dead_letter_topic])):
-            self._transport.check_topic(topic)
+        self._check_topics((*self.config.topics, *filter(None, [self.config.dead_letter_topic])))
         self.header_prefix = self._transport.header_prefix
         self._telemetry = Telemetry(self._transport.name, self.config.client_id, self.config.group_id)
         self._runtime = current_runtime()
@@ -136,6 +135,10 @@ class EventConsumer:
         self._handing_over: asyncio.Future[None] | None = None
         self._closed = False
         self._warned = False
+
+    def _check_topics(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            self._transport.check_topic(topic)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -356,9 +359,12 @@ class EventConsumer:
     def _with_followers(
         self, subscription: Subscription, delivery: Delivery, settled: Awaitable[None]
     ) -> Awaitable[None]:
-        """A message was given back: so is what was fetched of its key and follows it, which must not overtake it."""
+        """A message was given back: so is what was fetched of its key and follows it, which must not overtake it.
+
+        Also where the broker promises a group no order: one consumer that is alone in it may have one all the same.
+        """
         topic, key = delivery.topic, delivery.key
-        if key is None or self._transport.capabilities.ordering != "key":
+        if key is None:
             return settled
         followers = [fetched for fetched in self._buffer if fetched.key == key and fetched.topic == topic]
         if not followers:

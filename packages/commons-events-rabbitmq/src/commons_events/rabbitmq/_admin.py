@@ -46,10 +46,15 @@ class RabbitMQAdmin:
         self._settings = RabbitMQSettings.of(
             TransportSettings(url=config.address, client_id=config.client_id, options=config.options)
         )
+        if management_url is not None and not management_url.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                "RabbitMQAdmin: management_url is http://USER:PASSWORD@HOST:15672, or https://; this is neither."
+            )
         self._management = management_url
         self._io: IO | None = None
         self._link: Link | None = None
         self._closed = False
+        self._closing: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,7 +79,8 @@ class RabbitMQAdmin:
                 nothing of those was changed. The rest is declared.
             UnknownQueueError: with ``passive``: a queue is missing; UnknownExchangeError for an exchange.
             AuthorizationError: the user may not declare it.
-            ConfigurationError: there are policies, and no ``management_url``.
+            ConfigurationError: there are policies, and no ``management_url``; or RabbitMQ has no such thing: an
+                argument, a type or a name that it does not take. What follows it is not declared.
         """
         if topology.policies and not passive and self._management is None:
             raise ConfigurationError("RabbitMQAdmin: policies are set by the management API; give its management_url.")
@@ -184,13 +190,17 @@ class RabbitMQAdmin:
         return int(frame.method.message_count)
 
     async def close(self) -> None:
-        """Disconnect; harmless twice."""
+        """Disconnect; harmless twice, and goes on where its caller is cancelled."""
         self._closed = True
-        io, self._io = self._io, None
-        if io is not None:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._disconnect())
+        await asyncio.shield(self._closing)
+
+    async def _disconnect(self) -> None:
+        if self._io is not None:
             if self._link is not None:
-                await io.ask(self._link.close)
-            await io.stop()
+                await self._io.ask(self._link.close)
+            await self._io.stop()
 
     # --- how ---------------------------------------------------------------------------------------------------------
 
@@ -211,11 +221,11 @@ class RabbitMQAdmin:
     async def _explain(self, topology: Topology, mismatches: Sequence[TopologyMismatchError]) -> str:
         words = [str(error) for error in mismatches]
         if self._management is not None:
-            words = [str(difference) for difference in await self.diff(topology) if difference.setting is not None]
-            words.append(
+            found = [str(difference) for difference in await self.diff(topology) if difference.setting is not None]
+            words = (found or words) + [
                 "Nothing of this was changed: ask for what is there, or delete it (its messages go too) and declare it "
                 "anew; arguments that a policy can set, set by a policy."
-            )
+            ]
         return "\n".join(["What is there was declared otherwise:", *words])
 
     async def _set(self, policy: Policy) -> None:

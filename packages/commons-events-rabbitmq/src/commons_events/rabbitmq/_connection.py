@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
 from commons_events.errors import AuthenticationError, ConnectionLostError, TransportError
-from commons_events.rabbitmq._errors import connection_error
+from commons_events.rabbitmq._errors import WrongPortError, connection_error
 from commons_events.rabbitmq._reading import FastConnection
 from commons_events.rabbitmq._settings import LOGGER, RabbitMQSettings
 from commons_events.runtime import Runtime, current_runtime
@@ -28,6 +29,8 @@ __all__ = ["IO", "Link", "User", "close_channel"]
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 5.0
 _PATIENCE = 30.0
 """Seconds for which a server that was there may refuse before it counts: it does so while it starts."""
+_LOOK = 5.0
+"""Seconds between looks whether the event loop is still there."""
 _LONGEST_OUTAGE = 120.0
 """Seconds after which whoever waits for a connection that was lost hears of it."""
 
@@ -40,6 +43,9 @@ class IO:
         self.ioloop = IOLoop()
         self._thread = threading.Thread(target=self._run, name="commons-events-rabbitmq-io", daemon=True)
         self._stopped = False
+        self.links: list[Link] = []
+        """Which connections there are, closed ones too."""
+        self.call(self._look_after_loop)
         self._thread.start()
 
     def _run(self) -> None:
@@ -63,8 +69,10 @@ class IO:
 
     def tell(self, function: Callable[..., object], *arguments: object) -> None:
         """Let the event loop call ``function``, soon."""
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+        try:
             self.loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop is closed, and nobody waits
+            self.call(self._end_alone)
 
     async def ask(self, function: Callable[[asyncio.Future[Any]], object]) -> Any:
         """Let the thread call ``function`` with a future, and wait until `answer` or `fail` fills it."""
@@ -91,7 +99,28 @@ class IO:
         if not self._stopped:
             self.call(self.ioloop.stop)
             self._stopped = True
-            await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join)
+
+    def _look_after_loop(self) -> None:
+        if self.loop.is_closed():
+            self._end_alone()
+        else:
+            self.later(_LOOK, self._look_after_loop)
+
+    def _end_alone(self) -> None:
+        """The event loop ended and nobody closed us: messages must not go on to come here."""
+        if not self._stopped:
+            self._stopped = True
+            nobody: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
+            for link in self.links:
+                link.close(nobody)
+            self.later(1.0, self.ioloop.stop)
+            warnings.warn(
+                "A client of RabbitMQ was not closed before its event loop ended; its connections are closed now, and "
+                "what was not acknowledged is delivered again. Use it in async with, or await close().",
+                ResourceWarning,
+                stacklevel=2,
+            )
 
 
 def _fill(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
@@ -134,6 +163,7 @@ class Link:
 
     def __init__(self, io: IO, settings: RabbitMQSettings, role: str) -> None:
         self.io = io
+        io.links.append(self)
         self.settings = settings
         self._role = role
         self._users: list[User] = []
@@ -179,6 +209,7 @@ class Link:
     def close(self, done: asyncio.Future[Any]) -> None:
         """Disconnect for good."""
         self._wanted = False
+        self._users.clear()
         if self._timer is not None:
             self.io.ioloop.remove_timeout(self._timer)  # type: ignore[arg-type]
             self._timer = None
@@ -275,7 +306,8 @@ class Link:
     def _on_open_error(self, connection: FastConnection, error: BaseException | str) -> None:
         self._attempt = None
         reason = error if isinstance(error, BaseException) else pika.AMQPConnectionError(error)
-        self._not_connected(connection_error(reason, self.settings.where, self.settings.vhost))
+        said = connection._frame_buffer
+        self._not_connected(connection_error(reason, self.settings.where, self.settings.vhost, said))
 
     def _not_connected(self, error: TransportError) -> None:
         self._connecting = False
@@ -285,6 +317,8 @@ class Link:
         self._tried += 1
         waited = self._runtime.monotonic() - self._since
         if self._was_up:
+            if isinstance(error, WrongPortError):  # what stands before RabbitMQ speaks while it is away
+                error = ConnectionLostError(str(error))
             over = waited > (_LONGEST_OUTAGE if error.retriable else _PATIENCE)
         else:
             over = not error.retriable or waited > self.settings.connection_timeout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any
 
 from commons_events.consumers import ConsumerConfig, EventConsumer
@@ -51,9 +51,7 @@ class RabbitMQConsumer(EventConsumer):
                     "RabbitMQConsumer: give the queue to consume, or topics with a group_id; one of the two."
                 )
             if queue is not None:
-                self._queues = (queue,) if isinstance(queue, str) else tuple(queue)
-                if not self._queues or not all(self._queues):
-                    raise ConfigurationError("RabbitMQConsumer: the queue's name is empty.")
+                self._queues = _names(queue)
                 if settings.get("group_id") is not None:
                     raise ConfigurationError(
                         "RabbitMQConsumer: consumers of a queue share it; a group_id belongs to topics."
@@ -62,7 +60,8 @@ class RabbitMQConsumer(EventConsumer):
                 url = "amqp://localhost"
             if prefetch_count is not None:
                 settings["prefetch_count"] = prefetch_count
-                settings.setdefault("max_unsettled", prefetch_count)
+                if isinstance(prefetch_count, int) and prefetch_count > 0:  # type: ignore[redundant-expr]
+                    settings.setdefault("max_unsettled", prefetch_count)
             given = {**settings, "topics": self._queues or topics}
             config = rabbitmq_config(ConsumerConfig, "RabbitMQConsumer", url, given)
         elif url is not None or queue is not None or topics is not None or prefetch_count is not None or settings:
@@ -71,6 +70,10 @@ class RabbitMQConsumer(EventConsumer):
         if not isinstance(self._transport, RabbitMQTransport):
             raise ConfigurationError(f"RabbitMQConsumer needs RabbitMQ, and the broker is {self._transport.name!r}.")
         self._rabbitmq: RabbitMQTransport = self._transport
+
+    def _check_topics(self, topics: Iterable[str]) -> None:
+        """A queue that is there may have any name, so that only the others are checked as topics."""
+        super()._check_topics(topic for topic in topics if topic not in self._queues)
 
     async def start(self) -> None:
         """Consume, if that has not happened.
@@ -107,3 +110,13 @@ class RabbitMQConsumer(EventConsumer):
                     "with the next message."
                 )
         return super().commit(delivery, wait=wait)
+
+
+def _names(queue: str | Sequence[str]) -> tuple[str, ...]:
+    names = (queue,) if isinstance(queue, str) else tuple(queue) if isinstance(queue, (list, tuple)) else ()
+    for name in names or (queue,):
+        if not isinstance(name, str) or not 0 < len(name.encode()) <= 255:
+            raise ConfigurationError(
+                f"RabbitMQConsumer: a queue's name is a str of 1 to 255 bytes, or several in a list, not {name!r:.80}."
+            )
+    return names

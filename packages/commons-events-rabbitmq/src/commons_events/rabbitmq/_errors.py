@@ -22,6 +22,7 @@ __all__ = [
     "ExclusiveQueueError",
     "InvalidHeaderError",
     "NotYetRoutableError",
+    "RefusedSettingError",
     "RoutingKeyError",
     "TopologyMismatchError",
     "UnknownExchangeError",
@@ -30,6 +31,7 @@ __all__ = [
     "UnroutableError",
     "channel_error",
     "connection_error",
+    "forbidden_key",
     "name_of_exchange",
 ]
 
@@ -68,18 +70,30 @@ class ExclusiveQueueError(TransportError):
     """Somebody else has a queue, or its only consumer, for himself."""
 
 
+class RefusedSettingError(TransportError, ConfigurationError):
+    """RabbitMQ has no exchange, queue, binding or use of one such as was asked for."""
+
+
 class TopologyMismatchError(TransportError, ValueError):
     """An exchange, queue or binding is there with other arguments than were asked for; nothing was changed."""
 
 
-_NOT_FOUND = re.compile(r"no (exchange|queue) '(?P<name>.*?)' in vhost")
+_NEVER = (503, 540)
+"""COMMAND_INVALID and NOT_IMPLEMENTED, for which RabbitMQ closes the connection."""
 _EXCHANGE = re.compile(r"exchange '(?P<name>.*?)' in vhost")
+_TOPIC = re.compile(r"access to topic '(?P<key>.*)' in (topic )?exchange '", re.DOTALL)
 
 
 def name_of_exchange(text: str) -> str | None:
     """The exchange that RabbitMQ's words are about, or None."""
     found = _EXCHANGE.search(text)
     return found["name"] if found else None
+
+
+def forbidden_key(text: str) -> str | None:
+    """The routing key that RabbitMQ's words refuse; None where they are about all of an exchange."""
+    found = _TOPIC.search(text)
+    return found["key"] if found else None
 
 
 def channel_error(error: BaseException, doing: str) -> TransportError:
@@ -90,6 +104,8 @@ def channel_error(error: BaseException, doing: str) -> TransportError:
         doing: what was tried, as the beginning of a sentence.
     """
     if not isinstance(error, pika.ChannelClosedByBroker):
+        if isinstance(error, pika.ConnectionClosedByBroker) and error.reply_code in _NEVER:
+            return RefusedSettingError(f"{doing}: RabbitMQ says {error.reply_code} {error.reply_text!r}.")
         return ConnectionLostError(f"{doing}: the channel or the connection was lost: {error!r}.")
     code, said = error.reply_code, error.reply_text
     what = f"{doing}: RabbitMQ says {code} {said!r}."
@@ -104,6 +120,8 @@ def channel_error(error: BaseException, doing: str) -> TransportError:
     if code == 403:
         if "exclusive" in said:
             return ExclusiveQueueError(f"{what} Another consumer has it for itself: stop that one, or ask for none.")
+        if any(words in said for words in ("reserved prefix", "internal exchange", "default exchange")):
+            return RefusedSettingError(what)  # whatever the user's permissions
         return AuthorizationError(f"{what} Give the user the permission (rabbitmqctl set_permissions).")
     if code == 405:
         return ExclusiveQueueError(
@@ -117,52 +135,51 @@ def channel_error(error: BaseException, doing: str) -> TransportError:
             )
         if "larger than" in said:
             return MessageTooLargeError(f"{what} Send less, or raise max_message_size in rabbitmq.conf.")
-        return TopologyMismatchError(what) if "invalid" in said or "unknown" in said else TransportError(what)
+        return RefusedSettingError(what) if "invalid" in said else TransportError(what)
     return TransportError(what)
 
 
-def connection_error(error: BaseException, where: str, vhost: str) -> TransportError:
+def connection_error(error: BaseException, where: str, vhost: str, said: bytes = b"") -> TransportError:
     """The error for a connection that did not come to be, or broke.
 
     Args:
         error: pika's; the reason may lie in what it wraps.
         where: the address, without a password.
         vhost: the virtual host that was asked for.
+        said: what was received and is no frame of AMQP.
     """
     for reason in _reasons(error):
         found = _closed(reason)
         if found is not None:
-            code, said = found
+            code, words = found
             if code == 403:
                 return AuthenticationError(
-                    f"RabbitMQ at {where} does not accept the login: {code} {said!r}. Check user and password."
+                    f"RabbitMQ at {where} does not accept the login: {code} {words!r}. Check user and password."
                 )
-            if code == 530 and "not found" in said:
+            if code == 530 and "not found" in words:
                 return UnknownVirtualHostError(
-                    f"RabbitMQ at {where} has no virtual host {vhost!r}: {code} {said!r}. It is the URL's path "
+                    f"RabbitMQ at {where} has no virtual host {vhost!r}: {code} {words!r}. It is the URL's path "
                     "(amqp://host/NAME; a slash in it is written %2F); rabbitmqctl add_vhost makes one."
                 )
-            if code == 530 and "refused" in said:
+            if code == 530 and "refused" in words:
                 return AuthorizationError(
-                    f"RabbitMQ at {where} does not let the user into virtual host {vhost!r}: {code} {said!r}. "
+                    f"RabbitMQ at {where} does not let the user into virtual host {vhost!r}: {code} {words!r}. "
                     "Give the user permissions there (rabbitmqctl set_permissions)."
                 )
-            return ConnectionLostError(f"RabbitMQ at {where} closed the connection: {code} {said!r}.")
-        if isinstance(reason, pika.ProbableAuthenticationError):
-            return AuthenticationError(f"RabbitMQ at {where} does not accept the login. Check user and password.")
+            return ConnectionLostError(f"RabbitMQ at {where} closed the connection: {code} {words!r}.")
         if isinstance(reason, pika.AuthenticationError):
             return AuthenticationError(
                 f"RabbitMQ at {where} does not offer the login asked for: {reason.args[0]!s}. See auth_mechanism."
             )
-        if isinstance(reason, pika.ProbableAccessDeniedError):
-            return UnknownVirtualHostError(
-                f"RabbitMQ at {where} ended the connection when virtual host {vhost!r} was asked for. Check that it is "
-                "there, and that the user has permissions in it."
+        if isinstance(reason, _ENDED) or (isinstance(reason, pika.IncompatibleProtocolError) and not said):
+            return ConnectionLostError(
+                f"Whoever listens at {where} ended the connection before it was open: RabbitMQ that is starting, or "
+                "what stands before it while it is away. Else check the port, and amqp:// or amqps://."
             )
-        if isinstance(reason, (ssl.SSLCertVerificationError, ssl.SSLError)):
-            said = getattr(reason, "verify_message", "") or reason.reason or str(reason)
+        if isinstance(reason, ssl.SSLError):
+            why = getattr(reason, "verify_message", "") or reason.reason or str(reason)
             return AuthenticationError(
-                f"TLS with RabbitMQ at {where} failed: {said}. Check cacertfile, certfile and keyfile, the server's "
+                f"TLS with RabbitMQ at {where} failed: {why}. Check cacertfile, certfile and keyfile, the server's "
                 "name (server_name_indication), and that the port takes TLS."
             )
         if isinstance(reason, pika.IncompatibleProtocolError):
@@ -181,6 +198,15 @@ class WrongPortError(ConnectionLostError, ConfigurationError):
     """Something else than RabbitMQ listens at the address."""
 
     retriable = False
+
+
+_ENDED = (
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    # Without a word of RabbitMQ, which `_closed` would have found: it says why it refuses a login or a virtual host.
+    pika.ProbableAuthenticationError,
+    pika.ProbableAccessDeniedError,
+)
 
 
 def _closed(reason: BaseException) -> tuple[int, str] | None:

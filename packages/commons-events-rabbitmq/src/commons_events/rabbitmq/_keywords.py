@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from commons_events.config import ClientConfig
 from commons_events.errors import ConfigurationError
-from commons_events.rabbitmq._settings import is_setting, nearest_setting
+from commons_events.rabbitmq._settings import is_setting, nearest_setting, split_url
 
 __all__ = ["rabbitmq_config"]
 
@@ -39,12 +39,14 @@ def rabbitmq_config(config_class: type[C], who: str, url: str | Sequence[str] | 
 
 def _one(who: str, urls: Sequence[str]) -> str:
     """Several URLs of one cluster as one: they differ in the address alone."""
+    if not isinstance(urls, (list, tuple)) or not all(isinstance(url, str) for url in urls):
+        raise ConfigurationError(f"{who}: url is a str, or several in a list, and this is a {type(urls).__name__}.")
     if not urls:
         raise ConfigurationError(f"{who}: the list of URLs is empty; give amqp://HOST:PORT/VHOST.")
-    parts = [urlsplit(url) for url in urls]
+    parts = [split_url(url) for url in urls]
     first = parts[0]
     logins = {part.netloc.rpartition("@")[0] for part in parts}
-    if len(logins) > 1 or len({part._replace(netloc="") for part in parts}) > 1:
+    if len(logins) > 1 or len({part._replace(netloc="", path=part.path or "/") for part in parts}) > 1:
         raise ConfigurationError(
             f"{who}: the URLs of a cluster's nodes differ in host and port alone; these differ in more."
         )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from commons_events.errors import ConfigurationError, InvalidTopicError, MessageTooLargeError
 from commons_events.event import Event
 from commons_events.message import Headers, Message, Receipt
 from commons_events.producers import EventProducer, ProducerConfig
-from commons_events.producers._producer import _headers
+from commons_events.producers._producer import _headers, _key_bytes
 from commons_events.rabbitmq._errors import RoutingKeyError
 from commons_events.rabbitmq._frames import Properties, check_routing_key
 from commons_events.rabbitmq._keywords import rabbitmq_config
@@ -70,7 +70,7 @@ class RabbitMQProducer(EventProducer):
         headers: Mapping[str, str | bytes] | None = None,
         timestamp: datetime | None = None,
         priority: int | None = None,
-        expiration: float | None = None,
+        expiration: float | timedelta | None = None,
     ) -> asyncio.Future[Receipt]:
         """Hand an event over, now; the future returns once RabbitMQ has confirmed it.
 
@@ -88,7 +88,8 @@ class RabbitMQProducer(EventProducer):
             headers: more headers; a str stands for its UTF-8 bytes.
             timestamp: aware; by default now.
             priority: 0 to 255, for queues that have priorities.
-            expiration: seconds after which a queue drops the message, or hands it to its dead-letter exchange.
+            expiration: seconds, or a timedelta, after which a queue drops the message, or hands it to its dead-letter
+                exchange.
 
         Raises:
             RoutingKeyError: the routing key is over 255 bytes.
@@ -123,23 +124,24 @@ class RabbitMQProducer(EventProducer):
         persistent: bool,
         mandatory: bool | None,
         priority: int | None,
-        expiration: float | None,
+        expiration: float | timedelta | None,
     ) -> Route:
         check_routing_key(routing_key)
         if not isinstance(exchange, str) or len(exchange.encode()) > 255:  # type: ignore[redundant-expr]
             raise InvalidTopicError(f"An exchange's name is a str of at most 255 bytes, not {exchange!r:.60}.")
         if not exchange and not routing_key:
             raise RoutingKeyError("The default exchange ('') takes a queue's name for a routing key, and it is empty.")
-        if priority is not None and not 0 <= priority <= 255:
+        if not (priority is None or (isinstance(priority, int) and 0 <= priority <= 255)):  # type: ignore[redundant-expr]
             raise ValueError(f"publish: priority is a number from 0 to 255, not {priority!r}.")
-        if expiration is not None and not 0 <= expiration < 4_294_967:
+        seconds = expiration.total_seconds() if isinstance(expiration, timedelta) else expiration
+        if not (seconds is None or (isinstance(seconds, (int, float)) and 0 <= seconds < 4_294_967)):  # type: ignore[redundant-expr]
             raise ValueError(f"publish: expiration is a number of seconds from 0 to 4,294,966, not {expiration!r}.")
         settings = self._rabbitmq.settings
         route = Route(
             exchange,
             routing_key,
             settings.mandatory if mandatory is None else mandatory,
-            Properties(persistent, priority, None if expiration is None else round(expiration * 1000)),
+            Properties(persistent, priority, None if seconds is None else round(seconds * 1000)),
         )
         if len(self._routes) >= _MOST_ROUTES:
             self._routes.clear()
@@ -152,11 +154,13 @@ class RabbitMQProducer(EventProducer):
         if timestamp is not None and timestamp.tzinfo is None:
             raise ValueError(f"publish: the timestamp {timestamp!r} is naive; give an aware datetime.")
         if not isinstance(event, bytes):
-            return self._message(
-                label, event, key, None, headers, self._runtime.now() if timestamp is None else timestamp
-            )
-        if isinstance(key, str):
-            key = key.encode()
+            if not isinstance(event, (bytearray, memoryview)):
+                return self._message(
+                    label, event, key, None, headers, self._runtime.now() if timestamp is None else timestamp
+                )
+            event = bytes(event)
+        if key is not None:
+            key = _key_bytes(key)
         message = Message(label, event, key, headers, timestamp)
         limit = self.config.max_message_bytes
         if limit is not None and message.size > limit:

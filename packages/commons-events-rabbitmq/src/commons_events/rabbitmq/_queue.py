@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pika.spec import BasicProperties
 
-from commons_events.errors import ConfigurationError
+from commons_events.errors import CapabilityError, ConfigurationError
 from commons_events.message import Headers, Message
 from commons_events.rabbitmq._frames import KEY
 from commons_events.rabbitmq._reading import Arrived
@@ -121,6 +121,9 @@ class RabbitMQDelivery(Delivery):
             requeue: None keeps the message here until then, before the others of its key. True gives it back to its
                 queue at once, for whichever consumer comes first; False takes it out of the queue, as
                 ``reject(requeue=False)`` does.
+
+        Raises:
+            CapabilityError: requeue was given, and the message is of a stream.
         """
         if requeue is None:
             return super().nack(delay)
@@ -141,6 +144,7 @@ class RabbitMQDelivery(Delivery):
 
         Raises:
             ConfigurationError: neither a reason nor requeue was given, or there is no dead-letter topic for the reason.
+            CapabilityError: requeue was given, and the message is of a stream.
         """
         if requeue is not None:
             if reason is not None:
@@ -154,6 +158,11 @@ class RabbitMQDelivery(Delivery):
         return super().reject(reason, error)
 
     def _give_back(self, requeue: bool) -> Awaitable[None]:
+        if self.state.is_stream:  # RabbitMQ would close the connection
+            raise CapabilityError(
+                f"requeue={requeue}: {self.topic!r} is a stream, which keeps its messages and takes none back. nack() "
+                "lets this one come again, ack() passes it over, reject('reason') keeps it in the dead_letter_topic."
+            )
         if self.outcome is not None:
             return DONE
         self.outcome = Outcome.NACK if requeue else Outcome.ACK

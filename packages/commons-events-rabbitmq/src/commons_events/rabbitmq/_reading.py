@@ -67,6 +67,11 @@ class FastConnection(SelectConnection):
         """Whom a channel's confirmations are told: the tag, whether all up to it are meant, whether it was taken."""
         super().__init__(*arguments, **settings)
 
+    def _on_connection_workflow_done(self, conn_or_exc: Any) -> None:
+        """Take what pika says where it was closed before it was open: a class, which its own method asserts is none."""
+        made = conn_or_exc() if isinstance(conn_or_exc, type) else conn_or_exc
+        super()._on_connection_workflow_done(made)  # type: ignore[no-untyped-call,unused-ignore]
+
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = _RECEIVED
         super()._proto_connection_made(transport)  # type: ignore[no-untyped-call,unused-ignore]

@@ -158,7 +158,7 @@ def read_delivery_count(properties: bytes | BasicProperties) -> int:
 
 def _count(properties: bytes | BasicProperties, name: str) -> int:
     found = (decoded(properties).headers or {}).get(name, 0)
-    return found if isinstance(found, int) else 0
+    return int(found) if isinstance(found, int) else 0  # pika's own int is shown with an L
 
 
 def read_offset(properties: bytes | BasicProperties) -> int | None:
@@ -171,7 +171,7 @@ def read_offset(properties: bytes | BasicProperties) -> int | None:
         if properties[end] == 108 and properties.find(_OFFSET_NAME, end) < 0:  # l; and not in some value, too
             return int(_NUMBER(properties, end + 1)[0])
     found = (decoded(properties).headers or {}).get(_OFFSET)
-    return found if isinstance(found, int) else None
+    return int(found) if isinstance(found, int) else None
 
 
 def _time(seconds: float) -> datetime | None:

@@ -28,9 +28,11 @@ from commons_events.message import PublishResult, Receipt
 from commons_events.rabbitmq._connection import IO, Link, close_channel
 from commons_events.rabbitmq._errors import (
     NotYetRoutableError,
+    RefusedSettingError,
     UnknownExchangeError,
     UnroutableError,
     channel_error,
+    forbidden_key,
     name_of_exchange,
 )
 from commons_events.rabbitmq._frames import Properties, content, publish_method
@@ -283,7 +285,7 @@ class Sender:
                 self._finish(item, error)
         else:
             self._known.add(exchange)
-            if delayed:  # publishing keeps no queue from its end: it is declared again, in time
+            if delayed:  # publishing keeps no classic queue from its end: it is declared again, in time
                 self._io.later(KEPT / 2000, lambda: self._known.discard(exchange))
             self._waiting.extendleft(reversed(held))
             self._pump()
@@ -338,18 +340,12 @@ class Sender:
                 ),
             )
 
-    def _on_return(self, _: object, method: Basic.Return, __: BasicProperties, body: bytes) -> None:
+    def _on_return(self, _: object, method: Basic.Return, properties: BasicProperties, __: bytes) -> None:
         """A message that no queue takes. It comes back before its confirmation, and in order."""
         unconfirmed = self._unconfirmed
         for tag in range(max(self._return_from, self._lowest), self._tag + 1):
             item = unconfirmed.get(tag)
-            if (
-                item is not None
-                and item.returned is None
-                and item.body == body
-                and item.route.routing_key == method.routing_key
-                and item.route.exchange == method.exchange
-            ):
+            if item is not None and item.receipt.id == properties.message_id:
                 item.returned = f"{method.reply_code} {method.reply_text}"
                 self._return_from = tag + 1
                 return
@@ -429,8 +425,9 @@ class Sender:
         exchange = name_of_exchange(said)
         if isinstance(reason, UnknownExchangeError) and exchange is not None:
             self._known.discard(exchange)  # it is looked for again; a topic is made again
-        elif isinstance(reason, AuthorizationError) and exchange is not None:
-            guilty = lambda item: item.route.exchange == exchange  # noqa: E731
+        elif isinstance(reason, (AuthorizationError, RefusedSettingError)) and exchange is not None:
+            key = forbidden_key(said)
+            guilty = lambda item: item.route.exchange == exchange and key in (None, item.route.routing_key)  # noqa: E731
         elif isinstance(reason, MessageTooLargeError):
             numbers = [int(word) for word in said.replace("'", " ").split() if word.isdigit()]
             least = min(numbers, default=0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Literal, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import pika
 from pika.credentials import ExternalCredentials, PlainCredentials
@@ -17,7 +17,7 @@ from pika.credentials import ExternalCredentials, PlainCredentials
 from commons_events.errors import ConfigurationError
 from commons_events.transport import TransportSettings
 
-__all__ = ["LOGGER", "OPTIONS", "Credentials", "RabbitMQSettings", "is_setting", "nearest_setting"]
+__all__ = ["LOGGER", "OPTIONS", "Credentials", "RabbitMQSettings", "is_setting", "nearest_setting", "split_url"]
 
 LOGGER = logging.getLogger("commons_events.rabbitmq")
 """Where connections, reconnections and alarms are logged; silent until the program configures logging."""
@@ -102,7 +102,16 @@ class RabbitMQSettings:
         Raises:
             ConfigurationError: the URL or an option is wrong; the message names it, and the right one.
         """
-        parts = urlsplit(settings.url)
+        parts = split_url(settings.url)
+        try:
+            return cls._of(settings, parts)
+        except ConfigurationError:
+            if "@" in parts.query + parts.fragment:
+                raise ConfigurationError(_UNCLEAR) from None  # what it shows may be of the password
+            raise
+
+    @classmethod
+    def _of(cls, settings: TransportSettings, parts: SplitResult) -> RabbitMQSettings:
         if parts.scheme not in _SCHEMES:
             raise ConfigurationError(
                 f"A RabbitMQ URL is amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS; the scheme "
@@ -211,6 +220,29 @@ class RabbitMQSettings:
         return parameters
 
 
+_UNCLEAR = (
+    "The RabbitMQ URL has an @ behind its address, as if a / or ? or # in the user or password had ended that: these "
+    "are written %2F, %3F and %23 there. In a virtual host or a setting an @ is written %40."
+)
+
+
+def split_url(url: str) -> SplitResult:
+    """A URL's parts.
+
+    Raises:
+        ConfigurationError: it has none, or it is not clear where the password ends.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whose words may hold the password
+        raise ConfigurationError(
+            "The RabbitMQ URL cannot be read: a host in it has a [ without ], or characters that none has."
+        ) from None
+    if "@" in parts.path:
+        raise ConfigurationError(_UNCLEAR)
+    return parts
+
+
 _TLS = ("cacertfile", "certfile", "keyfile", "keyfile_password", "server_name_indication", "ssl_context")
 
 
@@ -235,7 +267,7 @@ def _stream_offset(given: object) -> int | str | datetime | None:
         if given.tzinfo is None:
             raise ConfigurationError(f"RabbitMQ setting stream_offset: the time {given!r} is naive; give an aware one.")
         return given
-    if given is None or given in ("first", "last", "next") or (type(given) is int and given >= 0):
+    if given is None or given in ("first", "last", "next") or (type(given) is int and 0 <= given < 1 << 63):
         return given
     raise ConfigurationError(
         f"RabbitMQ setting stream_offset is 'first', 'last', 'next', an offset or an aware datetime, not {given!r}."

@@ -164,15 +164,17 @@ class RabbitMQStreamSubscription(Subscription):
         """Take what the groups' queues say, as long as this member is the active consumer of them."""
         while not self._closed:
             try:
-                for delivery in await places.receive(100):
+                deliveries = await places.receive(100)
+                self._error = None
+                for delivery in deliveries:
                     assert isinstance(delivery, RabbitMQDelivery)
                     await self._told(self._of_queue[delivery.topic], delivery)
             except TransportError as error:
                 if not error.retriable:
                     self._error = error
                     self._wake()
-                    return
-                LOGGER.warning("a group's place in a stream: %s", error)
+                else:
+                    LOGGER.warning("a group's place in a stream: %s", error)
                 await self._runtime.sleep(0.5)
 
     async def _told(self, part: _Part, delivery: RabbitMQDelivery) -> None:

@@ -53,12 +53,14 @@ class RabbitMQSubscription(WaitingSubscription[QueueState]):
         """Called where there may be something to `take`."""
         self._lost = lost
         """Called where all that is out has become stale."""
-        self._temporary = temporary
+        self.temporary = temporary
         """Whether the queues go with this subscription."""
         self._sources = sources
         self._states = [QueueState(source.topic, source.queue, self, source.resume) for source in sources]
         self._epoch = 1
         self._out = 0
+        self._failed = False
+        """Whether an error was raised that ended the consuming."""
         self._retrying: set[asyncio.Future[Receipt]] = set()
         self._receiver = Receiver(io, link, sources, prefetch, self)
 
@@ -115,6 +117,9 @@ class RabbitMQSubscription(WaitingSubscription[QueueState]):
         with suppress(IndexError):  # the I/O thread may clear it in between
             if isinstance(arrived[0], Lost) and isinstance(lost := arrived.popleft(), Lost):
                 self._forget(lost.epoch)  # then nothing is out
+        if self._failed:  # and was told so: whoever asks once more gets messages, or hears of it again
+            self._failed = False
+            self._receiver.again()
         limit = min(limit, self._max_unsettled - self._out)
         if limit <= 0 or self._paused:
             return []
@@ -154,8 +159,7 @@ class RabbitMQSubscription(WaitingSubscription[QueueState]):
                 arrived.appendleft(what)  # after what came before it
                 break
             else:
-                if what.retriable:
-                    self._receiver.again()
+                self._failed = True
                 raise what
         self._out += count
         return taken
@@ -293,7 +297,7 @@ class RabbitMQSubscription(WaitingSubscription[QueueState]):
             LOGGER.warning("closing a RabbitMQ subscription: %s", error)
         self._end()
         await self._receiver.close()
-        if self._temporary:
+        if self.temporary:
             await self._transport.delete_queues(self.queues)
 
     def _end(self) -> None:

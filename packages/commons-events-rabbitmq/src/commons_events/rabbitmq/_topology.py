@@ -12,7 +12,7 @@ from pika.channel import Channel
 
 from commons_events.errors import TransportError
 from commons_events.rabbitmq._connection import close_channel
-from commons_events.rabbitmq._errors import channel_error
+from commons_events.rabbitmq._errors import RefusedSettingError, channel_error
 from commons_events.rabbitmq._settings import RabbitMQSettings
 
 __all__ = [
@@ -67,10 +67,13 @@ class Steps:
             return
         try:
             step(self._channel, self._on_answer)
-        except pika.AMQPError as error:
+        except (pika.AMQPConnectionError, pika.AMQPChannelError) as error:
             self._end(channel_error(error, self._doing))
-        except (ValueError, TypeError) as error:  # pika's checks of arguments
-            refused = TransportError(f"{self._doing}: {error}.")
+        except Exception as error:  # noqa: BLE001  # pika, which has sent nothing, raises what it likes
+            refused = RefusedSettingError(
+                f"{self._doing}: AMQP cannot carry it: {type(error).__name__}: {error}. Names have at most 255 bytes, "
+                "and arguments are str, int, float, bool, datetime, or lists and dicts of them."
+            )
             refused.__cause__ = error
             self._end(refused)
 
@@ -205,7 +208,7 @@ def _shortened(name: str) -> str:
 
 
 KEPT = 60_000
-"""Milliseconds that a queue which holds messages back stays when it is not used any more."""
+"""Milliseconds that a classic queue which holds messages back stays when it is not declared again."""
 
 
 def delay_steps(settings: RabbitMQSettings, name: str, topic: str, milliseconds: int) -> Iterator[Step]:
@@ -234,28 +237,29 @@ def delay_steps(settings: RabbitMQSettings, name: str, topic: str, milliseconds:
     )
 
 
-def _holding_back(settings: RabbitMQSettings, milliseconds: int, exchange: str) -> dict[str, Any]:
-    """Arguments of a queue that hands everything to an exchange after a while: at least once, where it can."""
-    arguments: dict[str, Any] = {
-        "x-message-ttl": milliseconds,
-        "x-expires": milliseconds + KEPT,
-        "x-dead-letter-exchange": exchange,
+def _holding_back(settings: RabbitMQSettings, milliseconds: int, exchange: str, lasting: bool = True) -> dict[str, Any]:
+    """Arguments of a queue that hands everything to an exchange after a while: at least once, where it can.
+
+    A quorum queue does not expire: declaring it again would not put that off, and what it holds, also for a queue that
+    is full or not there yet, would go with it.
+    """
+    arguments: dict[str, Any] = {"x-message-ttl": milliseconds, "x-dead-letter-exchange": exchange}
+    if settings.queue_type == "classic" or not lasting:
+        return arguments | {"x-expires": milliseconds + KEPT}
+    return arguments | {
+        "x-queue-type": "quorum",
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
     }
-    if settings.queue_type != "classic":
-        arguments |= {
-            "x-queue-type": "quorum",
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        }
-    return arguments
 
 
-def retry_steps(settings: RabbitMQSettings, name: str, queue: str, milliseconds: int) -> Iterator[Step]:
+def retry_steps(settings: RabbitMQSettings, name: str, queue: str, milliseconds: int, lasting: bool) -> Iterator[Step]:
     """Make a retry queue: what has been in it for so long goes back to the queue it came from.
 
-    Of the type quorum the queue hands messages over at least once: they stay in it until the other one has them.
+    Of the type quorum, which is for a ``lasting`` queue, it hands messages over at least once: they stay in it until
+    the other one has them.
     """
-    arguments = {**_holding_back(settings, milliseconds, ""), "x-dead-letter-routing-key": queue}
+    arguments = {**_holding_back(settings, milliseconds, "", lasting), "x-dead-letter-routing-key": queue}
     yield (
         f"Declaring retry queue {name!r}",
         lambda channel, done: channel.queue_declare(name, durable=True, arguments=arguments, callback=done),

@@ -47,7 +47,7 @@ from commons_events.transport import (
 __all__ = ["RabbitMQTransport"]
 
 _LONGEST_DELAY = 4_000_000
-"""Seconds that RabbitMQ holds messages back at most: x-expires counts 32 bits of milliseconds."""
+"""Seconds that RabbitMQ holds messages back at most: its queues count 32 bits of milliseconds."""
 _TEMPORARY = 600_000
 """Milliseconds that the queue of a subscription without a group outlives a lost connection."""
 
@@ -177,12 +177,13 @@ class RabbitMQTransport(ConnectedTransport):
     def retry(self, delivery: RabbitMQDelivery, delay: float) -> asyncio.Future[Receipt]:
         """Send a delivery to the queue that hands it back to its own after ``delay``, with the attempt counted."""
         name, milliseconds = retry_queue(delivery.state.name, delay)
+        lasting = not delivery.state.subscription.temporary
         publisher = self._usable_publisher()
         return publisher.publish_again(
             delivery.message,
             Route("", name, True, Properties(True)),
             delivery.attempt,
-            lambda: retry_steps(self.settings, name, delivery.state.name, milliseconds),
+            lambda: retry_steps(self.settings, name, delivery.state.name, milliseconds, lasting),
         )
 
     # --- receiving -------------------------------------------------------------------------------------------------
@@ -191,6 +192,7 @@ class RabbitMQTransport(ConnectedTransport):
         """See `Transport.subscribe`. Without a group the queue is one of its own, and goes with it.
 
         Raises:
+            ConfigurationError: RabbitMQ takes no queue of the topic's and group's name, or no ``exclusive`` consumer.
             TopologyMismatchError: the topic or queue is there with other arguments.
             UnknownQueueError: with ``passive``, it is not there.
             ExclusiveQueueError: somebody has it for himself.
@@ -206,6 +208,11 @@ class RabbitMQTransport(ConnectedTransport):
             for topic in request.topics:
                 check_queue_name(position_queue(topic, request.group_id or ""))
             return await self._begin(RabbitMQStreamSubscription(self, request))
+        if self.settings.exclusive and self.settings.queue_type == "quorum":
+            raise ConfigurationError(
+                "RabbitMQ setting exclusive has no effect on quorum queues, which groups have here: use "
+                "single_active_consumer=True, with which the others stand by, or queue_type='classic'."
+            )
         group = request.group_id
         expires = None if group is not None else _TEMPORARY
         name = group if group is not None else f"temporary-{current_runtime().new_id()}"

@@ -41,6 +41,7 @@ from commons_events.errors import (
     CapabilityError,
     ConfigurationError,
     DependentObjectsError,
+    HandlerCancelledError,
     ProjectionDefinitionError,
     ProjectionVersionError,
     TransactionAbortedError,
@@ -341,6 +342,76 @@ async def test_what_fails_for_a_while_is_tried_again_and_nothing_is_parked(store
 
 
 @pytest.mark.asyncio
+async def test_a_cancellation_that_nobody_asked_for_is_an_error_of_the_handlers(store: EventStore) -> None:
+    projection, other, seen = Projection("p"), Projection("other"), list[str]()
+
+    @projection.handler
+    async def awaits_what_another_one_cancelled(event: UserNamed) -> None:
+        if event.name == "bad":
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+            await cancelled
+        seen.append(event.name)
+
+    @other.handler
+    async def nothing(event: UserNamed) -> None: ...
+
+    await name(store, "bad")
+    await name(store, "Ann", id="u-2")
+    for projections in ([projection], [projection, other]):
+        projector = Projector(store, projections, retry=QUICK)
+        running = asyncio.create_task(projector.run())
+
+        async def level(projector: Projector = projector, running: asyncio.Task[None] = running) -> bool:
+            found = await projector.status()
+            return running.done() or (len(found) == len(projector.projections) and not any(one.lag for one in found))
+
+        await until(level)
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    [parked] = await projector.states.parked("p")
+    assert (parked.error_type, parked.attempts, seen) == ("HandlerCancelledError", 2, ["Ann"])
+
+
+@pytest.mark.asyncio
+async def test_running_ends_with_an_error_where_one_of_its_tasks_does(store: EventStore) -> None:
+    projection, other = Projection("p"), Projection("other")
+    for one in (projection, other):
+        one.handler(_nothing)
+    running = asyncio.create_task(Projector(store, [projection, other]).run())
+
+    async def started() -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks() if task.get_name() == "projection other"]
+
+    await until(started)
+    (await started())[0].cancel()
+    with pytest.raises(HandlerCancelledError, match="projection other was cancelled, though run"):
+        await running
+    assert not await started()
+
+
+def _nothing(event: UserNamed) -> None: ...
+
+
+@pytest.mark.asyncio
+async def test_a_handler_that_leaves_its_transaction_unawaited_stops_its_projection(store: EventStore) -> None:
+    people = People()
+    projection = Projection("p", tables=[people.table])
+
+    @projection.handler
+    def forgotten(event: UserNamed, transaction: StoreTransaction) -> None:
+        with suppress(RuntimeError):
+            transaction.execute(insert(people.table)).close()  # type: ignore[unused-coroutine,unused-ignore]
+
+    await name(store, "Ann")
+    with pytest.raises(ProjectionDefinitionError, match="gave nothing to await"):
+        await Projector(store, [projection], retry=QUICK).run()
+    assert await Projector(store, [projection]).states.parked("p") == []
+
+
+@pytest.mark.asyncio
 async def test_bytes_that_do_not_decode_are_parked(store: EventStore) -> None:
     with registry.isolated():
 
@@ -490,6 +561,23 @@ async def test_a_rebuild_fills_new_tables_beside_the_live_ones_and_swaps_them(st
     # and once more, of the same version
     await new_projector.rebuild("people")
     assert len(await new.rows(store)) == 4
+
+
+@pytest.mark.asyncio
+async def test_code_that_a_rebuild_has_left_behind_writes_nothing_more(store: EventStore) -> None:
+    old = People(broken={"bad"})
+    await name(store, "Ann", "bad")
+    projector = old.projector(store)
+    await projector.catch_up()
+    await People(version=2, broken={"bad"}).projector(store).rebuild("people")
+    old.broken.clear()
+    with pytest.raises(ProjectionVersionError, match="newer version 2"):
+        await projector.retry_parked("people")
+    [parked] = await projector.states.parked("people")
+    assert parked.attempts == 2
+    with pytest.raises(ProjectionVersionError, match="newer version 2"):
+        await projector.catch_up()
+    assert await old.rows(store) == [("u-1", "Ann", 1)]
 
 
 @pytest.mark.asyncio

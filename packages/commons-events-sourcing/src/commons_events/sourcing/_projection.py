@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import types
 import typing
@@ -12,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from sqlalchemy import Connection, Table
 from sqlalchemy.orm import Session
 
-from commons_events.errors import MissingHandlerError, ProjectionDefinitionError
+from commons_events.errors import HandlerCancelledError, MissingHandlerError, ProjectionDefinitionError
 from commons_events.event import Event
 from commons_events.sourcing._store_transaction import StoreTransaction
 from commons_events.sourcing._types import StoredEvent, check_name
@@ -40,6 +41,17 @@ class _Handler:
     needs_connection: bool
 
     async def __call__(self, event: Event, stored: StoredEvent, transaction: StoreTransaction) -> None:
+        try:
+            await self._call(event, stored, transaction)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise HandlerCancelledError(
+                f"The handler {_name(self.function)} raised CancelledError by itself: {error!r}."
+            ) from error
+
+    async def _call(self, event: Event, stored: StoredEvent, transaction: StoreTransaction) -> None:
         if self.needs_connection:
             await transaction.run_sync(lambda connection: self._with_connection(event, stored, connection))
             return
@@ -47,6 +59,11 @@ class _Handler:
         result = self.function(**{name: values[what] for name, what in self.parameters})
         if inspect.isawaitable(result):
             await result
+        elif any(what == _TRANSACTION for _, what in self.parameters):
+            raise ProjectionDefinitionError(
+                f"The handler {_name(self.function)} takes a StoreTransaction and gave nothing to await, so what it "
+                "called on it was not done. Make it async and await its calls, or let it take a Connection or Session."
+            )
 
     def _with_connection(self, event: Event, stored: StoredEvent, connection: Connection) -> None:
         values: dict[str, Any] = {_EVENT: event, _STORED: stored, _CONNECTION: connection}
@@ -160,6 +177,8 @@ class Projection:
 
         Raises:
             MissingHandlerError: there is none, as for another version of the type that a handler takes.
+            HandlerCancelledError: it raised ``CancelledError`` though nobody had cancelled this task.
+            ProjectionDefinitionError: it takes a `StoreTransaction` and gave nothing to await.
         """
         event_class = type(event)
         if event_class not in self._found:

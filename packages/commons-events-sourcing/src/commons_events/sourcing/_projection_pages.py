@@ -9,7 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from commons_events.errors import CommonsEventsError, ProjectionVersionError, TransactionAbortedError
+from commons_events.errors import (
+    CommonsEventsError,
+    ProjectionDefinitionError,
+    ProjectionVersionError,
+    TransactionAbortedError,
+)
 from commons_events.log import logger
 from commons_events.retries import Retry, RetryAfter
 from commons_events.runtime import current_runtime
@@ -19,8 +24,10 @@ from commons_events.sourcing._projection_states import ProjectionStates, checkpo
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._types import StoredEvent
 
-__all__ = ["Ground", "Outcome", "Pages", "check_version"]
+__all__ = ["NOT_THE_EVENTS", "Ground", "Outcome", "Pages", "check_version"]
 
+NOT_THE_EVENTS = (ProjectionDefinitionError, ProjectionVersionError)
+"""What is wrong with the code, whatever the event."""
 _TRIES = 10
 """Of a transaction that is broken off by a deadlock, say."""
 
@@ -73,10 +80,11 @@ class Pages:
         Raises:
             CommonsEventsError: an error that is ``retriable``; what was done before it stays done.
             ProjectionVersionError: the live tables are of another version.
+            ProjectionDefinitionError: a handler cannot work, whatever the event.
         """
         try:
             return await self._together(page, start, end)
-        except ProjectionVersionError:
+        except NOT_THE_EVENTS:
             raise
         except Exception as error:
             if _waits(error) or not page:
@@ -139,7 +147,7 @@ class Pages:
         while True:
             try:
                 return await self._together((stored,), start, end)
-            except ProjectionVersionError:
+            except NOT_THE_EVENTS:
                 raise
             except Exception as problem:
                 if _waits(problem):
@@ -162,6 +170,8 @@ class Pages:
         async with ground.store.transaction() as transaction:
             if await transaction.checkpoint(self._checkpoint) != start:
                 return Outcome.MOVED
+            if not ground.rebuild:  # somebody may have swapped new tables in between the last try and now
+                check_version(self._projection, (await ground.states.require(transaction, name)).version)
             if park:
                 await ground.states.park(
                     transaction, name, stored, rebuild=ground.rebuild, error=error, attempts=attempts

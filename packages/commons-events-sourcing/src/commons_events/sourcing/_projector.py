@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from commons_events.errors import CommonsEventsError, ConfigurationError, UnknownProjectionError
+from commons_events.errors import (
+    CommonsEventsError,
+    ConfigurationError,
+    HandlerCancelledError,
+    UnknownProjectionError,
+)
 from commons_events.log import logger
 from commons_events.retries import Retry
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._aggregate_store import events_of
 from commons_events.sourcing._backend import LogQuery
 from commons_events.sourcing._projection import Projection
-from commons_events.sourcing._projection_pages import Ground, Outcome, Pages, check_version
+from commons_events.sourcing._projection_pages import NOT_THE_EVENTS, Ground, Outcome, Pages, check_version
 from commons_events.sourcing._projection_states import ProjectionStates, ProjectionStatus, checkpoint_name
 from commons_events.sourcing._rebuild import RebuildProgress, rebuild
 from commons_events.sourcing._store import BaseEventStore
@@ -100,14 +105,25 @@ class Projector:
 
         Raises:
             ProjectionVersionError: a projection's tables are of another version than its code; rebuild it first.
+            ProjectionDefinitionError: a projection has no handler, or one that takes a `StoreTransaction` and gives
+                nothing to await.
+            HandlerCancelledError: a projection's task ended by a cancellation that nobody had asked of this.
             CapabilityError: the store is in memory, and has no SQL.
         """
+        tasks = [
+            asyncio.create_task(self._follow(projection), name=f"projection {projection.name}")
+            for projection in self._projections.values()
+        ]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for projection in self._projections.values():
-                    tasks.create_task(self._follow(projection), name=f"projection {projection.name}")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from group
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended = next(task for task in tasks if task.done())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if ended.cancelled():
+            raise HandlerCancelledError(f"The task of the {ended.get_name()} was cancelled, though run() was not.")
+        ended.result()
 
     async def catch_up(self) -> int:
         """Handle all that is there now, and return how many events that were.
@@ -118,6 +134,7 @@ class Projector:
         """
         handled = 0
         for projection in self._projections.values():
+            self._started.discard(projection.name)  # where nothing is to be handled, nothing else looks at the version
             await self._start(projection)
             worker = _Worker(self._store, projection, self._pages(projection), self._batch, self._poll_interval)
             while (count := await worker.step()) is not None:
@@ -218,12 +235,16 @@ class Projector:
                 try:
                     async with self._store.transaction() as transaction:
                         await transaction.checkpoint(checkpoint_name(name))
+                        # somebody may have swapped new tables in since the start
+                        check_version(projection, (await self._states.require(transaction, name)).version)
                         if not await self._states.unpark(transaction, name, parked.position):
                             continue  # somebody else retries, too
                         if page:  # else its stream was deleted, and nothing is left to handle
                             (event,) = events_of(page)
                             await projection.handle(event, page[0], transaction)
                     done += 1
+                except NOT_THE_EVENTS:
+                    raise
                 except Exception as error:
                     if isinstance(error, CommonsEventsError) and error.retriable:
                         raise

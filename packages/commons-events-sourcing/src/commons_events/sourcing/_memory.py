@@ -208,8 +208,9 @@ class MemoryBackend(Backend):
             transaction = _Transaction(self._state.copy())
             with self._nesting.block():
                 yield transaction
-            self._state = transaction.state
-        self._news.tell()
+            before, self._state = self._state, transaction.state
+        if self._state.next_position > before.next_position:  # a checkpoint is no news to readers
+            self._news.tell()
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:

@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -220,7 +222,7 @@ async def test_handlers_that_are_not_async_get_a_connection_or_a_session(store: 
         id: Mapped[str] = mapped_column(String(50), primary_key=True)
         name: Mapped[str] = mapped_column(String(50))
 
-    projection = Projection("persons", tables=[Person.__table__])  # type: ignore[list-item]  # FromClause to checkers
+    projection = Projection("persons", tables=[Person])
 
     @projection.handler
     def named(event: UserNamed, session: Session) -> None:
@@ -238,6 +240,26 @@ async def test_handlers_that_are_not_async_get_a_connection_or_a_session(store: 
     assert await Projector(store, [projection]).catch_up() == 4
     async with store.transaction() as transaction:
         assert (await transaction.execute(text("SELECT id, name FROM persons"))).all() == [("u-1", "Anna")]
+
+
+@pytest.mark.asyncio
+async def test_whatever_can_be_called_handles_events_and_has_defaults_of_its_own(store: EventStore) -> None:
+    seen: list[str] = []
+
+    class Named:
+        async def __call__(self, event: UserNamed, transaction: StoreTransaction) -> None:
+            seen.append(event.name)
+
+    def left(event: UserLeft, word: str, *, end: str = "!") -> None:
+        seen.append(word + end)
+
+    projection = Projection("p")
+    projection.handler(Named())
+    projection.handler(partial(left, word="left"))
+    await name(store, "Ann")
+    await store.append(StreamId("u-1", "Person"), [UserLeft(aggregate_id="u-1")])
+    assert await Projector(store, [projection]).catch_up() == 2
+    assert seen == ["Ann", "left!"]
 
 
 @pytest.mark.asyncio
@@ -279,6 +301,7 @@ async def test_a_poison_event_is_parked_with_its_followers_and_the_others_go_on(
         2,
         None,
     )
+    assert first.parked_at.utcoffset() == timedelta(0)
     assert [event.behind for event in followers] == [first.position] * 2
     (status,) = await projector.status()
     assert (status.parked, status.lag, status.is_healthy()) == (3, 0, False)
@@ -970,6 +993,9 @@ def test_projections_that_cannot_work_are_refused_when_they_are_defined() -> Non
         ({"name": "p", "version": True}, "from 1 on"),
         ({"name": "p", "parking": "row"}, "parking is"),
         ({"name": "p", "tables": ["t"]}, r"no sqlalchemy\.Table"),
+        ({"name": "p", "tables": [People]}, r"no sqlalchemy\.Table, nor a class"),
+        ({"name": "p", "tables": table}, "a list of tables"),
+        ({"name": "p", "tables": table.metadata}, r"metadata\.sorted_tables"),
         ({"name": "p", "tables": [Table("t", MetaData(), schema="s")]}, "names its schema"),
     ):
         with pytest.raises((ProjectionDefinitionError, ValueError), match=reason):
@@ -979,8 +1005,17 @@ def test_projections_that_cannot_work_are_refused_when_they_are_defined() -> Non
         Projector(store, [projection, Projection("p")])
     with pytest.raises(ConfigurationError, match="both have the table 't'"):
         Projector(store, [projection, Projection("q", tables=[table])])
-    with pytest.raises(ConfigurationError, match="at least one"):
-        Projector(store, [])
+    for arguments, reason in (
+        ({"projections": []}, "at least one"),
+        ({"projections": projection}, r"Write \[projection\]"),
+        ({"projections": [Projection]}, "is none"),
+        ({"store": "sqlite://"}, "it is an EventStore"),
+        ({"retry": 3}, "it is a Retry"),
+        ({"batch": 0}, "batch is 0"),
+        ({"poll_interval": float("nan")}, "poll_interval is nan"),
+    ):
+        with pytest.raises(ConfigurationError, match=reason):
+            Projector(**{"store": store, "projections": [projection], **arguments})
 
 
 def test_handlers_that_cannot_work_are_refused_when_they_are_defined() -> None:
@@ -991,16 +1026,25 @@ def test_handlers_that_cannot_work_are_refused_when_they_are_defined() -> None:
     def bare(event) -> None: ...  # type: ignore[no-untyped-def]
     def two(event: UserNamed, other: UserLeft) -> None: ...
     async def blocking(event: UserNamed, session: Session) -> None: ...
+    def placed(event: UserNamed, /) -> None: ...
+    def maybe(event: UserNamed, transaction: StoreTransaction | None = None) -> None: ...
 
+    unfit: Any
     for function, reason in (
         (none, "has no event parameter"),
         (odd, "nobody fills 'size'"),
         (bare, "nobody fills 'event'"),
         (two, "two event parameters"),
         (blocking, "for a function that is not async"),
+        (partial(blocking), "for a function that is not async"),
+        (placed, "by its place alone"),
+        (maybe, "nobody fills 'transaction'"),
+        (UserNamed, "is no function"),
+        (None, "is no function"),
     ):
+        unfit = function
         with pytest.raises(ProjectionDefinitionError, match=reason):
-            projection.handler(function)
+            projection.handler(unfit)
 
     @projection.handler
     def first(event: UserNamed) -> None: ...

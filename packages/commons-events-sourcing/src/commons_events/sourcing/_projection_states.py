@@ -13,6 +13,7 @@ from commons_events.errors import UnknownProjectionError
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _tables as t
 from commons_events.sourcing._backend import LogQuery
+from commons_events.sourcing._sql import as_utc
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._store_transaction import StoreTransaction
 from commons_events.sourcing._types import StoredEvent, StreamId
@@ -54,6 +55,7 @@ class ParkedEvent:
     reason: str
     attempts: int
     parked_at: datetime
+    """In UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +259,7 @@ class ProjectionStates:
                 error_type=row.error_type,
                 reason=row.reason,
                 attempts=row.attempts,
-                parked_at=row.parked_at,
+                parked_at=as_utc(row.parked_at),
             )
             for row in rows.all()
         ]
@@ -277,7 +279,7 @@ class ProjectionStates:
 
     async def unpark(self, transaction: StoreTransaction, name: str, position: int) -> bool:
         """Take an event out that is handled after all; False where somebody else has done so."""
-        result: Any = await transaction.execute(
+        result = await transaction.execute(
             delete(t.parked).where(
                 t.parked.c.projection == name, t.parked.c.rebuild.is_(False), t.parked.c.position == position
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from commons_events.errors import (
     CommonsEventsError,
@@ -22,6 +23,7 @@ from commons_events.sourcing._projection_states import ProjectionStates, Project
 from commons_events.sourcing._rebuild import RebuildProgress, rebuild
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._subscription import Subscription
+from commons_events.sourcing._types import check_count, check_interval
 
 __all__ = ["Projector"]
 
@@ -47,7 +49,7 @@ class Projector:
         poll_interval: seconds after which it looks for new events by itself, should a notice be lost.
 
     Raises:
-        ConfigurationError: two projections have one name, or write one table.
+        ConfigurationError: two projections have one name, or write one table; or an argument is none of its kind.
     """
 
     def __init__(
@@ -59,10 +61,22 @@ class Projector:
         batch: int = 200,
         poll_interval: float = 1.0,
     ) -> None:
+        given: Any = store
+        if not isinstance(given, BaseEventStore):
+            raise ConfigurationError(f"Projector's store is {given!r:.100}; it is an EventStore.")
+        given = projections
+        if not isinstance(given, Iterable):
+            raise ConfigurationError(f"Projector takes a list of projections, not {given!r:.100}. Write [projection].")
+        given = retry
+        if not isinstance(given, Retry):
+            raise ConfigurationError(f"retry is {given!r:.100}; it is a Retry, such as Retry(attempts=3).")
         self._store = store
         self._projections: dict[str, Projection] = {}
         owners: dict[str, str] = {}
         for projection in projections:
+            given = projection
+            if not isinstance(given, Projection):
+                raise ConfigurationError(f"Projector takes a list of projections, and {given!r:.100} is none.")
             if projection.name in self._projections:
                 raise ConfigurationError(f"Two projections are called {projection.name!r}; give one another name.")
             for table in projection.tables:
@@ -75,11 +89,9 @@ class Projector:
             self._projections[projection.name] = projection
         if not self._projections:
             raise ConfigurationError("Projector takes at least one projection.")
-        if batch < 1 or not poll_interval > 0:
-            raise ConfigurationError(f"batch={batch} has to be 1 or more, and poll_interval={poll_interval} over 0.")
         self._retry = retry
-        self._batch = batch
-        self._poll_interval = poll_interval
+        self._batch = check_count(batch, "batch")
+        self._poll_interval = check_interval(poll_interval, "poll_interval")
         self._states = ProjectionStates(store)
         self._started: set[str] = set()
 

@@ -130,6 +130,17 @@ def test_what_cannot_be_done_says_why(views: Path, arguments: list[str], code: i
     assert message in output
 
 
+@pytest.mark.parametrize("command", ["rebuild", "retry"])
+def test_in_the_wrong_directory_no_new_store_is_made(
+    views: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere := views / "else where").mkdir()
+    monkeypatch.chdir(elsewhere)
+    code, output = run(command, "command_views:projector", "names")
+    assert (code, list(elsewhere.iterdir())) == (2, [])
+    assert "events.db: there is no such file, seen from" in output
+
+
 def test_a_store_without_projections_says_so(tmp_path: Path) -> None:
     async def make() -> None:
         async with EventStore(url):

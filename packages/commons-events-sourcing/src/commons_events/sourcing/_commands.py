@@ -11,6 +11,7 @@ from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import quote
 
 import typer
 
@@ -182,7 +183,14 @@ def _run_states(url: str, work: Callable[[ProjectionStates], Awaitable[int]]) ->
 
 def _run_projector(name: str, work: Callable[[Projector], Awaitable[int]]) -> None:
     async def opened() -> int:
+        from commons_events.sourcing._url import check_file
+
         projector = _load_projector(name)
+        match projector.store.backend.place:
+            case "sqlite", Path() as file:  # seen from another directory a relative one is another file
+                check_file(f"sqlite:///{quote(str(file))}")
+            case _:
+                pass
         async with projector.store:
             return await work(projector)
 

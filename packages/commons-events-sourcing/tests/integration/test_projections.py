@@ -738,6 +738,33 @@ async def test_a_rebuild_that_begins_while_another_one_swaps_waits_for_it(
 
 
 @pytest.mark.asyncio
+async def test_a_rebuild_that_another_one_has_swapped_writes_nothing_to_the_live_tables(
+    store: EventStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await name(store, "Ann")
+    await People().projector(store).catch_up()
+    held, swapped = asyncio.Event(), asyncio.Event()
+    async with EventStore(url) as beside, asyncio.timeout(60):
+        head = beside.head
+
+        async def held_up() -> int:
+            held.set()
+            await swapped.wait()
+            return await head()
+
+        monkeypatch.setattr(beside, "head", held_up)
+        slow = asyncio.create_task(People(version=2).projector(beside).rebuild("people"))
+        await held.wait()
+        people = People(version=2)
+        await people.projector(store).rebuild("people")
+        await name(store, "Bea")
+        swapped.set()
+        await slow
+    await people.projector(store).catch_up()
+    assert await people.rows(store) == [("u-1", "Bea", 2)]
+
+
+@pytest.mark.asyncio
 async def test_a_page_that_the_server_breaks_off_is_handled_again(store: EventStore) -> None:
     await name(store, "Ann", "Bob")
     calls: list[int] = []

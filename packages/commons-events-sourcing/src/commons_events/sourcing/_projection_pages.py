@@ -50,8 +50,9 @@ class Ground:
     states: ProjectionStates
     """In the same database."""
     rebuild: bool
-    enter: Callable[[Connection], object] | None = None
-    """Is called at a transaction's beginning, so that the tables' names stand for the right ones."""
+    enter: Callable[[Connection], bool] | None = None
+    """Is called once a transaction holds the checkpoint, so that the tables' names stand for the right ones; False where
+    these are gone."""
 
 
 class Pages:
@@ -112,9 +113,9 @@ class Pages:
         name, states = projection.name, ground.states
         events = events_of(page)
         async with ground.store.transaction() as transaction:
-            if ground.enter is not None:
-                await transaction.run_sync(ground.enter)
             if await transaction.checkpoint(self._checkpoint) != start:
+                return Outcome.MOVED
+            if ground.enter is not None and not await transaction.run_sync(ground.enter):
                 return Outcome.MOVED
             row: Any = None
             if not ground.rebuild:

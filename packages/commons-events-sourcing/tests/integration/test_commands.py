@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -80,6 +81,15 @@ def test_status_shows_state_and_health(views: Path) -> None:
     code, output = run("status", "--json")
     (status,) = json.loads(output)
     assert (code, status["parked"], status["healthy"], status["head"]) == (1, 1, False, 3)
+
+
+def test_status_shows_how_far_a_rebuild_has_come(views: Path) -> None:
+    with sqlite3.connect(views / "events.db") as connection:
+        connection.execute("UPDATE commons_events_projections SET rebuild_version = 2, rebuild_position = 2")
+    connection.close()
+    row = run("status")[1].splitlines()[1]
+    assert "rebuilding" in row
+    assert "version 2: 2 of 3" in row
 
 
 def test_pause_and_resume(views: Path) -> None:

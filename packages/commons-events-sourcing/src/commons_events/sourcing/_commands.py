@@ -16,7 +16,7 @@ from urllib.parse import quote
 import typer
 
 if TYPE_CHECKING:
-    from commons_events.sourcing.projections import ProjectionStates, Projector, RebuildProgress
+    from commons_events.sourcing.projections import ProjectionStates, ProjectionStatus, Projector, RebuildProgress
 
 __all__ = ["projections"]
 
@@ -67,11 +67,11 @@ def status(
         else:
             _table(
                 [
-                    ["PROJECTION", "VERSION", "STATE", "POSITION", "LAG", "SECONDS", "PARKED", "ERROR"],
+                    ["PROJECTION", "VERSION", "STATE", "POSITION", "LAG", "SECONDS", "PARKED", "REBUILD", "ERROR"],
                     *(
                         [
                             one.name, one.version, one.state, one.position, one.lag, f"{one.lag_seconds:.1f}",
-                            one.parked, one.error or "",
+                            one.parked, _rebuild_of(one), one.error or "",
                         ]
                         for one in found
                     ),
@@ -157,6 +157,12 @@ def retry(projector: Code, name: Name) -> None:
         return _FAILED if left else 0
 
     _run_projector(projector, work)
+
+
+def _rebuild_of(one: ProjectionStatus) -> str:
+    if one.rebuild_version is None:
+        return "-"
+    return f"version {one.rebuild_version}: {one.rebuild_position or 0} of {one.head}"
 
 
 def _set_paused(store: str, name: str, paused: bool) -> None:

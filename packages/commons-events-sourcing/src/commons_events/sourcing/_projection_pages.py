@@ -51,8 +51,8 @@ class Ground:
     """In the same database."""
     rebuild: bool
     enter: Callable[[Connection], bool] | None = None
-    """Is called once a transaction holds the checkpoint, so that the tables' names stand for the right ones; False where
-    these are gone."""
+    """Is called once a transaction holds the checkpoint, so that the tables' names stand for the right ones; False
+    where these are gone."""
 
 
 class Pages:

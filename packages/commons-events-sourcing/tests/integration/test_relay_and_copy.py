@@ -96,7 +96,7 @@ async def test_stored_events_reach_the_broker_in_order_for_each_stream(place: Pl
         running = asyncio.ensure_future(relay.run())
         await store.append(StreamId("s1", "Order"), [Moved(event_id="late")])
         await eventually(lambda: "late" in transport.sent, timeout=WAIT)
-        await eventually(lambda: store.checkpoint("outbox"), timeout=WAIT)
+        await eventually(lambda: store.checkpoint("relay outbox"), timeout=WAIT)
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
@@ -120,6 +120,26 @@ async def test_a_relay_that_cannot_work_is_refused(settings: dict[str, Any], err
     async with EventStore("memory://") as store:
         with pytest.raises(error, match=said):
             OutboxRelay(store, MemoryTransport(MemoryBroker()), **{"topic": "orders", **settings})
+
+
+@pytest.mark.parametrize("arguments", [{"store": "sqlite://"}, {"transport": "memory://"}, {"transport": None}])
+async def test_a_relay_takes_a_store_and_a_transport(arguments: dict[str, Any]) -> None:
+    async with EventStore("memory://") as store:
+        with pytest.raises(ConfigurationError, match=f"OutboxRelay's {next(iter(arguments))} is"):
+            OutboxRelay(**{"store": store, "transport": MemoryTransport(MemoryBroker()), "topic": "t", **arguments})
+
+
+async def test_a_relays_position_is_its_own_and_that_of_an_older_package_is_taken_over(place: Place) -> None:  # noqa: F811
+    async with place.opened() as store:
+        await store.append("a", [Moved(event_id=f"{number}") for number in range(4)])
+        await store.save_checkpoint("orders", 3)  # another reader's
+        transport = Counting.make()
+        assert await OutboxRelay(store, transport, topic="t", name="orders").run_once() == 4
+        assert await store.checkpoint("orders") == 3
+        await store.delete_checkpoint("relay orders")
+        assert await OutboxRelay(store, transport, topic="t", name="orders").run_once() == 1
+        assert await OutboxRelay(store, transport, topic="t", name="new", after=2).run_once() == 2
+        assert await OutboxRelay(store, transport, topic="t", name="new").run_once() == 0
 
 
 async def test_a_relay_stays_in_charge_however_long_the_broker_takes() -> None:
@@ -194,7 +214,7 @@ async def test_a_relay_that_was_held_up_sends_nothing_more_once_another_one_has_
             go_on.set()
         assert quick.sent == ["0", "1", "2", "3", "4"]
         assert await working == ["0"]  # what was under way when it was held up
-        assert await store.checkpoint("outbox") == await store.head()
+        assert await store.checkpoint("relay outbox") == await store.head()
     await quick.close()
 
 
@@ -227,7 +247,7 @@ async def test_what_cannot_be_published_is_not_skipped(event_registry: object) -
         refused = Counting.make(n0=PublishError("too large"))
         with pytest.raises(PublishError, match="too large"):
             await OutboxRelay(store, refused, topic="t", types=[Moved]).run_once()
-        assert await store.checkpoint("outbox") == 0
+        assert await store.checkpoint("relay outbox") == 0
 
 
 async def test_one_relay_works_and_the_others_stand_by(place: Place) -> None:  # noqa: F811

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -322,15 +322,44 @@ async def test_a_copy_is_the_same_and_goes_on_where_it_ended(place: Place) -> No
         assert [shape(stored) async for stored in target.read_all()] == originals
 
 
+async def test_a_copy_keeps_the_order_by_few_appends(place: Place) -> None:  # noqa: F811
+    order = [*"abc", *"abbc", *"ddd", "a", *"cab"]
+    async with EventStore("memory://", page_size=100) as source, place.opened() as target:
+        for number, stream in enumerate(order):
+            await source.append(stream, [Moved(number=number)])
+        backend: Any = target.backend
+        counts: list[list[int]] = []
+        begin = backend.transaction
+
+        @asynccontextmanager
+        async def counted() -> AsyncIterator[Any]:
+            async with begin() as transaction:
+                append = transaction.append
+
+                async def noted(appends: Any) -> Any:
+                    counts.append([len(one.events) for one in appends])
+                    return await append(appends)
+
+                transaction.append = noted
+                yield transaction
+
+        backend.transaction = counted
+        seen: list[Progress] = []
+        assert await copy_events(source, target, progress=seen.append) == len(order)
+        assert counts == [[1, 1, 1], [1, 2, 1, 3], [1, 1], [1, 1]]
+        assert [stored.stream.id async for stored in target.read_all()] == order
+        assert len(seen) == len(set(seen))
+
+
 async def test_a_copy_between_what_are_no_stores_is_refused() -> None:
     async with EventStore("memory://") as source, EventStore("memory://") as target:
         for arguments, said in (((source, None), "target is None"), (("sqlite://", target), "source is 'sqlite://'")):
             with pytest.raises(ConfigurationError, match=f"copy_events: {said}; it is an EventStore"):
                 await copy_events(*arguments)  # type: ignore[arg-type]
         for name in ("transform", "rename", "progress"):
-            bad: dict[str, Any] = {name: 5}
-            with pytest.raises(ConfigurationError, match=f"copy_events: {name} is 5; it is a function"):
-                await copy_events(source, target, **bad)
+            for bad in (5, asyncio.sleep):
+                with pytest.raises(ConfigurationError, match=f"copy_events: {name} is .*; it is a function, not async"):
+                    await copy_events(source, target, **{name: bad})  # type: ignore[arg-type]
         await source.append("a", [Moved()])
         for named in ("", "x" * 256, "\ud800", None):
             with pytest.raises(InvalidStreamError):

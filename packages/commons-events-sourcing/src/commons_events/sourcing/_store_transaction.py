@@ -208,11 +208,16 @@ def log_query(categories: Iterable[str], types: Iterable[str | type[Event]], tag
     """The query of a reader of the log, checked.
 
     Raises:
-        ConfigurationError: a single str was given where several are wanted.
+        ConfigurationError: one was given where several are wanted.
     """
-    for name, given in (("categories", categories), ("types", types), ("tags", tags)):
-        if isinstance(given, str):
-            raise ConfigurationError(f"{name} is a list or tuple of str, not one str: {given!r}. Write [{given!r}].")
+    one: Any
+    for name, one in (("categories", categories), ("types", types), ("tags", tags)):
+        if isinstance(one, str):
+            raise ConfigurationError(f"{name} is a list or tuple of str, not one str: {one!r}. Write [{one!r}].")
+        if not isinstance(one, Iterable):
+            raise ConfigurationError(
+                f"{name} is a list or tuple, not {one!r:.100}. Write [{getattr(one, '__name__', one)}]."
+            )
     given_types: Any = tuple(types)
     for kind in given_types:
         if not isinstance(kind, str) and not (isinstance(kind, type) and issubclass(kind, Event)):

@@ -141,14 +141,14 @@ class OutboxRelay:
         return f"relay {self.name}"
 
     async def _lease(self) -> Lease | None:
-        backend = await self._store._ready()
+        backend = await self._store._writable()
         asked = current_runtime().monotonic()
         held = await backend.lease(self._group, 1, self._worker, self._seconds)
         self._renewed = asked
         return held[0] if held else None
 
     async def _give_back(self) -> None:
-        backend = await self._store._ready()
+        backend = await self._store._writable()
         await backend.lease(self._group, 1, self._worker, 0.0, [0])
 
     async def _work(self, lease: Lease, *, forever: bool) -> None:

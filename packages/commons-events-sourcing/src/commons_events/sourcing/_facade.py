@@ -100,7 +100,7 @@ def _database(scheme: str, connection_string: str, options: dict[str, Any]) -> B
             import psycopg  # noqa: F401  # without it, or its libpq, what follows would say nothing of use
         except ImportError as error:
             raise MissingDistributionError(
-                f'A store on PostgreSQL needs psycopg, which does not load ({error}). Type: pip install "psycopg[binary]"',
+                f'PostgreSQL needs psycopg, which does not load ({error}). Type: pip install "psycopg[binary]"',
                 name="psycopg",
             ) from error
         from commons_events.sourcing._postgres import PostgresBackend as backend  # noqa: N813

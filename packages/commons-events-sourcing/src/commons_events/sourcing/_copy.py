@@ -92,7 +92,7 @@ async def copy_events(
     given: Any
     for which, given in (("source", source), ("target", target)):
         if not isinstance(given, BaseEventStore):
-            raise ConfigurationError(f"copy_events: {which} is {given!r:.100}; it is an EventStore.")
+            raise ConfigurationError(f"copy_events: {which} is a {type(given).__name__}; it is an EventStore.")
     for which, given in (("transform", transform), ("rename", rename), ("progress", progress)):
         if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
             raise ConfigurationError(f"copy_events: {which} is {given!r:.100}; it is a function, not async, or None.")

@@ -63,7 +63,7 @@ class Projector:
     ) -> None:
         given: Any = store
         if not isinstance(given, BaseEventStore):
-            raise ConfigurationError(f"Projector's store is {given!r:.100}; it is an EventStore.")
+            raise ConfigurationError(f"Projector's store is a {type(given).__name__}; it is an EventStore.")
         given = projections
         if not isinstance(given, Iterable):
             raise ConfigurationError(f"Projector takes a list of projections, not {given!r:.100}. Write [projection].")

@@ -69,11 +69,11 @@ class OutboxRelay:
         check_name(self._group, "relay's name in full")
         given: Any = store
         if not isinstance(given, BaseEventStore):
-            raise ConfigurationError(f"OutboxRelay's store is {given!r:.100}; it is an EventStore.")
+            raise ConfigurationError(f"OutboxRelay's store is a {type(given).__name__}; it is an EventStore.")
         given = transport
         if not isinstance(given, Transport):
             raise ConfigurationError(
-                f"OutboxRelay's transport is {given!r:.100}; it is a Transport, such as "
+                f"OutboxRelay's transport is a {type(given).__name__}; it is a Transport, such as "
                 "commons_events.config.open_transport(ProducerConfig(…)) gives."
             )
         given = topic

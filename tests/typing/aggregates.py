@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_type
 
-from sqlalchemy import Column, MetaData, String, Table
+from sqlalchemy import Column, MetaData, String, Table, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from commons_events import Event
 from commons_events.sourcing import (
@@ -76,9 +78,27 @@ names = Table("names", MetaData(), Column("name", String))
 projection = Projection("names", tables=[names])
 
 
+class Base(DeclarativeBase): ...
+
+
+class Line(Base):
+    __tablename__ = "lines"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
+Projection("lines", tables=[Line])
+Projection("lines and names", tables=[Line.__table__, names])
+
+
 @projection.handler
 async def on_opened(event: Opened, transaction: StoreTransaction) -> str:
-    await transaction.execute(names.insert().values(name=event.owner))
+    changed = await transaction.execute(names.update().values(name=event.owner))
+    assert_type(changed.rowcount, int)
+    for number, words in await transaction.execute(select(Line.id, Line.text)):
+        assert_type(number, int)
+        assert_type(words, str)
+    assert_type((await transaction.execute(select(Line))).scalars().all(), Sequence[Line])
     return event.owner
 
 

@@ -343,16 +343,18 @@ class VersionConflictError(EventStoreError):
 
     Args:
         stream: the stream, as it is shown.
-        expected: the version that the writer stated: a number, or ``any``, ``no stream`` or ``stream exists``.
+        expected: the version that the writer stated: a number, or ``any``, ``no stream`` or ``stream exists``, which
+            the event store's `ANY`, `NO_STREAM` and `STREAM_EXISTS` equal.
         actual: the version that the stream has; 0 where it does not exist.
         detail: what else is to be said.
     """
 
     def __init__(self, stream: str, expected: int | str, actual: int, detail: str = "") -> None:
         self.stream, self.expected, self.actual, self.detail = stream, expected, actual, detail
-        wanted = f"version {expected}" if isinstance(expected, int) else expected
+        states = {"any": "at any version", "no stream": "not to exist", "stream exists": "to exist"}
+        wanted = states.get(str(expected), f"at version {expected}")
         super().__init__(
-            f"Stream {stream!r} was expected at {wanted} and is at version {actual}"
+            f"Stream {stream!r} was expected {wanted} and is at version {actual}"
             f"{' (it does not exist)' if actual == 0 else ''}{f': {detail}' if detail else ''}. "
             "Nothing was stored: read it anew, decide again, and append what then holds."
         )

@@ -182,6 +182,8 @@ def test_a_version_conflict_says_both_versions_and_crosses_processes() -> None:
     assert str(error).startswith("Stream 'order-1' was expected at version 3 and is at version 5. ")
     again = pickle.loads(pickle.dumps(error))
     assert (again.stream, again.expected, again.actual, str(again)) == ("order-1", 3, 5, str(error))
+    for expected, said in (("no stream", "not to exist"), ("stream exists", "to exist"), ("any", "at any version")):
+        assert f" was expected {said} and is at version 5. " in str(VersionConflictError("order-1", expected, 5))
 
 
 def test_a_timeout_is_caught_as_python_s_own() -> None:

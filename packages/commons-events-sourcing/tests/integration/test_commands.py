@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def test_status_shows_state_and_health(views: Path) -> None:
     assert (code, status["parked"], status["healthy"], status["head"]) == (1, 1, False, 3)
 
 
+def test_status_shows_how_far_a_rebuild_has_come(views: Path) -> None:
+    with sqlite3.connect(views / "events.db") as connection:
+        connection.execute("UPDATE commons_events_projections SET rebuild_version = 2, rebuild_position = 2")
+    connection.close()
+    row = run("status")[1].splitlines()[1]
+    assert "rebuilding" in row
+    assert "version 2: 2 of 3" in row
+
+
 def test_pause_and_resume(views: Path) -> None:
     assert run("pause", "names") == (0, "names: paused.\n")
     assert "paused" in run("status")[1]
@@ -128,6 +138,17 @@ def test_what_cannot_be_done_says_why(views: Path, arguments: list[str], code: i
     exit_code, output = run(*arguments)
     assert exit_code == code
     assert message in output
+
+
+@pytest.mark.parametrize("command", ["rebuild", "retry"])
+def test_in_the_wrong_directory_no_new_store_is_made(
+    views: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (elsewhere := views / "else where").mkdir()
+    monkeypatch.chdir(elsewhere)
+    code, output = run(command, "command_views:projector", "names")
+    assert (code, list(elsewhere.iterdir())) == (2, [])
+    assert "events.db: there is no such file, seen from" in output
 
 
 def test_a_store_without_projections_says_so(tmp_path: Path) -> None:

@@ -783,6 +783,24 @@ async def test_a_stream_of_which_parts_were_put_away_is_read_on(place: Place) ->
         assert [one async for one in store.read_stream("none", backwards=True)] == []
 
 
+async def test_readers_are_woken_by_events_and_not_by_checkpoints(
+    place: Place,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with place.opened() as store:
+        backend: Any = store.backend
+        told: list[int] = []
+        monkeypatch.setattr(backend._news, "tell", lambda position=0: told.append(position))
+        await store.save_checkpoint("reader", 1)
+        async with store.transaction() as transaction:
+            await transaction.append("a", [], expected=0)
+        assert not told
+        async with store.transaction() as transaction:
+            await transaction.append_many([Append("a", [Kept()]), Append("b", [Kept()])])
+            assert not told
+        assert told
+
+
 async def test_a_read_goes_to_the_end_of_what_is_there(place: Place) -> None:  # noqa: F811
     """On PostgreSQL it ended where an earlier read of the same store had seen the end."""
     async with place.store() as store:

@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -41,6 +43,7 @@ from commons_events.errors import (
     CapabilityError,
     ConfigurationError,
     DependentObjectsError,
+    HandlerCancelledError,
     ProjectionDefinitionError,
     ProjectionVersionError,
     TransactionAbortedError,
@@ -219,7 +222,7 @@ async def test_handlers_that_are_not_async_get_a_connection_or_a_session(store: 
         id: Mapped[str] = mapped_column(String(50), primary_key=True)
         name: Mapped[str] = mapped_column(String(50))
 
-    projection = Projection("persons", tables=[Person.__table__])  # type: ignore[list-item]  # FromClause to checkers
+    projection = Projection("persons", tables=[Person])
 
     @projection.handler
     def named(event: UserNamed, session: Session) -> None:
@@ -237,6 +240,26 @@ async def test_handlers_that_are_not_async_get_a_connection_or_a_session(store: 
     assert await Projector(store, [projection]).catch_up() == 4
     async with store.transaction() as transaction:
         assert (await transaction.execute(text("SELECT id, name FROM persons"))).all() == [("u-1", "Anna")]
+
+
+@pytest.mark.asyncio
+async def test_whatever_can_be_called_handles_events_and_has_defaults_of_its_own(store: EventStore) -> None:
+    seen: list[str] = []
+
+    class Named:
+        async def __call__(self, event: UserNamed, transaction: StoreTransaction) -> None:
+            seen.append(event.name)
+
+    def left(event: UserLeft, word: str, *, end: str = "!") -> None:
+        seen.append(word + end)
+
+    projection = Projection("p")
+    projection.handler(Named())
+    projection.handler(partial(left, word="left"))
+    await name(store, "Ann")
+    await store.append(StreamId("u-1", "Person"), [UserLeft(aggregate_id="u-1")])
+    assert await Projector(store, [projection]).catch_up() == 2
+    assert seen == ["Ann", "left!"]
 
 
 @pytest.mark.asyncio
@@ -278,6 +301,7 @@ async def test_a_poison_event_is_parked_with_its_followers_and_the_others_go_on(
         2,
         None,
     )
+    assert first.parked_at.utcoffset() == timedelta(0)
     assert [event.behind for event in followers] == [first.position] * 2
     (status,) = await projector.status()
     assert (status.parked, status.lag, status.is_healthy()) == (3, 0, False)
@@ -338,6 +362,76 @@ async def test_what_fails_for_a_while_is_tried_again_and_nothing_is_parked(store
     await asyncio.gather(running, return_exceptions=True)
     (status,) = await projector.status()
     assert (status.error, status.parked) == (None, 0)
+
+
+@pytest.mark.asyncio
+async def test_a_cancellation_that_nobody_asked_for_is_an_error_of_the_handlers(store: EventStore) -> None:
+    projection, other, seen = Projection("p"), Projection("other"), list[str]()
+
+    @projection.handler
+    async def awaits_what_another_one_cancelled(event: UserNamed) -> None:
+        if event.name == "bad":
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+            await cancelled
+        seen.append(event.name)
+
+    @other.handler
+    async def nothing(event: UserNamed) -> None: ...
+
+    await name(store, "bad")
+    await name(store, "Ann", id="u-2")
+    for projections in ([projection], [projection, other]):
+        projector = Projector(store, projections, retry=QUICK)
+        running = asyncio.create_task(projector.run())
+
+        async def level(projector: Projector = projector, running: asyncio.Task[None] = running) -> bool:
+            found = await projector.status()
+            return running.done() or (len(found) == len(projector.projections) and not any(one.lag for one in found))
+
+        await until(level)
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    [parked] = await projector.states.parked("p")
+    assert (parked.error_type, parked.attempts, seen) == ("HandlerCancelledError", 2, ["Ann"])
+
+
+@pytest.mark.asyncio
+async def test_running_ends_with_an_error_where_one_of_its_tasks_does(store: EventStore) -> None:
+    projection, other = Projection("p"), Projection("other")
+    for one in (projection, other):
+        one.handler(_nothing)
+    running = asyncio.create_task(Projector(store, [projection, other]).run())
+
+    async def started() -> list[asyncio.Task[Any]]:
+        return [task for task in asyncio.all_tasks() if task.get_name() == "projection other"]
+
+    await until(started)
+    (await started())[0].cancel()
+    with pytest.raises(HandlerCancelledError, match="projection other was cancelled, though run"):
+        await running
+    assert not await started()
+
+
+def _nothing(event: UserNamed) -> None: ...
+
+
+@pytest.mark.asyncio
+async def test_a_handler_that_leaves_its_transaction_unawaited_stops_its_projection(store: EventStore) -> None:
+    people = People()
+    projection = Projection("p", tables=[people.table])
+
+    @projection.handler
+    def forgotten(event: UserNamed, transaction: StoreTransaction) -> None:
+        with suppress(RuntimeError):
+            transaction.execute(insert(people.table)).close()  # type: ignore[unused-coroutine,unused-ignore]
+
+    await name(store, "Ann")
+    with pytest.raises(ProjectionDefinitionError, match="gave nothing to await"):
+        await Projector(store, [projection], retry=QUICK).run()
+    assert await Projector(store, [projection]).states.parked("p") == []
 
 
 @pytest.mark.asyncio
@@ -520,6 +614,23 @@ async def test_a_rebuild_fills_new_tables_beside_the_live_ones_and_swaps_them(st
 
 
 @pytest.mark.asyncio
+async def test_code_that_a_rebuild_has_left_behind_writes_nothing_more(store: EventStore) -> None:
+    old = People(broken={"bad"})
+    await name(store, "Ann", "bad")
+    projector = old.projector(store)
+    await projector.catch_up()
+    await People(version=2, broken={"bad"}).projector(store).rebuild("people")
+    old.broken.clear()
+    with pytest.raises(ProjectionVersionError, match="newer version 2"):
+        await projector.retry_parked("people")
+    [parked] = await projector.states.parked("people")
+    assert parked.attempts == 2
+    with pytest.raises(ProjectionVersionError, match="newer version 2"):
+        await projector.catch_up()
+    assert await old.rows(store) == [("u-1", "Ann", 1)]
+
+
+@pytest.mark.asyncio
 async def test_a_rebuild_leaves_the_live_tables_to_readers_and_workers(store: EventStore) -> None:
     old = People()
     await name(store, "Ann", "Anna")
@@ -651,6 +762,33 @@ async def test_a_rebuild_that_begins_while_another_one_swaps_waits_for_it(
         await asyncio.gather(one, two)
     await second.projector(store).catch_up()
     assert await second.rows(store) == [("u-1", "Bea", 2)]
+
+
+@pytest.mark.asyncio
+async def test_a_rebuild_that_another_one_has_swapped_writes_nothing_to_the_live_tables(
+    store: EventStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await name(store, "Ann")
+    await People().projector(store).catch_up()
+    held, swapped = asyncio.Event(), asyncio.Event()
+    async with EventStore(url) as beside, asyncio.timeout(60):
+        head = beside.head
+
+        async def held_up() -> int:
+            held.set()
+            await swapped.wait()
+            return await head()
+
+        monkeypatch.setattr(beside, "head", held_up)
+        slow = asyncio.create_task(People(version=2).projector(beside).rebuild("people"))
+        await held.wait()
+        people = People(version=2)
+        await people.projector(store).rebuild("people")
+        await name(store, "Bea")
+        swapped.set()
+        await slow
+    await people.projector(store).catch_up()
+    assert await people.rows(store) == [("u-1", "Bea", 2)]
 
 
 @pytest.mark.asyncio
@@ -909,6 +1047,9 @@ def test_projections_that_cannot_work_are_refused_when_they_are_defined() -> Non
         ({"name": "p", "version": True}, "from 1 on"),
         ({"name": "p", "parking": "row"}, "parking is"),
         ({"name": "p", "tables": ["t"]}, r"no sqlalchemy\.Table"),
+        ({"name": "p", "tables": [People]}, r"no sqlalchemy\.Table, nor a class"),
+        ({"name": "p", "tables": table}, "a list of tables"),
+        ({"name": "p", "tables": table.metadata}, r"metadata\.sorted_tables"),
         ({"name": "p", "tables": [Table("t", MetaData(), schema="s")]}, "names its schema"),
     ):
         with pytest.raises((ProjectionDefinitionError, ValueError), match=reason):
@@ -918,8 +1059,17 @@ def test_projections_that_cannot_work_are_refused_when_they_are_defined() -> Non
         Projector(store, [projection, Projection("p")])
     with pytest.raises(ConfigurationError, match="both have the table 't'"):
         Projector(store, [projection, Projection("q", tables=[table])])
-    with pytest.raises(ConfigurationError, match="at least one"):
-        Projector(store, [])
+    for arguments, reason in (
+        ({"projections": []}, "at least one"),
+        ({"projections": projection}, r"Write \[projection\]"),
+        ({"projections": [Projection]}, "is none"),
+        ({"store": "sqlite://"}, "it is an EventStore"),
+        ({"retry": 3}, "it is a Retry"),
+        ({"batch": 0}, "batch is 0"),
+        ({"poll_interval": float("nan")}, "poll_interval is nan"),
+    ):
+        with pytest.raises(ConfigurationError, match=reason):
+            Projector(**{"store": store, "projections": [projection], **arguments})
 
 
 def test_handlers_that_cannot_work_are_refused_when_they_are_defined() -> None:
@@ -930,16 +1080,25 @@ def test_handlers_that_cannot_work_are_refused_when_they_are_defined() -> None:
     def bare(event) -> None: ...  # type: ignore[no-untyped-def]
     def two(event: UserNamed, other: UserLeft) -> None: ...
     async def blocking(event: UserNamed, session: Session) -> None: ...
+    def placed(event: UserNamed, /) -> None: ...
+    def maybe(event: UserNamed, transaction: StoreTransaction | None = None) -> None: ...
 
+    unfit: Any
     for function, reason in (
         (none, "has no event parameter"),
         (odd, "nobody fills 'size'"),
         (bare, "nobody fills 'event'"),
         (two, "two event parameters"),
         (blocking, "for a function that is not async"),
+        (partial(blocking), "for a function that is not async"),
+        (placed, "by its place alone"),
+        (maybe, "nobody fills 'transaction'"),
+        (UserNamed, "is no function"),
+        (None, "is no function"),
     ):
+        unfit = function
         with pytest.raises(ProjectionDefinitionError, match=reason):
-            projection.handler(function)
+            projection.handler(unfit)
 
     @projection.handler
     def first(event: UserNamed) -> None: ...

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ async def test_stored_events_reach_the_broker_in_order_for_each_stream(place: Pl
         running = asyncio.ensure_future(relay.run())
         await store.append(StreamId("s1", "Order"), [Moved(event_id="late")])
         await eventually(lambda: "late" in transport.sent, timeout=WAIT)
-        await eventually(lambda: store.checkpoint("outbox"), timeout=WAIT)
+        await eventually(lambda: store.checkpoint("relay outbox"), timeout=WAIT)
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
@@ -120,6 +120,26 @@ async def test_a_relay_that_cannot_work_is_refused(settings: dict[str, Any], err
     async with EventStore("memory://") as store:
         with pytest.raises(error, match=said):
             OutboxRelay(store, MemoryTransport(MemoryBroker()), **{"topic": "orders", **settings})
+
+
+@pytest.mark.parametrize("arguments", [{"store": "sqlite://"}, {"transport": "memory://"}, {"transport": None}])
+async def test_a_relay_takes_a_store_and_a_transport(arguments: dict[str, Any]) -> None:
+    async with EventStore("memory://") as store:
+        with pytest.raises(ConfigurationError, match=f"OutboxRelay's {next(iter(arguments))} is a (str|None)"):
+            OutboxRelay(**{"store": store, "transport": MemoryTransport(MemoryBroker()), "topic": "t", **arguments})
+
+
+async def test_a_relays_position_is_its_own_and_that_of_an_older_package_is_taken_over(place: Place) -> None:  # noqa: F811
+    async with place.opened() as store:
+        await store.append("a", [Moved(event_id=f"{number}") for number in range(4)])
+        await store.save_checkpoint("orders", 3)  # another reader's
+        transport = Counting.make()
+        assert await OutboxRelay(store, transport, topic="t", name="orders").run_once() == 4
+        assert await store.checkpoint("orders") == 3
+        await store.delete_checkpoint("relay orders")
+        assert await OutboxRelay(store, transport, topic="t", name="orders").run_once() == 1
+        assert await OutboxRelay(store, transport, topic="t", name="new", after=2).run_once() == 2
+        assert await OutboxRelay(store, transport, topic="t", name="new").run_once() == 0
 
 
 async def test_a_relay_stays_in_charge_however_long_the_broker_takes() -> None:
@@ -194,7 +214,7 @@ async def test_a_relay_that_was_held_up_sends_nothing_more_once_another_one_has_
             go_on.set()
         assert quick.sent == ["0", "1", "2", "3", "4"]
         assert await working == ["0"]  # what was under way when it was held up
-        assert await store.checkpoint("outbox") == await store.head()
+        assert await store.checkpoint("relay outbox") == await store.head()
     await quick.close()
 
 
@@ -227,7 +247,7 @@ async def test_what_cannot_be_published_is_not_skipped(event_registry: object) -
         refused = Counting.make(n0=PublishError("too large"))
         with pytest.raises(PublishError, match="too large"):
             await OutboxRelay(store, refused, topic="t", types=[Moved]).run_once()
-        assert await store.checkpoint("outbox") == 0
+        assert await store.checkpoint("relay outbox") == 0
 
 
 async def test_one_relay_works_and_the_others_stand_by(place: Place) -> None:  # noqa: F811
@@ -302,15 +322,44 @@ async def test_a_copy_is_the_same_and_goes_on_where_it_ended(place: Place) -> No
         assert [shape(stored) async for stored in target.read_all()] == originals
 
 
+async def test_a_copy_keeps_the_order_by_few_appends(place: Place) -> None:  # noqa: F811
+    order = [*"abc", *"abbc", *"ddd", "a", *"cab"]
+    async with EventStore("memory://", page_size=100) as source, place.opened() as target:
+        for number, stream in enumerate(order):
+            await source.append(stream, [Moved(number=number)])
+        backend: Any = target.backend
+        counts: list[list[int]] = []
+        begin = backend.transaction
+
+        @asynccontextmanager
+        async def counted() -> AsyncIterator[Any]:
+            async with begin() as transaction:
+                append = transaction.append
+
+                async def noted(appends: Any) -> Any:
+                    counts.append([len(one.events) for one in appends])
+                    return await append(appends)
+
+                transaction.append = noted
+                yield transaction
+
+        backend.transaction = counted
+        seen: list[Progress] = []
+        assert await copy_events(source, target, progress=seen.append) == len(order)
+        assert counts == [[1, 1, 1], [1, 2, 1, 3], [1, 1], [1, 1]]
+        assert [stored.stream.id async for stored in target.read_all()] == order
+        assert len(seen) == len(set(seen))
+
+
 async def test_a_copy_between_what_are_no_stores_is_refused() -> None:
     async with EventStore("memory://") as source, EventStore("memory://") as target:
-        for arguments, said in (((source, None), "target is None"), (("sqlite://", target), "source is 'sqlite://'")):
+        for arguments, said in (((source, None), "target is a NoneType"), (("sqlite://", target), "source is a str")):
             with pytest.raises(ConfigurationError, match=f"copy_events: {said}; it is an EventStore"):
                 await copy_events(*arguments)  # type: ignore[arg-type]
         for name in ("transform", "rename", "progress"):
-            bad: dict[str, Any] = {name: 5}
-            with pytest.raises(ConfigurationError, match=f"copy_events: {name} is 5; it is a function"):
-                await copy_events(source, target, **bad)
+            for bad in (5, asyncio.sleep):
+                with pytest.raises(ConfigurationError, match=f"copy_events: {name} is .*; it is a function, not async"):
+                    await copy_events(source, target, **{name: bad})  # type: ignore[arg-type]
         await source.append("a", [Moved()])
         for named in ("", "x" * 256, "\ud800", None):
             with pytest.raises(InvalidStreamError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from commons_events import Event
-from commons_events.errors import ConfigurationError, InvalidVersionError
+from commons_events.errors import ConfigurationError, InvalidVersionError, MissingDistributionError
 from commons_events.sourcing import AggregateRoot, Append, EventStore, NewEvent
 
 pytestmark = pytest.mark.asyncio
@@ -39,6 +40,12 @@ async def test_counts_are_whole_numbers_from_one_on(bad: Any) -> None:
 async def test_connections_are_counted(setting: str, bad: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"{setting} is .*whole number"):
         EventStore("postgresql://localhost/x", **{setting: bad})
+
+
+async def test_without_psycopg_it_is_said_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingDistributionError, match=r'pip install "psycopg\[binary\]"'):
+        EventStore("postgresql://localhost/events")
 
 
 @pytest.mark.parametrize("bad", [-1, "x", True, None, float("nan")])

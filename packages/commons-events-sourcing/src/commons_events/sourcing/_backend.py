@@ -93,7 +93,11 @@ class BackendTransaction(ABC):
 
 
 class Backend(ABC):
-    """A database that keeps events. Made without waiting and without network; opened once, in one event loop."""
+    """A database that keeps events. Made without waiting and without network; opened once, in one event loop.
+
+    The store in front of it has checked what it is given, and refuses writes past an open transaction in that
+    transaction's own block. `MemoryBackend` is the shortest whole one: to be read beside this, or derived from.
+    """
 
     name: ClassVar[str]
     reads_ahead: ClassVar[bool] = False
@@ -122,11 +126,14 @@ class Backend(ABC):
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
         """Store all of these, each stream once, in one transaction, or nothing of them.
 
-        The order of the appends is that of the positions. An append whose events the stream has already in just this
-        order, where they would stand, is done without storing anything.
+        The order of the appends is that of the positions. An append whose events, by their ids, the stream has already
+        in just this order, where they would stand, is done without storing anything: with an exact version just behind
+        that version, with `NO_STREAM` at the stream's beginning, with `ANY` and `STREAM_EXISTS` anywhere side by side.
+        Else what is expected decides, and not the ids: with the stream's present version an event that the stream has
+        is stored again. With `ANY` and `STREAM_EXISTS` it is a conflict if the stream has only some of the events.
 
         Raises:
-            VersionConflictError: a stream is not as expected.
+            VersionConflictError: a stream is not as expected; it takes ``append.expected`` as it is.
             StreamDeletedError: a stream was deleted.
         """
 
@@ -203,13 +210,26 @@ class Backend(ABC):
     ) -> list[Lease]:
         """Renew this worker's leases, take a fair share of those that are free, give back ``release``.
 
-        Returns what it holds now. A group has the same number of partitions for good: another one is a
-        `ConfigurationError`. Workers that say nothing for ``seconds`` lose theirs; the clock is the database's.
+        Who asks is a worker of the group from then on, also with nothing in hand; who says nothing for ``seconds``, by
+        the database's clock, is none any more and loses what it holds. The fair share of ``partitions`` among the
+        workers is even: where that leaves a rest, so many of them may have one more. A worker that has more than its
+        share gives the surplus back in this call, for others to take in theirs; it keeps the rest, with their epochs.
+        Each taking counts the partition's epoch up. With ``seconds`` of 0 the worker leaves the group, and holds
+        nothing.
+
+        Returns:
+            what it holds now.
+
+        Raises:
+            ConfigurationError: the group has another number of partitions, which it has for good.
         """
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[BackendTransaction]:
-        """Commit when the block ends; roll back, and let the exception pass, when it raises."""
+        """Commit when the block ends; roll back, and let the exception pass, when it raises.
+
+        Other writes may wait meanwhile; reads in the block do not.
+        """
 
     @abstractmethod
     async def wait(self, position: int, seconds: float) -> None:

@@ -11,11 +11,12 @@ from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import quote
 
 import typer
 
 if TYPE_CHECKING:
-    from commons_events.sourcing.projections import ProjectionStates, Projector, RebuildProgress
+    from commons_events.sourcing.projections import ProjectionStates, ProjectionStatus, Projector, RebuildProgress
 
 __all__ = ["projections"]
 
@@ -66,11 +67,11 @@ def status(
         else:
             _table(
                 [
-                    ["PROJECTION", "VERSION", "STATE", "POSITION", "LAG", "SECONDS", "PARKED", "ERROR"],
+                    ["PROJECTION", "VERSION", "STATE", "POSITION", "LAG", "SECONDS", "PARKED", "REBUILD", "ERROR"],
                     *(
                         [
                             one.name, one.version, one.state, one.position, one.lag, f"{one.lag_seconds:.1f}",
-                            one.parked, one.error or "",
+                            one.parked, _rebuild_of(one), one.error or "",
                         ]
                         for one in found
                     ),
@@ -158,6 +159,12 @@ def retry(projector: Code, name: Name) -> None:
     _run_projector(projector, work)
 
 
+def _rebuild_of(one: ProjectionStatus) -> str:
+    if one.rebuild_version is None:
+        return "-"
+    return f"version {one.rebuild_version}: {one.rebuild_position or 0} of {one.head}"
+
+
 def _set_paused(store: str, name: str, paused: bool) -> None:
     async def work(states: ProjectionStates) -> int:
         await states.set_paused(name, paused)
@@ -182,7 +189,14 @@ def _run_states(url: str, work: Callable[[ProjectionStates], Awaitable[int]]) ->
 
 def _run_projector(name: str, work: Callable[[Projector], Awaitable[int]]) -> None:
     async def opened() -> int:
+        from commons_events.sourcing._url import check_file
+
         projector = _load_projector(name)
+        match projector.store.backend.place:
+            case "sqlite", Path() as file:  # seen from another directory a relative one is another file
+                check_file(f"sqlite:///{quote(str(file))}")
+            case _:
+                pass
         async with projector.store:
             return await work(projector)
 

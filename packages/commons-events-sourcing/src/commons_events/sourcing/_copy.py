@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from commons_events.errors import ConfigurationError, EventTooLargeError
 from commons_events.event import Event
@@ -20,9 +21,6 @@ from commons_events.sourcing._types import (
     check_name,
     check_stream,
 )
-
-if TYPE_CHECKING:
-    from commons_events.sourcing._store_transaction import StoreTransaction
 
 __all__ = ["Progress", "ProgressBar", "copy_events"]
 
@@ -70,7 +68,8 @@ async def copy_events(
     """Copy all events, in their order, into another store; called again, go on where it ended.
 
     The copy's checkpoint lies in the target and is written with the events: each is copied once, whatever breaks in
-    between. Without a transformation the bytes are the same, and versions, too. The source is only read.
+    between. Without a transformation the bytes are the same, and versions, too. The source is only read. That a stream
+    was deleted is not copied: the target takes events for it.
 
     Args:
         source: where from; it may be written to meanwhile.
@@ -78,14 +77,14 @@ async def copy_events(
         name: of the checkpoint.
         transform: gives what is stored in an event's place: an event, several, or None for nothing.
         rename: gives the stream's name in the target.
-        progress: called after every page, such as a `ProgressBar`.
+        progress: called when it has come further, such as a `ProgressBar`.
         follow: go on with what is new, until cancelled.
 
     Returns:
         how many events were written.
 
     Raises:
-        ConfigurationError: both stores are on the same database, or one is no event store.
+        ConfigurationError: both stores are on the same database, one is no event store, or a function is async.
         InvalidStreamError: ``rename`` gave a name that cannot be stored.
         EventTooLargeError: an event has more bytes than the target's ``max_event_bytes``.
     """
@@ -93,16 +92,17 @@ async def copy_events(
     given: Any
     for which, given in (("source", source), ("target", target)):
         if not isinstance(given, BaseEventStore):
-            raise ConfigurationError(f"copy_events: {which} is {given!r:.100}; it is an EventStore.")
+            raise ConfigurationError(f"copy_events: {which} is a {type(given).__name__}; it is an EventStore.")
     for which, given in (("transform", transform), ("rename", rename), ("progress", progress)):
-        if given is not None and not callable(given):
-            raise ConfigurationError(f"copy_events: {which} is {given!r:.100}; it is a function, or None.")
+        if given is not None and (not callable(given) or inspect.iscoroutinefunction(given)):
+            raise ConfigurationError(f"copy_events: {which} is {given!r:.100}; it is a function, not async, or None.")
     if source.backend is target.backend or source.backend.place == target.backend.place:
         raise ConfigurationError(
             "copy_events copies into another database: within one it would copy its own copies, without end."
         )
     subscription = source.subscribe(after=await target.checkpoint(name))
     copied = 0
+    shown: Progress | None = None
     versions: dict[StreamId, int] = {}
     while True:
         before = subscription.position
@@ -112,46 +112,47 @@ async def copy_events(
                 versions.clear()
             changed = dict(versions)
             async with target.transaction() as transaction:
-                for stream, events in _runs(page, target.max_event_bytes, transform, rename):
-                    if stream not in changed:
+                for batch in _batches(page, target.max_event_bytes, transform, rename):
+                    for stream in batch.keys() - changed.keys():
                         changed[stream] = await target.backend.stream_version(stream)
-                    await _store(transaction, stream, events, changed)
-                    copied += len(events)
+                    appends = [PreparedAppend(stream, events, changed[stream]) for stream, events in batch.items()]
+                    for result in await transaction._backend.append(appends):
+                        changed[result.stream] = result.version
+                    copied += sum(map(len, batch.values()))
                 await transaction.save_checkpoint(name, subscription.position)
             versions = changed
         if progress is not None:
-            progress(Progress(subscription.position, max(await source.head(), subscription.position), copied))
+            now = Progress(subscription.position, max(await source.head(), subscription.position), copied)
+            if now != shown:
+                progress(now)
+            shown = now
         if not page and not follow:
             return copied
 
 
-async def _store(
-    transaction: StoreTransaction, stream: StreamId, events: Sequence[PreparedEvent], versions: dict[StreamId, int]
-) -> None:
-    (result,) = await transaction._backend.append([PreparedAppend(stream, events, versions[stream])])
-    versions[stream] = result.version
-
-
-def _runs(
+def _batches(
     page: Sequence[StoredEvent],
     max_bytes: int,
     transform: Callable[[StoredEvent], Transformed] | None,
     rename: Callable[[StreamId], StreamId | str] | None,
-) -> Iterable[tuple[StreamId, list[PreparedEvent]]]:
-    """What is to be stored, in order; neighbours of one stream together."""
-    current: StreamId | None = None
-    run: list[PreparedEvent] = []
+) -> Iterable[dict[StreamId, list[PreparedEvent]]]:
+    """What is to be stored, in order, by as few appends as keep it: each takes a stream's events once, side by side."""
+    batch: dict[StreamId, list[PreparedEvent]] = {}
+    last: StreamId | None = None
     for stored in page:
         stream = stored.stream
         if rename is not None:
             stream = check_stream(rename(stream))
-        if stream != current:
-            if run and current is not None:
-                yield current, run
-            current, run = stream, []
-        run += _transformed(stored, max_bytes, transform)
-    if run and current is not None:
-        yield current, run
+        events = _transformed(stored, max_bytes, transform)
+        if not events:
+            continue
+        if stream != last and stream in batch:
+            yield batch
+            batch = {}
+        batch.setdefault(stream, []).extend(events)
+        last = stream
+    if batch:
+        yield batch
 
 
 def _transformed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from commons_events.errors import ConfigurationError, StreamNotFoundError
+from commons_events.errors import ConfigurationError, MissingDistributionError, StreamNotFoundError
 from commons_events.event import Event
 from commons_events.sourcing._aggregate_store import AggregateStore, events_of
 from commons_events.sourcing._backend import Backend
@@ -29,6 +29,7 @@ class EventStore(AggregateStore):
 
     Raises:
         ConfigurationError: the connection string is none, or its scheme is unknown.
+        MissingDistributionError: psycopg is not installed, or does not load.
     """
 
     def __init__(
@@ -95,6 +96,13 @@ def _database(scheme: str, connection_string: str, options: dict[str, Any]) -> B
     if scheme == "sqlite":
         from commons_events.sourcing._sqlite import SqliteBackend as backend  # noqa: N813
     else:
+        try:
+            import psycopg  # noqa: F401  # without it, or its libpq, what follows would say nothing of use
+        except ImportError as error:
+            raise MissingDistributionError(
+                f'PostgreSQL needs psycopg, which does not load ({error}). Type: pip install "psycopg[binary]"',
+                name="psycopg",
+            ) from error
         from commons_events.sourcing._postgres import PostgresBackend as backend  # noqa: N813
 
         connection_string = f"postgresql{connection_string[connection_string.index('://') :]}"

@@ -148,7 +148,7 @@ class GroupSubscription:
         third = self._seconds / 3
         if now - self._renewed < (third if self._parts else min(third, _EMPTY_HANDED)):
             return
-        backend = await self._store._ready()
+        backend = await self._store._writable()
         self._joined = True  # also if this is cancelled on the way
         leases = await backend.lease(self.group, self.partitions, self.worker, self._seconds)
         self._renewed = now
@@ -216,7 +216,7 @@ class GroupSubscription:
         self._change.set()
         self._parts = {}
         if self._joined:  # also who holds nothing counts as alive, and is left a share
-            backend = await self._store._ready()
+            backend = await self._store._writable()
             await backend.lease(self.group, self.partitions, self.worker, 0.0, range(self.partitions))
 
     async def __aenter__(self) -> Self:

@@ -20,7 +20,6 @@ from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._groups import lost, repartitioned
 from commons_events.sourcing._leases import share
-from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import Known, deleted, find_repeat, lookup, refuse, wanted
 from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
@@ -106,7 +105,6 @@ class MemoryBackend(Backend):
         self._state = _State()
         self._lock = asyncio.Lock()
         self._news = News()
-        self._nesting = Nesting()
 
     async def open(self) -> None:
         """Nothing is to be opened."""
@@ -116,7 +114,7 @@ class MemoryBackend(Backend):
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
         await asyncio.sleep(0)  # as a database would, it lets others run, and its caller be cancelled
-        async with self._writing():
+        async with self._lock:
             if len(appends) == 1:  # by itself it changes nothing where it fails
                 results = _append(self._state, appends)
             else:
@@ -164,7 +162,7 @@ class MemoryBackend(Backend):
         return self._state.log[-1].position if self._state.log else 0
 
     async def delete_stream(self, stream: StreamId, expected: int | None) -> None:
-        async with self._writing():
+        async with self._lock:
             state = self._state
             if stream in state.deleted:
                 raise deleted(stream)
@@ -182,7 +180,7 @@ class MemoryBackend(Backend):
         return found if found is not None and found.version <= at_most else None
 
     async def delete_snapshots(self, stream: StreamId) -> None:
-        async with self._writing():
+        async with self._lock:
             snapshots = self._state.snapshots
             self._state.snapshots = {key: value for key, value in snapshots.items() if key[0] != stream}
 
@@ -190,13 +188,13 @@ class MemoryBackend(Backend):
         return {name: at for name, at in self._state.checkpoints.items() if name.startswith(prefix)}
 
     async def delete_checkpoint(self, name: str) -> None:
-        async with self._writing():
+        async with self._lock:
             self._state.checkpoints.pop(name, None)
 
     async def lease(
         self, group: str, partitions: int, owner: str, seconds: float, release: Sequence[int] = ()
     ) -> list[Lease]:
-        async with self._writing():
+        async with self._lock:
             present = sum(of == group for of, _ in self._state.leases)
             if seconds > 0 and present not in (0, partitions):
                 raise repartitioned(group, present, partitions)
@@ -204,18 +202,12 @@ class MemoryBackend(Backend):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Transaction]:
-        async with self._writing():
-            transaction = _Transaction(self._state.copy())
-            with self._nesting.block():
-                yield transaction
-            self._state = transaction.state
-        self._news.tell()
-
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[None]:
-        self._nesting.refuse()
         async with self._lock:
-            yield
+            transaction = _Transaction(self._state.copy())
+            yield transaction
+            before, self._state = self._state, transaction.state
+        if self._state.next_position > before.next_position:  # a checkpoint is no news to readers
+            self._news.tell()
 
     async def wait(self, position: int, seconds: float) -> None:
         if self._state.next_position - 1 <= position:

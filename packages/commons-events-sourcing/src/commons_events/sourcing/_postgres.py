@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import psycopg
@@ -75,12 +75,15 @@ class _Transaction(BackendTransaction):
     def __init__(self, connection: EngineConnection, raw: AsyncConnection[Any]) -> None:
         self._connection = connection
         self._raw = raw
+        self.stored = 0
+        """The highest position that it has stored; 0 where it has stored nothing."""
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        if len(appends) == 1:
-            return all_stored(await write(self._raw, appends))
-        async with self._raw.transaction():  # within the outer one: what fails here leaves nothing behind
-            return all_stored(await write(self._raw, appends))
+        # within the outer one: what fails here leaves nothing behind
+        async with self._raw.transaction() if len(appends) > 1 else nullcontext():
+            results = all_stored(await write(self._raw, appends))
+        self.stored = max(self.stored, _last(results))
+        return results
 
     async def fetch_stream(
         self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
@@ -346,15 +349,17 @@ class PostgresBackend(Backend):
             raw.adapters.register_loader("json", ByteaBinaryLoader)
             # SQLAlchemy begins with the first statement, and psycopg would take an inner transaction for the outer
             await connection.exec_driver_sql("SELECT 1")
+            transaction = _Transaction(connection, raw)
             with self._nesting.block():
-                yield _Transaction(connection, raw)
+                yield transaction
             if raw.info.transaction_status is psycopg.pq.TransactionStatus.INERROR:  # its COMMIT would be a ROLLBACK
                 raise TransactionError(
                     "A statement of this transaction has failed, and PostgreSQL takes all of it back, although the "
                     "block went on. Let the error pass out of the block, or do what may fail in a savepoint: run_sync "
                     "with connection.begin_nested()."
                 )
-        self._news.announce()
+        if transaction.stored:  # else the readers, which a checkpoint is no news to, would all look in vain
+            self._announce(transaction.stored)
 
     # --- reading ---------------------------------------------------------------------------------------------
 

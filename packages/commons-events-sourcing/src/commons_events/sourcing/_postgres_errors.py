@@ -39,7 +39,8 @@ def failure_of(place: str, error: BaseException) -> CommonsEventsError | None:
         return AuthorizationError(
             f"{place}: the server does not allow the user this ({said}). Give it the right. The store "
             "needs CREATE on the schema to make its tables, unless another user makes them by upgrade(); SELECT, "
-            "INSERT, UPDATE and DELETE on them, and USAGE and SELECT on their sequences."
+            "INSERT, UPDATE and DELETE on them, and USAGE and SELECT on their sequences. To rebuild a projection needs "
+            "CREATE on the database."
         )
     if state in _PASSING:
         return TransactionAbortedError(

@@ -9,7 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from commons_events.errors import CommonsEventsError, ProjectionVersionError, TransactionAbortedError
+from commons_events.errors import (
+    CommonsEventsError,
+    ProjectionDefinitionError,
+    ProjectionVersionError,
+    TransactionAbortedError,
+)
 from commons_events.log import logger
 from commons_events.retries import Retry, RetryAfter
 from commons_events.runtime import current_runtime
@@ -19,8 +24,10 @@ from commons_events.sourcing._projection_states import ProjectionStates, checkpo
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._types import StoredEvent
 
-__all__ = ["Ground", "Outcome", "Pages", "check_version"]
+__all__ = ["NOT_THE_EVENTS", "Ground", "Outcome", "Pages", "check_version"]
 
+NOT_THE_EVENTS = (ProjectionDefinitionError, ProjectionVersionError)
+"""What is wrong with the code, whatever the event."""
 _TRIES = 10
 """Of a transaction that is broken off by a deadlock, say."""
 
@@ -43,8 +50,9 @@ class Ground:
     states: ProjectionStates
     """In the same database."""
     rebuild: bool
-    enter: Callable[[Connection], object] | None = None
-    """Is called at a transaction's beginning, so that the tables' names stand for the right ones."""
+    enter: Callable[[Connection], bool] | None = None
+    """Is called once a transaction holds the checkpoint, so that the tables' names stand for the right ones; False
+    where these are gone."""
 
 
 class Pages:
@@ -73,10 +81,11 @@ class Pages:
         Raises:
             CommonsEventsError: an error that is ``retriable``; what was done before it stays done.
             ProjectionVersionError: the live tables are of another version.
+            ProjectionDefinitionError: a handler cannot work, whatever the event.
         """
         try:
             return await self._together(page, start, end)
-        except ProjectionVersionError:
+        except NOT_THE_EVENTS:
             raise
         except Exception as error:
             if _waits(error) or not page:
@@ -104,9 +113,9 @@ class Pages:
         name, states = projection.name, ground.states
         events = events_of(page)
         async with ground.store.transaction() as transaction:
-            if ground.enter is not None:
-                await transaction.run_sync(ground.enter)
             if await transaction.checkpoint(self._checkpoint) != start:
+                return Outcome.MOVED
+            if ground.enter is not None and not await transaction.run_sync(ground.enter):
                 return Outcome.MOVED
             row: Any = None
             if not ground.rebuild:
@@ -139,7 +148,7 @@ class Pages:
         while True:
             try:
                 return await self._together((stored,), start, end)
-            except ProjectionVersionError:
+            except NOT_THE_EVENTS:
                 raise
             except Exception as problem:
                 if _waits(problem):
@@ -162,6 +171,8 @@ class Pages:
         async with ground.store.transaction() as transaction:
             if await transaction.checkpoint(self._checkpoint) != start:
                 return Outcome.MOVED
+            if not ground.rebuild:  # somebody may have swapped new tables in between the last try and now
+                check_version(self._projection, (await ground.states.require(transaction, name)).version)
             if park:
                 await ground.states.park(
                     transaction, name, stored, rebuild=ground.rebuild, error=error, attempts=attempts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from commons_events.errors import UnknownProjectionError
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _tables as t
 from commons_events.sourcing._backend import LogQuery
+from commons_events.sourcing._sql import as_utc
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._store_transaction import StoreTransaction
 from commons_events.sourcing._types import StoredEvent, StreamId
@@ -54,6 +56,7 @@ class ParkedEvent:
     reason: str
     attempts: int
     parked_at: datetime
+    """In UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,30 +123,35 @@ class ProjectionStates:
                 .group_by(t.parked.c.projection)
             )
             parked: dict[str, int] = dict(tuple(row) for row in counts.all())
+        saved = await self._store.checkpoints(checkpoint_name(""))
+        positions = [saved.get(checkpoint_name(row.name), 0) for row in rows]
         head = await self._store.head()
-        return [await self._status(row, parked.get(row.name, 0), head) for row in rows]
+        behind = [position for position in dict.fromkeys(positions) if position < head]
+        waited = dict(zip(behind, await asyncio.gather(*(self._waited(one, head) for one in behind)), strict=True))
+        return [
+            ProjectionStatus(
+                name=row.name,
+                version=row.version,
+                position=position,
+                head=head,
+                lag=max(0, head - position),
+                lag_seconds=waited.get(position, 0.0),
+                parked=parked.get(row.name, 0),
+                paused=row.paused,
+                rebuild_version=row.rebuild_version,
+                rebuild_position=row.rebuild_position,
+                error=row.error,
+                error_position=row.error_position,
+            )
+            for row, position in zip(rows, positions, strict=True)
+        ]
 
-    async def _status(self, row: Any, parked: int, head: int) -> ProjectionStatus:
-        position = await self._store.checkpoint(checkpoint_name(row.name))
-        waited = 0.0
-        if position < head:
-            page = await (await self._store._ready()).fetch_log(LogQuery(), position + 1, head, 1, False)
-            if page.events and page.events[0].recorded_at is not None:
-                waited = max(0.0, (current_runtime().now() - page.events[0].recorded_at).total_seconds())
-        return ProjectionStatus(
-            name=row.name,
-            version=row.version,
-            position=position,
-            head=head,
-            lag=max(0, head - position),
-            lag_seconds=waited,
-            parked=parked,
-            paused=row.paused,
-            rebuild_version=row.rebuild_version,
-            rebuild_position=row.rebuild_position,
-            error=row.error,
-            error_position=row.error_position,
-        )
+    async def _waited(self, position: int, head: int) -> float:
+        """For how many seconds the first event after this position has been there."""
+        page = await (await self._store._ready()).fetch_log(LogQuery(), position + 1, head, 1, False)
+        if not page.events or page.events[0].recorded_at is None:
+            return 0.0
+        return max(0.0, (current_runtime().now() - page.events[0].recorded_at).total_seconds())
 
     async def set_paused(self, name: str, paused: bool) -> None:
         """Let workers leave a projection alone from their next batch on, or go on with it.
@@ -257,7 +265,7 @@ class ProjectionStates:
                 error_type=row.error_type,
                 reason=row.reason,
                 attempts=row.attempts,
-                parked_at=row.parked_at,
+                parked_at=as_utc(row.parked_at),
             )
             for row in rows.all()
         ]
@@ -277,7 +285,7 @@ class ProjectionStates:
 
     async def unpark(self, transaction: StoreTransaction, name: str, position: int) -> bool:
         """Take an event out that is handled after all; False where somebody else has done so."""
-        result: Any = await transaction.execute(
+        result = await transaction.execute(
             delete(t.parked).where(
                 t.parked.c.projection == name, t.parked.c.rebuild.is_(False), t.parked.c.position == position
             )

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from commons_events.errors import CommonsEventsError, ConfigurationError, UnknownProjectionError
+from commons_events.errors import (
+    CommonsEventsError,
+    ConfigurationError,
+    HandlerCancelledError,
+    UnknownProjectionError,
+)
 from commons_events.log import logger
 from commons_events.retries import Retry
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._aggregate_store import events_of
 from commons_events.sourcing._backend import LogQuery
 from commons_events.sourcing._projection import Projection
-from commons_events.sourcing._projection_pages import Ground, Outcome, Pages, check_version
+from commons_events.sourcing._projection_pages import NOT_THE_EVENTS, Ground, Outcome, Pages, check_version
 from commons_events.sourcing._projection_states import ProjectionStates, ProjectionStatus, checkpoint_name
 from commons_events.sourcing._rebuild import RebuildProgress, rebuild
 from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._subscription import Subscription
+from commons_events.sourcing._types import check_count, check_interval
 
 __all__ = ["Projector"]
 
@@ -42,7 +49,7 @@ class Projector:
         poll_interval: seconds after which it looks for new events by itself, should a notice be lost.
 
     Raises:
-        ConfigurationError: two projections have one name, or write one table.
+        ConfigurationError: two projections have one name, or write one table; or an argument is none of its kind.
     """
 
     def __init__(
@@ -54,10 +61,22 @@ class Projector:
         batch: int = 200,
         poll_interval: float = 1.0,
     ) -> None:
+        given: Any = store
+        if not isinstance(given, BaseEventStore):
+            raise ConfigurationError(f"Projector's store is a {type(given).__name__}; it is an EventStore.")
+        given = projections
+        if not isinstance(given, Iterable):
+            raise ConfigurationError(f"Projector takes a list of projections, not {given!r:.100}. Write [projection].")
+        given = retry
+        if not isinstance(given, Retry):
+            raise ConfigurationError(f"retry is {given!r:.100}; it is a Retry, such as Retry(attempts=3).")
         self._store = store
         self._projections: dict[str, Projection] = {}
         owners: dict[str, str] = {}
         for projection in projections:
+            given = projection
+            if not isinstance(given, Projection):
+                raise ConfigurationError(f"Projector takes a list of projections, and {given!r:.100} is none.")
             if projection.name in self._projections:
                 raise ConfigurationError(f"Two projections are called {projection.name!r}; give one another name.")
             for table in projection.tables:
@@ -70,11 +89,9 @@ class Projector:
             self._projections[projection.name] = projection
         if not self._projections:
             raise ConfigurationError("Projector takes at least one projection.")
-        if batch < 1 or not poll_interval > 0:
-            raise ConfigurationError(f"batch={batch} has to be 1 or more, and poll_interval={poll_interval} over 0.")
         self._retry = retry
-        self._batch = batch
-        self._poll_interval = poll_interval
+        self._batch = check_count(batch, "batch")
+        self._poll_interval = check_interval(poll_interval, "poll_interval")
         self._states = ProjectionStates(store)
         self._started: set[str] = set()
 
@@ -100,14 +117,25 @@ class Projector:
 
         Raises:
             ProjectionVersionError: a projection's tables are of another version than its code; rebuild it first.
+            ProjectionDefinitionError: a projection has no handler, or one that takes a `StoreTransaction` and gives
+                nothing to await.
+            HandlerCancelledError: a projection's task ended by a cancellation that nobody had asked of this.
             CapabilityError: the store is in memory, and has no SQL.
         """
+        tasks = [
+            asyncio.create_task(self._follow(projection), name=f"projection {projection.name}")
+            for projection in self._projections.values()
+        ]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for projection in self._projections.values():
-                    tasks.create_task(self._follow(projection), name=f"projection {projection.name}")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from group
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended = next(task for task in tasks if task.done())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if ended.cancelled():
+            raise HandlerCancelledError(f"The task of the {ended.get_name()} was cancelled, though run() was not.")
+        ended.result()
 
     async def catch_up(self) -> int:
         """Handle all that is there now, and return how many events that were.
@@ -118,6 +146,7 @@ class Projector:
         """
         handled = 0
         for projection in self._projections.values():
+            self._started.discard(projection.name)  # where nothing is to be handled, nothing else looks at the version
             await self._start(projection)
             worker = _Worker(self._store, projection, self._pages(projection), self._batch, self._poll_interval)
             while (count := await worker.step()) is not None:
@@ -218,12 +247,16 @@ class Projector:
                 try:
                     async with self._store.transaction() as transaction:
                         await transaction.checkpoint(checkpoint_name(name))
+                        # somebody may have swapped new tables in since the start
+                        check_version(projection, (await self._states.require(transaction, name)).version)
                         if not await self._states.unpark(transaction, name, parked.position):
                             continue  # somebody else retries, too
                         if page:  # else its stream was deleted, and nothing is left to handle
                             (event,) = events_of(page)
                             await projection.handle(event, page[0], transaction)
                     done += 1
+                except NOT_THE_EVENTS:
+                    raise
                 except Exception as error:
                     if isinstance(error, CommonsEventsError) and error.retriable:
                         raise

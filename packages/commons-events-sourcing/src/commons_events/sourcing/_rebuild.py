@@ -183,6 +183,9 @@ async def _swap(
 # --- PostgreSQL ------------------------------------------------------------------------------------------------
 
 
+_ENTER = """
+SELECT set_config('search_path', :schema || ', ' || current_setting('search_path'), true)
+WHERE to_regnamespace(:schema) IS NOT NULL"""
 _DEPENDENTS = """
 WITH replaced AS (SELECT to_regclass(name)::oid AS oid FROM unnest(CAST(:tables AS text[])) AS name)
 SELECT DISTINCT pg_describe_object('pg_class'::regclass, coalesce(r.ev_class, c.conrelid), 0) || ' depends on '
@@ -235,9 +238,9 @@ class _PostgresShadow(_Shadow):
         """See `_Shadow.opened`."""
         yield
 
-    def _enter(self, connection: Connection) -> None:
-        path = connection.execute(text("SHOW search_path")).scalar_one()
-        connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": f"{self._schema}, {path}"})
+    def _enter(self, connection: Connection) -> bool:
+        # without the schema, which another one's swap takes away, the names would stand for the live tables
+        return connection.execute(text(_ENTER), {"schema": self._schema}).one_or_none() is not None
 
     def _is_there(self, connection: Connection) -> bool:
         found = connection.execute(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": self._schema})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from commons_events.binding import BinaryBinding, Binding
 from commons_events.errors import ConfigurationError, LeaseLostError, StoreUnavailableError, TransportError
@@ -15,13 +15,11 @@ from commons_events.message import Message, PublishResult, Receipt
 from commons_events.runtime import current_runtime
 from commons_events.sourcing._backend import Lease
 from commons_events.sourcing._groups import lost
+from commons_events.sourcing._store import BaseEventStore
 from commons_events.sourcing._store_transaction import log_query
 from commons_events.sourcing._subscription import Subscription
 from commons_events.sourcing._types import StoredEvent, check_interval, check_name, check_position
 from commons_events.transport import Transport
-
-if TYPE_CHECKING:
-    from commons_events.sourcing._store import BaseEventStore
 
 __all__ = ["OutboxRelay"]
 
@@ -40,7 +38,7 @@ class OutboxRelay:
         store: where the events come from.
         transport: where they go; who made it closes it.
         topic: a topic, or a function that gives each event's, and None for those that are to stay.
-        name: under which it saves how far it has come.
+        name: under which it saves how far it has come; relays that publish different events have different ones.
         source: CloudEvents' ``source`` of events that have none; by default a URN with the name.
         binding: how events become messages; by default CloudEvents' binary mode.
         after: where a new relay begins.
@@ -67,12 +65,22 @@ class OutboxRelay:
     ) -> None:
         check_interval(lease_seconds, "lease_seconds")
         check_name(name, "relay's name")
-        given: Any = topic
+        self.name = name
+        check_name(self._group, "relay's name in full")
+        given: Any = store
+        if not isinstance(given, BaseEventStore):
+            raise ConfigurationError(f"OutboxRelay's store is a {type(given).__name__}; it is an EventStore.")
+        given = transport
+        if not isinstance(given, Transport):
+            raise ConfigurationError(
+                f"OutboxRelay's transport is a {type(given).__name__}; it is a Transport, such as "
+                "commons_events.config.open_transport(ProducerConfig(…)) gives."
+            )
+        given = topic
         if isinstance(topic, str):
             transport.check_topic(topic)
         elif not callable(given):
             raise ConfigurationError(f"topic is {given!r:.100}; it is a topic, or a function that gives each event's.")
-        self.name = name
         self.published = 0
         """How many messages this object has had confirmed."""
         self._store = store
@@ -133,18 +141,18 @@ class OutboxRelay:
         return f"relay {self.name}"
 
     async def _lease(self) -> Lease | None:
-        backend = await self._store._ready()
+        backend = await self._store._writable()
         asked = current_runtime().monotonic()
         held = await backend.lease(self._group, 1, self._worker, self._seconds)
         self._renewed = asked
         return held[0] if held else None
 
     async def _give_back(self) -> None:
-        backend = await self._store._ready()
+        backend = await self._store._writable()
         await backend.lease(self._group, 1, self._worker, 0.0, [0])
 
     async def _work(self, lease: Lease, *, forever: bool) -> None:
-        start = await self._store.checkpoint(self.name) or self._after
+        start = await self._start(lease)
         subscription = self._store.subscribe(
             after=start, categories=self._query.categories, types=self._query.types, tags=self._query.tags
         )
@@ -158,9 +166,22 @@ class OutboxRelay:
             if subscription.position > saved:
                 async with self._store.transaction() as transaction:
                     await transaction.check_lease(lease)
-                    await transaction.save_checkpoint(self.name, subscription.position)
+                    await transaction.save_checkpoint(self._group, subscription.position)
                 saved = subscription.position
             await self._keep(lease)
+
+    async def _start(self, lease: Lease) -> int:
+        """Where to go on; at the first start it is saved at once."""
+        saved = (await self._store.checkpoints(self._group)).get(self._group)
+        if saved is not None:
+            return saved
+        # What has had the lease before, and yet saved nothing, is a relay of older code, which saved under its bare
+        # name: a name that any other reader may have, too.
+        start = (await self._store.checkpoint(self.name) if lease.epoch > 1 else 0) or self._after
+        async with self._store.transaction() as transaction:
+            await transaction.check_lease(lease)
+            await transaction.save_checkpoint(self._group, start, backwards=True)
+        return start
 
     async def _page(self, subscription: Subscription, forever: bool) -> Sequence[StoredEvent]:
         page = await subscription.next_page(wait=False)

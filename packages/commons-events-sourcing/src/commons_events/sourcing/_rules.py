@@ -31,8 +31,7 @@ def fits(expected: Expected, version: int) -> bool:
 
 def conflict(stream: StreamId, expected: Expected, version: int, detail: str = "") -> VersionConflictError:
     """The error for a stream that is not as expected."""
-    stated = expected.value if isinstance(expected, ExpectedState) else expected
-    return VersionConflictError(str(stream), stated, version, detail)
+    return VersionConflictError(str(stream), expected, version, detail)
 
 
 def deleted(stream: StreamId) -> StreamDeletedError:

@@ -71,9 +71,13 @@ class _Transaction(BackendTransaction):
         self._failure = backend._failure
         self._connection = connection
         self._raw = raw
+        self.stored = 0
+        """The highest position that it has stored; 0 where it has stored nothing."""
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        return await self._call(self._append, appends)
+        results = await self._call(self._append, appends)
+        self.stored = max([self.stored, *(result.last_position for result in results)])
+        return results
 
     def _append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
         self._raw.execute("SAVEPOINT commons_events_append")
@@ -307,9 +311,10 @@ class SqliteBackend(Backend):
                 if beginning.done() and not beginning.cancelled() and beginning.exception() is None:
                     await _whole(self._writer.submit(beginning.result().close))  # it has begun all the same
                 raise
+            transaction = _Transaction(self, connection, self._raw)
             try:
                 with self._nesting.block():
-                    yield _Transaction(self, connection, self._raw)
+                    yield transaction
             except BaseException as error:
                 await _whole(self._writer.submit(connection.close))
                 if (failed := find_trouble(error)) is not None:
@@ -321,7 +326,8 @@ class SqliteBackend(Backend):
                 if (failed := find_trouble(error)) is not None:
                     raise self._failure(failed) from error
                 raise
-        self._news.tell()
+        if transaction.stored:  # else the readers, which a checkpoint is no news to, would all look in vain
+            self._news.tell(transaction.stored)
 
     # --- reading ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from commons_events.event import Event
 from commons_events.sourcing._backend import Backend
 from commons_events.sourcing._encoding import prepare_events
 from commons_events.sourcing._groups import GroupSubscription, check_group
+from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._store_transaction import (
     MAX_EVENT_BYTES,
     MAX_POSITION,
@@ -67,6 +68,7 @@ class BaseEventStore:
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._blocks = Nesting()
         self._closed = False
 
     # --- life ------------------------------------------------------------------------------------------------
@@ -96,6 +98,11 @@ class BaseEventStore:
         if not opening.done():
             await asyncio.shield(opening)
         return self.backend
+
+    async def _writable(self) -> Backend:
+        """As `_ready`, for what would wait for the end of an open transaction."""
+        self._blocks.refuse()
+        return await self._ready()
 
     async def close(self) -> None:
         """Finish what was handed over, and disconnect. Harmless twice.
@@ -159,7 +166,7 @@ class BaseEventStore:
             StoreUnavailableError: the database is out of reach; the events may be stored all the same.
         """
         prepared = prepare_events(stream, check_several(events), expected, self.max_event_bytes)
-        return (await (await self._ready()).append((prepared,)))[0]
+        return (await (await self._writable()).append((prepared,)))[0]
 
     async def append_many(self, appends: Iterable[Append]) -> list[AppendResult]:
         """Store events in several streams, in one transaction: all or none. A stream may come once.
@@ -171,7 +178,7 @@ class BaseEventStore:
             VersionConflictError: one of the streams is not as expected; and all that `append` raises.
         """
         prepared = prepare_all(appends, self.max_event_bytes)
-        backend = await self._ready()
+        backend = await self._writable()
         return await backend.append(prepared)
 
     async def delete_stream(self, stream: StreamId | str, *, expected: int | None = None) -> None:
@@ -189,7 +196,7 @@ class BaseEventStore:
         if expected is not None:
             check_position(expected, "The expected version")
         name = check_stream(stream)
-        await (await self._ready()).delete_stream(name, expected)
+        await (await self._writable()).delete_stream(name, expected)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[StoreTransaction]:
@@ -202,11 +209,12 @@ class BaseEventStore:
         What another task has under way when the block ends is done first, and is part of it; where the block raises it
         is broken off. After that the transaction's methods raise `ClosedError`.
         """
-        backend = await self._ready()
+        backend = await self._writable()
         async with backend.transaction() as begun:
             transaction = StoreTransaction(begun, self.max_event_bytes)
             try:
-                yield transaction
+                with self._blocks.block():
+                    yield transaction
             except BaseException:
                 await transaction._end(failed=True)
                 raise
@@ -426,7 +434,7 @@ class BaseEventStore:
     async def delete_checkpoint(self, name: str) -> None:
         """Forget a saved position."""
         check_name(name, "checkpoint's name")
-        await (await self._ready()).delete_checkpoint(name)
+        await (await self._writable()).delete_checkpoint(name)
 
     async def snapshot(self, stream: StreamId | str, kind: str, *, at_most: int | None = None) -> StoredSnapshot | None:
         """The stream's latest snapshot of this kind, of no later version than ``at_most``; None without one."""
@@ -444,4 +452,4 @@ class BaseEventStore:
     async def delete_snapshots(self, stream: StreamId | str) -> None:
         """Forget the stream's snapshots; they are made anew from its events."""
         name = check_stream(stream)
-        await (await self._ready()).delete_snapshots(name)
+        await (await self._writable()).delete_snapshots(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
 
 from commons_events.errors import ClosedError, ConfigurationError
 from commons_events.event import Event
@@ -29,8 +29,11 @@ from commons_events.sourcing._types import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Result
+    from sqlalchemy.engine import Connection, CursorResult, Result
     from sqlalchemy.sql import Executable
+    from sqlalchemy.sql.dml import UpdateBase
+    from sqlalchemy.sql.selectable import TypedReturnsRows
+
 
 __all__ = [
     "MAX_EVENT_BYTES",
@@ -42,6 +45,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Columns = TypeVarTuple("Columns")
 
 MAX_POSITION = 2**63 - 1
 MAX_EVENT_BYTES = 16 * 1024 * 1024
@@ -147,12 +151,22 @@ class StoreTransaction:
         """
         await self._call(self._backend.check_lease, lease)
 
+    @overload
+    async def execute(self, statement: TypedReturnsRows[*Columns], parameters: Any = None) -> Result[*Columns]: ...
+    @overload
+    async def execute(self, statement: UpdateBase, parameters: Any = None) -> CursorResult[*tuple[Any, ...]]: ...
+    @overload
+    async def execute(self, statement: Executable, parameters: Any = None) -> Result[*tuple[Any, ...]]: ...
     async def execute(self, statement: Executable, parameters: Any = None) -> Result[Any]:
         """Execute a SQLAlchemy statement in this transaction, on any table of the store's database.
 
         Args:
             statement: such as ``table.insert()``, ``select(…)`` or ``text("…")``.
             parameters: a mapping, or a list of mappings.
+
+        Returns:
+            the rows, wholly read, typed as SQLAlchemy does; of an insert, update or delete that returns none,
+            ``rowcount``.
 
         Raises:
             CapabilityError: the store is in memory, and has no SQL.
@@ -195,11 +209,16 @@ def log_query(categories: Iterable[str], types: Iterable[str | type[Event]], tag
     """The query of a reader of the log, checked.
 
     Raises:
-        ConfigurationError: a single str was given where several are wanted.
+        ConfigurationError: one was given where several are wanted.
     """
-    for name, given in (("categories", categories), ("types", types), ("tags", tags)):
-        if isinstance(given, str):
-            raise ConfigurationError(f"{name} is a list or tuple of str, not one str: {given!r}. Write [{given!r}].")
+    one: Any
+    for name, one in (("categories", categories), ("types", types), ("tags", tags)):
+        if isinstance(one, str):
+            raise ConfigurationError(f"{name} is a list or tuple of str, not one str: {one!r}. Write [{one!r}].")
+        if not isinstance(one, Iterable):
+            raise ConfigurationError(
+                f"{name} is a list or tuple, not {one!r:.100}. Write [{getattr(one, '__name__', one)}]."
+            )
     given_types: Any = tuple(types)
     for kind in given_types:
         if not isinstance(kind, str) and not (isinstance(kind, type) and issubclass(kind, Event)):

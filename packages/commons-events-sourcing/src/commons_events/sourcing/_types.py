@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from commons_events.errors import ConfigurationError, InvalidStreamError, InvalidVersionError
@@ -54,7 +54,7 @@ class StreamId(NamedTuple):
         return f"{self.category}/{self.id}" if self.category else self.id
 
 
-class ExpectedState(Enum):
+class ExpectedState(StrEnum):
     """What a writer may expect of a stream beside an exact version."""
 
     ANY = "any"

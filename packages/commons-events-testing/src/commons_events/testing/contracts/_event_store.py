@@ -25,8 +25,11 @@ class EventStoreContract(
 ):
     """The contract of an event store: subclass it, give it `make_store`, and run pytest.
 
+    `make_store` is called several times in a test, and each store that it makes is on the same database.
+
     Class attributes:
         has_sql: whether the store's transactions execute SQL.
         writers: how many writers write at once.
         max_examples: how many histories are compared with the model.
+        hang_after: seconds after which a test has hung.
     """

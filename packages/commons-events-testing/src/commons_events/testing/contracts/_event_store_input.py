@@ -44,7 +44,7 @@ class InputTests(EventStoreCase, contract=True):
         for strange in (s.NewEvent(good, "word"), OneWord()):
             with pytest.raises(InvalidStreamError, match=r"\['word'\]"):
                 await store.append("a", [good, strange])
-        for wrong in ({"types": [7]}, {"types": [dict]}, {"categories": "a"}, {"tags": "a"}):
+        for wrong in ({"types": [7]}, {"types": [dict]}, {"types": Counted}, {"categories": "a"}, {"tags": "a"}):
             with pytest.raises(ConfigurationError):
                 await listed(store.read_all(**wrong))
             with pytest.raises(ConfigurationError):

@@ -137,7 +137,7 @@ class TransactionTests(EventStoreCase, contract=True):
                 transaction.save_checkpoint("reader", 1),
                 transaction.save_snapshot(snapshot),
                 transaction.check_lease(s.Lease("g", 0, "worker", 1)),
-                transaction.execute(None),  # type: ignore[arg-type]
+                transaction.execute(None),  # type: ignore[call-overload]
                 transaction.run_sync(str),
             ):
                 with pytest.raises(ClosedError, match="ended"):
@@ -176,7 +176,7 @@ class TransactionTests(EventStoreCase, contract=True):
         if not self.has_sql:
             with pytest.raises(CapabilityError, match="SQL"):
                 async with store.transaction() as transaction:
-                    await transaction.execute(None)  # type: ignore[arg-type]
+                    await transaction.execute(None)  # type: ignore[call-overload]
             return
         from sqlalchemy import Column, Integer, MetaData, String, Table, select
 

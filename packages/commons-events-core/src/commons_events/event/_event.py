@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from inspect import get_annotations, signature
 from sys import _getframe, modules
+from threading import RLock
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, get_origin
 from weakref import WeakSet
@@ -55,6 +56,7 @@ for _factory in (_new_id, _now):  # pydantic asks each for its signature, for ev
     setattr(_factory, "__signature__", signature(_factory))  # noqa: B010  # no type has it
 _TRUSTED_FACTORIES = frozenset((_new_id, _now, dict, list))
 _BEING_MADE, _MADE = "being made", "made"
+_building = RLock()
 
 
 def _finish(event: E) -> E:
@@ -64,9 +66,9 @@ def _finish(event: E) -> E:
     return event
 
 
-def _maker(event_class: type[E], *, plain: bool) -> Callable[[bytes], E]:
+def _maker(event_class: type[E], filler: SchemaValidator, *, plain: bool) -> Callable[[bytes], E]:
     """What makes bare events from JSON by all the rules; of a ``plain`` class by itself, which is quicker."""
-    validate = event_class.filler.validate_json
+    validate = filler.validate_json
     if plain:
         return validate
     return lambda data: validate(data, self_instance=event_class.__new__(event_class).being_made())
@@ -501,23 +503,27 @@ class Event(BaseModel):
 
     @classmethod
     def _build(cls) -> None:
-        """Make the validators and the serializer, for the class's first use."""
+        """Make the validators and the serializer, for the class's first use, whichever thread's that is."""
         if cls.__pydantic_core_schema__ is cls._pydantic_schema:
             cls._define()
-        schema = cls.__pydantic_core_schema__
-        checks = cls.__post_init__ is not Event.__post_init__
-        cls._holds_secret = holds_secret(cls._pydantic_schema)
-        config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
-        cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
-        cls.filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)
-        cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
-        quick = None
-        if is_repeatable(schema, _TRUSTED_FACTORIES):
-            quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False).validate_json
-        make = _maker(cls, plain=is_plain(schema))
-        cls._read_json = staticmethod(_json.reader(cls, make, quick, checks=checks, life=_life))
-        cls._write_json = _json.writer(cls)
-        cls._names = accepted_names(cls)
+        with _building:
+            if not isinstance(cls.filler, _Late):
+                return  # another thread was first
+            schema = cls.__pydantic_core_schema__
+            checks = cls.__post_init__ is not Event.__post_init__
+            cls._holds_secret = holds_secret(cls._pydantic_schema)
+            config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
+            cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
+            cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
+            filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)
+            quick = None
+            if is_repeatable(schema, _TRUSTED_FACTORIES):
+                quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False).validate_json
+            make = _maker(cls, filler, plain=is_plain(schema))
+            cls._read_json = staticmethod(_json.reader(cls, make, quick, checks=checks, life=_life))
+            cls._write_json = _json.writer(cls)
+            cls._names = accepted_names(cls)
+            cls.filler = filler  # last: `complete` takes it as the proof that all is there
 
     @classmethod
     def complete(cls) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from commons_events import Event, EventSchema
 from commons_events.errors import DuplicateEventTypeError, EventDefinitionError
-from commons_events.event import registry
+from commons_events.event import _json, registry
 
 
 def test_event_type_without_an_annotation_is_a_class_attribute_and_no_field() -> None:
@@ -27,6 +28,29 @@ def test_event_type_without_an_annotation_is_a_class_attribute_and_no_field() ->
     event = Registered(user_id="u")
     assert event.event_type == "user.registered"
     assert "event_type" not in event.model_fields_set
+
+
+def test_a_thread_that_uses_a_class_while_another_one_is_at_its_first_use_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Registered(Event):
+        event_type = "user.registered"
+        user_id: str
+
+    data = b'{"event_type":"user.registered","version":"1.0.0","user_id":"u"}'
+    results: list[bytes] = []
+    other = threading.Thread(target=lambda: results.append(Registered.from_json(data).to_json()))
+    made = _json.reader
+
+    def slow(*args: Any, **options: Any) -> Any:
+        other.start()
+        other.join(0.1)  # it cannot end before this does
+        return made(*args, **options)
+
+    monkeypatch.setattr(_json, "reader", slow)
+    assert Registered.from_json(data).user_id == "u"
+    other.join()
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("annotation", [str, ClassVar[str], Literal["user.registered"]])

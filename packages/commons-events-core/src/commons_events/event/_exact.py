@@ -19,6 +19,7 @@ import typing
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from itertools import combinations
 from typing import Any, NoReturn, cast
 
 from pydantic_core import core_schema
@@ -128,8 +129,13 @@ class _Rewriter:
         """Of the model that is being rewritten."""
         self._converted = 0
         """How many validators around this node may make what JSON has into something else."""
+        self._not_json = 0
+        """How many schemas around this node JSON is not read by, or only by a type of pydantic's own."""
+        self._definitions: dict[str, Schema] = {}
 
     def rewrite(self, node: Schema, path: str) -> Schema:
+        if node["type"] == "definitions":
+            self._definitions = {definition["ref"]: definition for definition in node["definitions"]}
         if node["type"] in _FIELDS:
             return self.field(node, path)
         if node["type"] in _EXACT_ALREADY and node.keys() <= _PLAIN_KEYS:
@@ -232,7 +238,9 @@ class _Rewriter:
         """
         exact = {**node, "json_schema": self.rewrite(node["json_schema"], path)}
         with self._in_python():
+            self._not_json += 1
             exact["python_schema"] = self.rewrite(node["python_schema"], path)
+            self._not_json -= 1
         python = node["python_schema"]
         if node["json_schema"]["type"] != "list":
             return exact
@@ -344,17 +352,26 @@ class _Rewriter:
                 exact["validate_default"] = True
         return exact
 
+    def lax_or_strict(self, node: Schema, path: str) -> Schema:
+        """A type of pydantic's own, such as a path: what its union tells apart is the same value."""
+        self._not_json += 1
+        exact = self.children(node, path)
+        self._not_json -= 1
+        return exact
+
     def union(self, node: Schema, path: str) -> Schema:
-        if not (node.get("metadata") or {}).get("pydantic_internal_union_discriminator"):
+        if not self._not_json and not (node.get("metadata") or {}).get("pydantic_internal_union_discriminator"):
             choices = [choice[0] if isinstance(choice, tuple) else choice for choice in node["choices"]]
-            for index, one in enumerate(choices):
-                for other in choices[index + 1 :]:
-                    if alike(one, other):
-                        raise EventDefinitionError(
-                            f"{self._class.__qualname__}: field {path!r} is a union of {word(one)} and "
-                            f"{word(other)}, which look alike in JSON, so that reading would have to guess. Give the "
-                            "union a discriminator (pydantic's Field(discriminator=…)), or use one of the types."
-                        )
+            for one, other in combinations(choices, 2):
+                if alike(one, other, self._definitions):
+                    info = getattr(self._class, "__pydantic_fields__", {}).get(path)
+                    self._refuse(
+                        path,
+                        f"{f'({info.annotation}) ' if info else ''}is a union of {word(one, self._definitions)} and "
+                        f"{word(other, self._definitions)}, which look alike in JSON, so that reading would have to "
+                        "guess",
+                        "Give the union a discriminator (pydantic's Field(discriminator=…)), or use one of the types",
+                    )
         return self.children(node, path)
 
 
@@ -375,6 +392,7 @@ _REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
     "function-wrap": _Rewriter.converter,
     "chain": _Rewriter.converter,
     "is-instance": _Rewriter.instance,
+    "lax-or-strict": _Rewriter.lax_or_strict,
 }
 _FIELDS = frozenset({"model-field", "dataclass-field"})
 _ENVELOPE_NAMES = frozenset({"event_id", "source", "timestamp", "correlation_id", "causation_id", "metadata"})

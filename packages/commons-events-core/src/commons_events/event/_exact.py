@@ -276,6 +276,12 @@ class _Rewriter:
 
     def model(self, node: Schema, path: str) -> Schema:
         """A model inside an event, which is as exact: NaN must not become null, and instances are looked through."""
+        if node["cls"] in self._class.__mro__ and "event_type" not in vars(node["cls"]):
+            self._refuse(
+                path,
+                "is any Event, whose own fields neither a schema nor bytes could have",
+                "Name the class; or a union of classes, with Field(discriminator='event_type')",
+            )
         exact = {**self._with_config(node, path)}
         config = {key: value for key, value in (node.get("config") or {}).items() if key not in INEXACT}
         exact["config"] = {**config, "ser_json_inf_nan": "constants"}
@@ -419,15 +425,28 @@ def _fields(model: Schema) -> dict[str, Any]:
 
 
 def _strict_where_made(node: Schema) -> Schema:
-    """An event inside another one: unknown fields are refused where a program gives them, not where bytes do."""
+    """An event inside another one: unknown fields are refused where a program gives them, not where bytes do.
+
+    So is an instance of a subclass, whose bytes would be those of an event that the field does not take.
+    """
     lenient = {key: value for key, value in node.items() if key != "ref"}
+    cls = _model(node)["cls"]
+
+    def exact_class(value: Any) -> Any:
+        if type(value) is not cls and isinstance(value, cls):
+            raise ValueError(
+                f"this is a {type(value).__qualname__}, which the field's type {cls.__qualname__} does not hold whole: "
+                "declare a union of the classes, with Field(discriminator='event_type')"
+            )
+        return value
+
+    strict = core_schema.no_info_before_validator_function(
+        exact_class, cast(core_schema.CoreSchema, _forbid_extra(lenient))
+    )
     return cast(
         Schema,
         core_schema.json_or_python_schema(
-            cast(core_schema.CoreSchema, lenient),
-            cast(core_schema.CoreSchema, _forbid_extra(lenient)),
-            ref=node.get("ref"),
-            metadata={_MARK: True},
+            cast(core_schema.CoreSchema, lenient), strict, ref=node.get("ref"), metadata={_MARK: True}
         ),
     )
 

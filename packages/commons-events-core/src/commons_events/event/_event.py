@@ -86,7 +86,7 @@ def _seal(event: "Event") -> "Event":
 def _format_of_another_version(data: bytes, event_class: "type[Event]") -> "Serializer | None":
     """The format that the registered class of these bytes' own type and version is written in; None without one."""
     try:
-        codec = serializer_of(data)
+        codec = serializer_of(data, registry.formats())
     except (UnknownEventTypeError, UnknownSchemaError):
         return None
     identity = codec.identify(data)
@@ -95,6 +95,14 @@ def _format_of_another_version(data: bytes, event_class: "type[Event]") -> "Seri
         return None
     written = serializer(writer.schema_info().schema_type)
     return written if written.content_type == codec.content_type else None
+
+
+def _format_of(data: bytes) -> "Serializer":
+    """The format of these bytes: that of a registered class, so that no other is loaded for nothing."""
+    try:
+        return serializer_of(data, registry.formats())
+    except UnknownEventTypeError:
+        return serializer_of(data)
 
 
 def _let_pickle_find(made: type[BaseModel]) -> None:
@@ -260,7 +268,7 @@ class Event(BaseModel):
             MissingDistributionError: the format's package is not installed.
         """
         if cls is Event:
-            return serializer_of(data).decode(data, cls)
+            return _format_of(data).decode(data, cls)
         try:
             event: Self = cls._decode(data)
         except DeserializationError:

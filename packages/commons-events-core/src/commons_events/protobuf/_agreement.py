@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -12,7 +12,7 @@ from commons_events.event._versions import same_major
 from commons_events.protobuf._plan import Enum, File, Message, Slot, plan_of
 from commons_events.shapes import Field, Other
 
-__all__ = ["check_versions", "disagreement", "unsettled"]
+__all__ = ["check_versions", "disagreement", "newly_required", "unsettled"]
 
 _unsettled = ContextVar("_unsettled", default=False)
 
@@ -51,34 +51,49 @@ def disagreement(writer: File, reader: File) -> str | None:
 
     None where they agree.
     """
+    for theirs, ours in _pairs(writer, reader):
+        clash = _clash(theirs, ours) or _enum_clash(theirs, ours)
+        if clash is not None:
+            return f"{clash}. {_advice(reader.event_class)}"
+        for before, slot in _both(theirs, ours):
+            if _kind(before).replace("bytes", "string") != _kind(slot).replace("bytes", "string"):  # alike on the wire
+                return (
+                    f"{slot.label!r} of {ours.name} is {_kind(before)} there, and {_kind(slot)} here. Give what has "
+                    "another type a new field, or the event a new major version."
+                )
+    return None
+
+
+def newly_required(writer: File, reader: File) -> list[tuple[Message, Slot]]:
+    """What the reader refuses to be without, and the writer does not have."""
+    return [
+        (ours, slot)
+        for theirs, ours in _pairs(writer, reader)
+        for slot in ours.slots
+        if slot.field is not None and slot.field.required and slot.many == "one" and not slot.nullable
+        if slot.number not in {other.number for other in theirs.slots}
+    ]
+
+
+def _pairs(writer: File, reader: File) -> Iterator[tuple[Message, Message]]:
+    """The messages that are read as each other, from the outside inwards."""
     met: set[tuple[Message, Message]] = set()
     waiting = [(writer.root, reader.root)]
     while waiting:
-        theirs, ours = waiting.pop()
-        if (theirs, ours) in met:
-            continue
-        met.add((theirs, ours))
-        clash = _clash(theirs, ours)
-        if clash is not None:
-            return f"{clash}. {_advice(reader.event_class)}"
-        before = {slot.number: slot for slot in theirs.slots}
-        for slot in ours.slots:
-            other = before.get(slot.number)
-            if other is None:
-                continue
-            if _kind(other).replace("bytes", "string") != _kind(slot).replace("bytes", "string"):  # alike on the wire
-                return (
-                    f"{slot.label!r} of {ours.name} is {_kind(other)} there, and {_kind(slot)} here. Give what has "
-                    "another type a new field, or the event a new major version."
-                )
-            if isinstance(slot.form, Enum) and isinstance(other.form, Enum):
-                for name, number in slot.form.values.items():
-                    if (moved := other.form.values.get(name, number)) != number:
-                        clash = f"{name!r} of the enum {slot.form.name} has the number {moved} there, and {number} here"
-                        return f"{clash}. {_advice(reader.event_class)}"
-            if isinstance(slot.form, Message) and isinstance(other.form, Message):
-                waiting.append((other.form, slot.form))
-    return None
+        pair = waiting.pop()
+        if pair not in met:
+            met.add(pair)
+            yield pair
+            waiting += (
+                (before.form, slot.form)
+                for before, slot in _both(*pair)
+                if isinstance(before.form, Message) and isinstance(slot.form, Message)
+            )
+
+
+def _both(theirs: Message, ours: Message) -> Iterator[tuple[Slot, Slot]]:
+    before = {slot.number: slot for slot in theirs.slots}
+    return ((before[slot.number], slot) for slot in ours.slots if slot.number in before)
 
 
 def _advice(event_class: type[Event]) -> str:
@@ -98,6 +113,15 @@ def _clash(theirs: Message, ours: Message) -> str | None:
             return f"the number {number} of {ours.name} is {before.label!r} there, and {slot.label!r} here"
         if numbers.get(slot.label, number) != number:
             return f"{slot.label!r} of {ours.name} has the number {numbers[slot.label]} there, and {number} here"
+    return None
+
+
+def _enum_clash(theirs: Message, ours: Message) -> str | None:
+    for before, slot in _both(theirs, ours):
+        if isinstance(before.form, Enum) and isinstance(slot.form, Enum):
+            for name, number in slot.form.values.items():
+                if (moved := before.form.values.get(name, number)) != number:
+                    return f"{name!r} of the enum {slot.form.name} has the number {moved} there, and {number} here"
     return None
 
 

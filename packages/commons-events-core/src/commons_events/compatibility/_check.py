@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from commons_events.compatibility._formats import Comparison, SchemaText, comparison, format_named, format_of
 from commons_events.compatibility._violation import Direction, Violation
@@ -104,7 +104,8 @@ def compatibility(
         MissingDistributionError: (an ImportError) the format's extra is not installed; the message has the line.
     """
     mode = _mode(mode)
-    older: list[AnySchema] = [old] if isinstance(old, str | SchemaText | type) else list(old)
+    is_several = isinstance(old, Sequence) and not isinstance(old, str | bytes | bytearray)
+    older = cast("list[AnySchema]", list(old) if is_several else [old])  # type: ignore[arg-type]
     format_ = _format([*older, new], schema_type)
     compare = comparison(format_, lenient=lenient)
     candidate = _text(new, format_)

@@ -33,7 +33,7 @@ from commons_events.event._registry import registry
 from commons_events.event._scalars import aware_times, is_plain, is_repeatable
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
 from commons_events.event._secrets import holds_secret
-from commons_events.plugins import serializer, serializer_of, when_changed
+from commons_events.plugins import SERIALIZERS, names, serializer, serializer_of, when_changed
 from commons_events.runtime import current_runtime
 
 if TYPE_CHECKING:
@@ -276,6 +276,10 @@ class Event(BaseModel):
             if writers is None or writers is serializer(cls._schema_info.schema_type):
                 raise
             return writers.decode(data, cls)
+        except (AttributeError, TypeError) as error:
+            if isinstance(data, bytes | bytearray):
+                raise
+            raise TypeError(f"deserialize takes bytes, not {type(data).__name__}.") from error
         return event
 
     def being_made(self) -> Self:
@@ -497,9 +501,14 @@ class Event(BaseModel):
             trusted_factories=_TRUSTED_FACTORIES,
         )
         cls._set_late()
-        if cls._schema_info.schema_type != "json":
-            with suppress(PluginError):  # not installed: serialize() says so, when it is asked for
-                serializer(cls._schema_info.schema_type).check(cls)
+        name = cls._schema_info.schema_type
+        if name != "json":
+            if name not in (installed := names(SERIALIZERS)) and name.lower() in installed:
+                raise EventDefinitionError(
+                    f"{cls.__qualname__}: there is no format {name!r}; write schema_type={name.lower()!r}."
+                )
+            with suppress(PluginError):  # not installed, or not yet: serialize() says so, when it is asked for
+                serializer(name).check(cls)
 
     @classmethod
     def _set_late(cls) -> None:

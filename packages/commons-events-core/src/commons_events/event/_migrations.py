@@ -147,6 +147,9 @@ class Migrations:
         Raises:
             MissingMigrationError: some version cannot be read as such a class; the message names all of them.
         """
+        for target in event_classes:
+            if not isinstance(target, type):
+                raise TypeError(f"check_migrations takes event classes, each by itself, not {target!r:.100}.")
         classes = self._events.classes()
         missing = [
             f"{_words(identity)} as {_words(_identity(target))}"
@@ -302,6 +305,11 @@ def _ends(
 ) -> tuple[type[Event], type[Event]]:
     from commons_events.event._event import Event
 
+    if inspect.iscoroutinefunction(function):
+        raise EventDefinitionError(
+            f"@migration: {_name(function)} is a coroutine function, and events are read without waiting. Make it an "
+            "ordinary function."
+        )
     stated: dict[str, Any] = {}
     if from_ is None or to is None:
         try:

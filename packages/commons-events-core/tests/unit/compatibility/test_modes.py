@@ -194,6 +194,12 @@ def test_event_classes_and_json_schemas() -> None:
         compatibility(Seen, SchemaText(Seen.schema, {"other": "{}"}))
 
 
+@pytest.mark.parametrize("old", [b"{}", bytearray(b"{}"), None, 5])
+def test_what_is_no_schema_is_called_by_its_type(old: Any) -> None:
+    with pytest.raises(TypeError, match=f"not {type(old).__name__}"):
+        compatibility(old, PLAIN)
+
+
 class Address(BaseModel):
     city: str
 

@@ -438,3 +438,33 @@ def test_a_class_below_one_in_use_that_lacks_a_name_says_so() -> None:
         Lacking()
     with pytest.raises(EventDefinitionError, match="not fully defined"):
         Lacking.from_json(b"{}")
+
+
+def test_the_decorator_of_what_is_no_event_says_so() -> None:
+    class Plain(BaseModel):
+        a: int = 0
+
+    for other in (Plain, Event, "Plain"):
+        with pytest.raises(EventDefinitionError, match=r"is no event class.*subclass of commons_events\.Event"):
+            EventSchema(name="unit.plain")(other)  # type: ignore[type-var]
+
+
+def test_a_format_in_other_letters_is_an_error_when_the_class_is_created() -> None:
+    class Shouted(Event):
+        a: int = 0
+
+    with pytest.raises(EventDefinitionError, match=r"no format 'JsonSchema'; write schema_type='jsonschema'"):
+        EventSchema(name="unit.shouted", schema_type="JsonSchema")(Shouted)
+
+
+@pytest.mark.parametrize("schema_type", ["jsonschema", "avro", "protobuf"])
+def test_what_is_no_bytes_is_a_type_error(schema_type: str) -> None:
+    @EventSchema(name="unit.bytes", schema_type=schema_type)
+    class Made(Event):
+        a: int = 0
+
+    data = Made().serialize()
+    assert Made.deserialize(bytearray(data)).a == 0  # type: ignore[arg-type]
+    for other in (None, 5, [data]):
+        with pytest.raises(TypeError, match=rf"deserialize takes bytes, not {type(other).__name__}\."):
+            Made.deserialize(other)  # type: ignore[arg-type]

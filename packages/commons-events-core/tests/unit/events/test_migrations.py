@@ -289,6 +289,22 @@ def test_annotations_that_cannot_be_looked_up_are_said_to_be() -> None:
         migration(migrate)
 
 
+def test_a_coroutine_function_is_no_migration() -> None:
+    family = Family("1.0.0", "2.0.0")
+
+    async def migrate(event: Any) -> Any:
+        return event
+
+    with pytest.raises(EventDefinitionError, match="migrate is a coroutine function"):
+        migration(from_=family.v1_0_0, to=family.v2_0_0)(migrate)
+
+
+def test_a_list_of_classes_is_no_class() -> None:
+    family = Family("1.0.0", "2.0.0")
+    with pytest.raises(TypeError, match="each by itself"):
+        check_migrations([family.v1_0_0, family.v2_0_0])  # type: ignore[arg-type]
+
+
 def test_a_migration_to_itself_is_refused() -> None:
     family = Family("1.0.0")
     with pytest.raises(EventDefinitionError, match="to itself"):

@@ -242,14 +242,14 @@ def serializer_for(content_type: str, preferred: str | None = None) -> Serialize
         MissingDistributionError: the preferred one has this content type, and its extra is not installed.
     """
     wanted = _format(content_type)
+    if preferred is not None and _has_format(preferred, wanted):
+        return serializer(preferred)  # or says what is missing
     fitting = {codec.name: codec for codec in _installed_serializers() if _format(codec.content_type) == wanted}
-    if preferred is not None and preferred not in fitting and _has_format(preferred, wanted):
-        return serializer(preferred)  # says what is missing
-    return fitting.get(preferred or "") or next(iter(fitting.values()), None)
+    return next(iter(fitting.values()), None)
 
 
 def _has_format(name: str, wanted: str) -> bool:
-    """Whether a serializer that could not be made is of this content type; unknown where it does not even load."""
+    """Whether a serializer is of this content type; unknown where it does not even load."""
     try:
         return name in names(SERIALIZERS) and _format(load(SERIALIZERS, name).content_type) == wanted
     except MissingDistributionError:
@@ -260,10 +260,12 @@ def _format(content_type: str) -> str:
     return "json" if is_json(content_type) else media_type(content_type)
 
 
-@_until_changed()
-def _installed_serializers() -> list[Serializer]:
+@_until_changed(maxsize=16)
+def _installed_serializers(among: frozenset[str] | None = None) -> list[Serializer]:
     found = []
     for name in names(SERIALIZERS):
+        if among is not None and name not in among:
+            continue
         try:
             found.append(serializer(name))
         except MissingDistributionError:
@@ -271,14 +273,18 @@ def _installed_serializers() -> list[Serializer]:
     return found
 
 
-def serializer_of(data: bytes) -> Serializer:
+def serializer_of(data: bytes, among: frozenset[str] | None = None) -> Serializer:
     """The installed serializer whose bytes these are, by what they themselves state.
+
+    Args:
+        data: the bytes.
+        among: names of the formats that come into question, so that others need not be loaded; by default all.
 
     Raises:
         UnknownSchemaError: they name a writer's schema that is not known.
         UnknownEventTypeError: no installed format finds an event type in them.
     """
-    formats = _installed_serializers()
+    formats = _installed_serializers(among)
     unknown: UnknownSchemaError | None = None
     for codec in formats:
         try:

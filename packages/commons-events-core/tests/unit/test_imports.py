@@ -48,6 +48,25 @@ def test_the_bare_import_has_all_public_names_without_loading_them(python: Pytho
     assert not {name for name in found if name.split(".")[0] in HEAVY}
 
 
+def test_bytes_that_are_refused_load_no_format_that_no_class_has(python: Python) -> None:
+    statement = """
+from commons_events import Event
+
+class Made(Event):
+    n: int
+
+for cls, data in [(Made, b"{"), (Made, b'{"n": "x"}'), (Made, b"\\xc3\\x01" + bytes(20)), (Event, Made(n=1).to_json())]:
+    try:
+        cls.deserialize(data)
+    except ValueError:
+        pass
+"""
+    found = loaded(python, statement)
+    assert not {
+        name for name in found if name.split(".")[0] in BROKER_CLIENTS or name.startswith("commons_events.avro")
+    }
+
+
 @pytest.mark.parametrize(
     "statement",
     [

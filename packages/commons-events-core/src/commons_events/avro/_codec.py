@@ -42,8 +42,8 @@ class Codec:
         self.node = derive(event_class)
         self._encoder: Encoder | None = None
         self._decoder: Decoder | None = None
-        self._others: dict[bytes, Decoder] = {}
-        """The one that was used last comes last."""
+        self._others: dict[str, Decoder] = {}
+        """By the writer's schema; the one that was used last comes last."""
         self._lock = Lock()
 
     @cached_property
@@ -92,27 +92,27 @@ class Codec:
         except FAILURES as error:
             explain(error, decoder.source, f"{self.name} cannot be read from Avro", data)
 
-    def resolve(self, data: bytes, fingerprint: bytes, writer: SchemaNode) -> Any:
-        """The event in bytes that another schema wrote, read by the rules of Schema Resolution."""
-        decoder = self._resolver(fingerprint, writer)
+    def resolve(self, data: bytes, writer: SchemaNode, text: str) -> Any:
+        """The event in bytes that another schema wrote, whose text this is, by the rules of Schema Resolution."""
+        decoder = self._resolver(writer, text)
         try:
             return decoder.decode(data, HEADER)
         except DeserializationError:
             raise
         except FAILURES as error:
-            what = f"{self.name} cannot be read from what {writer.name} ({fingerprint.hex()}) wrote as Avro"
+            what = f"{self.name} cannot be read from what {writer.name} ({data[2:HEADER].hex()}) wrote as Avro"
             explain(error, decoder.source, what, data)
 
-    def _resolver(self, fingerprint: bytes, writer: SchemaNode) -> Decoder:
+    def _resolver(self, writer: SchemaNode, text: str) -> Decoder:
         with self._lock:
-            decoder = self._others.get(fingerprint)
+            decoder = self._others.get(text)
             if decoder is None:
-                title = f"{self.event_class.__qualname__} from {fingerprint.hex()}"
-                decoder = self._others[fingerprint] = Decoder(writer, self.node, title, constants=True)
+                title = f"{self.event_class.__qualname__} from {writer.name}"
+                decoder = self._others[text] = Decoder(writer, self.node, title, constants=True)
                 if len(self._others) > _MOST_WRITERS:
                     del self._others[next(iter(self._others))]
             else:
-                self._others[fingerprint] = self._others.pop(fingerprint)
+                self._others[text] = self._others.pop(text)
         return decoder
 
 

@@ -14,7 +14,7 @@ from commons_events import shapes
 from commons_events.avro._defaults import default_json, holds
 from commons_events.avro._names import Names, avro_name
 from commons_events.avro._schema import NO_DEFAULT, SchemaField, SchemaNode
-from commons_events.avro._shapes import EXTRA, NAME, Entry, Wrapped, enum_symbols
+from commons_events.avro._shapes import ANY, EXTRA, NAME, Entry, Wrapped, enum_symbols
 from commons_events.errors import EventDefinitionError
 from commons_events.event import Event
 from commons_events.event._envelope import ENVELOPE
@@ -58,7 +58,7 @@ def any_node() -> SchemaNode:
     kinds = ("null", "boolean", "long", "double", "string")
     null, boolean, long, double, string = (SchemaNode(kind) for kind in kinds)
     union = SchemaNode("union", branches=(null, boolean, long, double, string, whole, items, members))
-    record = SchemaNode("record", "commons_events.Value", (SchemaField("value", union),), shape=Scalar("any"))
+    record = SchemaNode("record", ANY, (SchemaField("value", union),), shape=Scalar("any"))
     record.doc = "A value of any kind that JSON has; an int past 64 bits is a decimal."
     items.items = members.items = record
     return record

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from commons_events.avro._schema import SchemaField, SchemaNode, canonical_text
+from commons_events.avro._shapes import ANY, kind_of
 
-__all__ = ["best_branch", "describe", "is_recursive", "least_bytes", "mismatch", "pairs", "same_schema"]
+__all__ = ["best_branch", "describe", "is_recursive", "least_bytes", "mismatch", "pairs", "same_schema", "scales"]
 
 PROMOTIONS = {
     "int": ("long", "float", "double"),
@@ -32,16 +33,18 @@ def mismatch(writer: SchemaNode, reader: SchemaNode) -> bool:
     """
     if _family(writer) and _family(reader) and _family(writer) != _family(reader):
         return True  # a date is an int too, and yet no number of microseconds
+    if kind_of(reader.shape) == "timedelta" and writer.scale != reader.scale:
+        return True
     if writer.kind != reader.kind:
-        return reader.kind not in PROMOTIONS.get(writer.kind, ())
+        # a decimal's bytes are a number, which a text's are not
+        is_decimal = "decimal" in (writer.logical, reader.logical)
+        return is_decimal or reader.kind not in PROMOTIONS.get(writer.kind, ())
     if reader.kind == "fixed" and writer.size != reader.size:
         return True
     return reader.kind in ("record", "enum", "fixed") and not _same_name(writer, reader)
 
 
 def _family(node: SchemaNode) -> str | None:
-    if node.logical == "decimal":
-        return f"decimal {node.scale}" if getattr(node.shape, "kind", None) == "timedelta" else "decimal"
     return _FAMILIES.get(node.logical or "", node.logical)
 
 
@@ -107,7 +110,8 @@ def describe(node: SchemaNode) -> str:
     """A type in a few words, for a message."""
     if node.kind == "union":
         return f"a union of {', '.join(branch.name or branch.kind for branch in node.branches)}"
-    return f"{node.kind} {node.name}" if node.name else f"{node.logical} ({node.kind})" if node.logical else node.kind
+    logical = f"decimal of scale {node.scale}" if node.logical == "decimal" else node.logical
+    return f"{node.kind} {node.name}" if node.name else f"{logical} ({node.kind})" if logical else node.kind
 
 
 def _parts(node: SchemaNode) -> list[SchemaNode]:
@@ -128,6 +132,21 @@ def is_recursive(node: SchemaNode) -> bool:
             seen.add(id(part))
             pending += _parts(part)
     return False
+
+
+def scales(node: SchemaNode) -> tuple[int, ...]:
+    """The scales of all decimals in a schema, but for those of ``Any`` values, which have one of their own."""
+    found: list[int] = []
+    seen = {ANY}
+    pending = [node]
+    while pending:
+        part = pending.pop()
+        if part.logical == "decimal":
+            found.append(part.scale)
+        if part.name not in seen:
+            seen |= {part.name} if part.name else set()
+            pending += _parts(part)
+    return tuple(found)
 
 
 _BYTES = {"null": 0, "float": 4, "double": 8}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import ClassVar, TypeVar, cast
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 from commons_events.avro._codec import FAILURES, HEADER, MAGIC, Codec, codec_of
+from commons_events.avro._resolve import scales
 from commons_events.avro._schema import SchemaNode, canonical_form, crc64, parse
 from commons_events.avro._wire import read_text
 from commons_events.errors import DeserializationError, UnknownSchemaError
@@ -74,7 +76,7 @@ class AvroSerializer(Serializer):
             UnknownSchemaError: the writer's schema is not known.
         """
         try:
-            return _identity(data, self._writer(data, "These bytes")[1])
+            return _identity(data, self._writer(data, "These bytes"))
         except UnknownSchemaError:
             raise
         except DeserializationError:
@@ -82,44 +84,84 @@ class AvroSerializer(Serializer):
 
     # --- bytes of another writer -----------------------------------------------------------------------------
 
-    def _writer(self, data: bytes, what: str) -> tuple[bytes, SchemaNode]:
-        """The fingerprint in a header, and the schema behind it."""
+    def _writer(self, data: bytes, what: str) -> _Written:
+        """The schema that these bytes were written with, by the fingerprint in their header."""
         if data[:2] != MAGIC or len(data) < HEADER:
             raise DeserializationError(
                 f"{what}: not Avro's single-object encoding, which begins with C3 01 and 8 bytes of fingerprint; these "
                 f"{len(data):,} bytes begin with {data[:4].hex(' ') or 'nothing'}."
             )
-        fingerprint = bytes(data[2:HEADER])
+        unfit: list[str] = []
+
+        def choose(texts: Sequence[str]) -> str | None:
+            known = [_parsed(text) for text in reversed(texts)]
+            chosen = _chosen(_identity_in(data, known[0].node), known)
+            if chosen is None:
+                unfit.extend(texts)
+            return chosen
+
         try:
-            text = self._store.find("avro", fingerprint)
+            return _parsed(self._store.find("avro", bytes(data[2:HEADER]), choose))
         except UnknownSchemaError as error:
-            raise UnknownSchemaError(f"{what}: {error}") from error
-        return fingerprint, _parsed(text)
+            why = f" {_unfit(data, unfit[0])}" if unfit else ""
+            raise UnknownSchemaError(f"{what}: {error}{why}") from error
 
     def _decode_by_identity(self, data: bytes, event_class: type[E]) -> E:
-        _, writer = self._writer(data, event_class.__qualname__)
+        writer = self._writer(data, event_class.__qualname__)
         identity = _identity(data, writer)
         if identity is None:
             raise DeserializationError(
-                f"{event_class.__qualname__}: the schema {writer.name or writer.kind} names no event type, so the "
-                "bytes' class is not known; read them with the class itself."
+                f"{event_class.__qualname__}: the schema {writer.node.name or writer.node.kind} names no event type, "
+                "so the bytes' class is not known; read them with the class itself."
             )
         return self.decode(data, _found(event_class, *identity))
 
     def _decode_other(self, data: bytes, event_class: type[E], codec: Codec) -> E:
-        fingerprint, writer = self._writer(data, event_class.__qualname__)
+        writer = self._writer(data, event_class.__qualname__)
         own = event_class.event_type, codec.info.version
         event_type, version = _identity(data, writer) or own
         if (event_type, version) == own:  # the same version with other fields: say, before it was published
-            return cast(E, codec.resolve(data, fingerprint, writer))
+            return cast(E, codec.resolve(data, writer.node, writer.text))
         other = read_other(
             event_class,
             event_type,
             version,
             exact=lambda cls: self.decode(data, cls),
-            resolve=lambda cls: codec_of(cls).resolve(data, fingerprint, writer),
+            resolve=lambda cls: codec_of(cls).resolve(data, writer.node, writer.text),
         )
         return cast(E, other)
+
+
+class _Written(NamedTuple):
+    """A writer's schema."""
+
+    text: str
+    node: SchemaNode
+    stated: tuple[str, str | None] | None
+    """The event type and version that the schema itself names."""
+    scales: tuple[int, ...]
+    """Of its decimals, in their order."""
+
+
+def _chosen(identity: tuple[str, str] | None, known: Sequence[_Written]) -> str | None:
+    """Which of the schemas of one fingerprint wrote an event of this type and version; None where none may have.
+
+    They differ in what the Parsing Canonical Form leaves out, and of that a decimal's scale changes amounts: it is
+    taken from the version's own schema alone.
+    """
+    own = [one for one in known if identity is None or one.stated in (None, identity) or one.stated[1] is None]
+    if own and (identity is not None or len({one.scales for one in own}) == 1):
+        return own[0].text
+    return None if any(one.scales for one in known) else known[0].text
+
+
+def _unfit(data: bytes, text: str) -> str:
+    event_type, version = _identity(data, _parsed(text)) or ("These bytes", None)
+    whose = f"{event_type!r} {version}" if version else event_type
+    return (
+        "Schemas of other versions have this fingerprint, which leaves the scale of decimals out: that of "
+        f"{whose} is not guessed from them."
+    )
 
 
 def _found(event_class: type[E], event_type: str, version: str | None) -> type[E]:
@@ -131,17 +173,21 @@ def _found(event_class: type[E], event_type: str, version: str | None) -> type[E
     return found
 
 
-def _identity(data: bytes, writer: SchemaNode) -> tuple[str, str | None] | None:
+def _identity(data: bytes, writer: _Written) -> tuple[str, str | None] | None:
     """From the body, where the schema begins with type and version as ours do; else from what the schema says."""
+    return _identity_in(data, writer.node) or writer.stated
+
+
+def _identity_in(data: bytes, writer: SchemaNode) -> tuple[str, str] | None:
     names = [(field.name, field.type.kind) for field in writer.fields[:2]]
-    if names == [("event_type", "string"), ("version", "string")]:
-        try:
-            event_type, pos = read_text(data, HEADER)
-            version, _ = read_text(data, pos)
-        except FAILURES as error:
-            raise DeserializationError(f"{writer.name}: the bytes have no event type and version: {error}.") from error
-        return event_type, version
-    return _stated_identity(writer)
+    if names != [("event_type", "string"), ("version", "string")]:
+        return None
+    try:
+        event_type, pos = read_text(data, HEADER)
+        version, _ = read_text(data, pos)
+    except FAILURES as error:
+        raise DeserializationError(f"{writer.name}: the bytes have no event type and version: {error}.") from error
+    return event_type, version
 
 
 def _stated_identity(writer: SchemaNode) -> tuple[str, str | None] | None:
@@ -155,5 +201,6 @@ def _stated_identity(writer: SchemaNode) -> tuple[str, str | None] | None:
 
 
 @lru_cache(maxsize=256)
-def _parsed(text: str) -> SchemaNode:
-    return parse(text)
+def _parsed(text: str) -> _Written:
+    node = parse(text)
+    return _Written(text, node, _stated_identity(node), scales(node))

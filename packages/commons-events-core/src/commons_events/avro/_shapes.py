@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 from commons_events.shapes import Map, Scalar, Shape
 
-__all__ = ["EXTRA", "NAME", "Entry", "Wrapped", "enum_symbols", "kind_of"]
+__all__ = ["ANY", "EXTRA", "NAME", "Entry", "Wrapped", "enum_symbols", "kind_of"]
 
+ANY = "commons_events.Value"
+"""The record that ``Any`` is."""
 EXTRA = "_extra"
 """The field for what a class with ``extra="allow"`` has besides its own fields; no field of pydantic's begins so."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

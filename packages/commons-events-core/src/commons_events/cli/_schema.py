@@ -59,6 +59,13 @@ def check(
             help="Where a .proto file's imports are found, as for protoc; by default beside the file.",
         ),
     ] = None,
+    lenient: Annotated[
+        bool,
+        typer.Option(
+            "--lenient",
+            help="For JSON Schema: a property may be added to an object that is open, as those of event classes are.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")] = False,
 ) -> None:
     """Say whether NEW may follow OLD, by the rules of Confluent's registry, and what stands in the way.
@@ -74,6 +81,7 @@ def check(
             mode=mode,
             schema_type=schema_type,
             import_path=import_path or [],
+            lenient=lenient,
             as_json=as_json,
         )
     )

@@ -39,13 +39,14 @@ def run_check(
     mode: str,
     schema_type: str | None,
     import_path: Sequence[Path],
+    lenient: bool,
     as_json: bool,
 ) -> int:
     """Compare, write what was found to stdout, and return the exit code."""
     try:
         schemas = [_load(name, import_path) for name in (*old, new)]
         stated = schema_type or _stated_type([*old, new], schemas)
-        result = compatibility(schemas[:-1], schemas[-1], mode, schema_type=stated)
+        result = compatibility(schemas[:-1], schemas[-1], mode, schema_type=stated, lenient=lenient)
     except (InputError, CommonsEventsError) as error:
         return _complain("check", error)
     if as_json:

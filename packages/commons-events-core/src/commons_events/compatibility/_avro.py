@@ -108,7 +108,7 @@ class _Comparison:
             pair.is_choice = True
             pair.parts = [("", self._pair(branch, writer)) for branch in self._candidates(reader, writer)]
         elif reads != writes:
-            if (writes, reads) not in _PROMOTIONS:
+            if (writes, reads) not in _PROMOTIONS or _is_decimal(reader) or _is_decimal(writer):
                 pair.own.append(_type_mismatch(reader, writer))
         elif reads == "array":
             pair.parts = [("/items", self._pair(reader.items, writer.items))]
@@ -216,6 +216,11 @@ def _type_mismatch(reader: Any, writer: Any) -> tuple[str, str, str, str]:
     )
 
 
+def _is_decimal(schema: Any) -> bool:
+    """Whether its bytes are a number, and so no text; Java's check does not look."""
+    return getattr(schema, "logical_type", None) == "decimal"
+
+
 def _list(items: Sequence[Any], name: Callable[[Any], str]) -> str:
     more = f" and {len(items) - _SHOWN:,} more" if len(items) > _SHOWN else ""
     return ", ".join(map(name, items[:_SHOWN])) + more
@@ -223,7 +228,9 @@ def _list(items: Sequence[Any], name: Callable[[Any], str]) -> str:
 
 def _named(schema: Any) -> str:
     full = getattr(schema, "fullname", None)
-    return f"{kind(schema)} {full}" if full and full != schema.type else kind(schema)
+    if full and full != schema.type:
+        return f"{kind(schema)} {full}"
+    return f"{kind(schema)} (decimal)" if _is_decimal(schema) else kind(schema)
 
 
 def _collect(root: _Pair) -> list[Violation]:

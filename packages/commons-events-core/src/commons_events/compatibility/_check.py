@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from commons_events.compatibility._formats import Comparison, SchemaText, comparison, format_named, format_of
 from commons_events.compatibility._violation import Direction, Violation
@@ -81,6 +81,7 @@ def compatibility(
     mode: CompatibilityMode | str = CompatibilityMode.BACKWARD,
     *,
     schema_type: str | None = None,
+    lenient: bool = False,
 ) -> Compatibility:
     """May ``new`` follow ``old``? By the rules that Confluent's registry has for the format.
 
@@ -91,6 +92,8 @@ def compatibility(
         mode: who has to read whom; a name in any case serves, too.
         schema_type: ``avro``, ``json`` (or ``jsonschema``) or ``protobuf``. By default what the classes state, and what
             a text can only be. An event class gives its schema in the format that is named here.
+        lenient: for JSON Schema the registry's lenient policy: a property may be added to an object that is open, since
+            writers are taken not to have put something else there, as event classes do not.
 
     Returns:
         An object that is true where the schemas are compatible, and has the violations.
@@ -101,9 +104,10 @@ def compatibility(
         MissingDistributionError: (an ImportError) the format's extra is not installed; the message has the line.
     """
     mode = _mode(mode)
-    older: list[AnySchema] = [old] if isinstance(old, str | SchemaText | type) else list(old)
+    is_several = isinstance(old, Sequence) and not isinstance(old, str | bytes | bytearray)
+    older = cast("list[AnySchema]", list(old) if is_several else [old])  # type: ignore[arg-type]
     format_ = _format([*older, new], schema_type)
-    compare = comparison(format_)
+    compare = comparison(format_, lenient=lenient)
     candidate = _text(new, format_)
     texts = [(place, _text(schema, format_)) for place, schema in enumerate(older)]
     if not mode.is_transitive:
@@ -120,6 +124,9 @@ def compatibility(
                 _validate(compare, candidate.name or "the new schema", candidate)
                 _validate(compare, text.name or f"the older schema {place}", text)
                 raise
+            if format_ == "protobuf":
+                ends = (new, older[place]) if direction is Direction.BACKWARD else (older[place], new)
+                violations += _newly_required(*ends)
             found += (replace(violation, older=place, direction=direction) for violation in violations)
     return Compatibility(mode, format_, tuple(found))
 
@@ -164,6 +171,25 @@ def _text(schema: AnySchema, format_: str) -> SchemaText:
         return SchemaText(schema, {})
     event_class = _event_class(schema)
     return SchemaText(serializer(format_).schema(event_class), {})
+
+
+def _newly_required(reader: AnySchema, writer: AnySchema) -> list[Violation]:
+    """Of event classes: what a Protobuf schema cannot say, since all of its fields may be absent."""
+    if not isinstance(reader, type) or not isinstance(writer, type):
+        return []
+    from commons_events.protobuf._agreement import newly_required
+    from commons_events.protobuf._plan import plan_of
+
+    return [
+        Violation(
+            path=f"#/{message.path.replace('.', '/')}/{slot.number}",
+            rule="REQUIRED_FIELD_ADDED",
+            message=f"{reader.__qualname__} insists on field {slot.label} ({slot.number}), which {writer.__qualname__} "
+            "does not write",
+            advice="Give the field a default; or the event a new major version, and a migration.",
+        )
+        for message, slot in newly_required(plan_of(writer), plan_of(reader))
+    ]
 
 
 def _event_class(schema: object) -> type[Event]:

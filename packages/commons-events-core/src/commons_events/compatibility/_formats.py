@@ -91,8 +91,8 @@ Comparison = Callable[[SchemaText, SchemaText], list[Violation]]
 """Reader and writer to violations."""
 
 
-def comparison(schema_type: str) -> Comparison:
-    """The rules of a format."""
+def comparison(schema_type: str, *, lenient: bool = False) -> Comparison:
+    """The rules of a format; ``lenient`` is a policy of JSON Schema's."""
     if schema_type == "avro":
         from commons_events.compatibility import _avro
 
@@ -103,7 +103,7 @@ def comparison(schema_type: str) -> Comparison:
         return partial(_with_imports, _protobuf.violations)
     from commons_events.compatibility import _json_schema  # type: ignore[attr-defined,unused-ignore]
 
-    return partial(_self_contained, _json_schema.violations)
+    return partial(_self_contained, partial(_json_schema.violations, lenient=lenient))
 
 
 def _with_imports(

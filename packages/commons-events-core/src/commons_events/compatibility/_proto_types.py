@@ -48,6 +48,9 @@ class Types:
     Args:
         text: of the schema.
         imports: the texts of the files that it imports, and those import, by the names in the import statements.
+
+    Raises:
+        InvalidSchemaError: the text is none, or has a type that is not defined.
     """
 
     def __init__(self, text: str, imports: Mapping[str, str]) -> None:
@@ -61,6 +64,16 @@ class Types:
         wanted = {one for file in (*files.values(), self.file) for one in file.imports} - files.keys()
         self._missing = sorted(name for name in wanted if not name.startswith(_WELL_KNOWN))
         self._well_known = any(name.startswith(_WELL_KNOWN) for name in wanted)
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Raise an `InvalidSchemaError` where the text has a field of a type that is not defined, compared or not."""
+        stack = [(self.file.package, self.file.root)]
+        while stack:
+            scope, message = stack.pop()
+            for field in message.fields.values():
+                self.resolve(field.type, scope)
+            stack += ((f"{scope}.{name}" if scope else name, inner) for name, inner in message.messages.items())
 
     def _collect(self, file: File, name: str) -> None:
         stack = [("", file.root)]

@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 
 from commons_events.event._values import MAX_DEPTH, exact_value
 
-__all__ = ["contents_check"]
+__all__ = ["contents_check", "holds_itself"]
 
 Node = dict[str, Any]
 Check = Callable[[Any, str], None]
@@ -254,3 +254,34 @@ _BUILDERS: dict[str, Callable[[_Builder, Node], Check | None]] = {
     "tuple": _Builder._tuple,
     "union": _Builder._union,
 }
+
+
+def holds_itself(schema: core_schema.CoreSchema) -> bool:
+    """Whether some type in a class's schema lies in itself, so that its values may be of any depth."""
+    node = cast(Node, schema)
+    if node["type"] != "definitions":
+        return False
+    below = {definition["ref"]: _refs(definition) for definition in node["definitions"]}
+    for ref, found in below.items():
+        reached = waiting = set(found)
+        while waiting:
+            waiting = {far for near in waiting for far in below.get(near, ())} - reached
+            reached = reached | waiting
+        if ref in reached:
+            return True
+    return False
+
+
+def _refs(node: Any) -> set[str]:
+    """The definitions that a schema refers to."""
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            if part.get("type") == "definition-ref":
+                found.add(part["schema_ref"])
+            waiting += [child for key, child in part.items() if key not in ("metadata", "default", "serialization")]
+        elif isinstance(part, list | tuple):
+            waiting += part
+    return found

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from inspect import get_annotations, signature
 from sys import _getframe, modules
+from threading import RLock
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, get_origin
 from weakref import WeakSet
@@ -32,7 +33,7 @@ from commons_events.event._registry import registry
 from commons_events.event._scalars import aware_times, is_plain, is_repeatable
 from commons_events.event._schema import SchemaInfo, check_event_type, check_version, decorator_is_pending
 from commons_events.event._secrets import holds_secret
-from commons_events.plugins import serializer, serializer_of, when_changed
+from commons_events.plugins import SERIALIZERS, names, serializer, serializer_of, when_changed
 from commons_events.runtime import current_runtime
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ for _factory in (_new_id, _now):  # pydantic asks each for its signature, for ev
     setattr(_factory, "__signature__", signature(_factory))  # noqa: B010  # no type has it
 _TRUSTED_FACTORIES = frozenset((_new_id, _now, dict, list))
 _BEING_MADE, _MADE = "being made", "made"
+_building = RLock()
 
 
 def _finish(event: E) -> E:
@@ -64,9 +66,9 @@ def _finish(event: E) -> E:
     return event
 
 
-def _maker(event_class: type[E], *, plain: bool) -> Callable[[bytes], E]:
+def _maker(event_class: type[E], filler: SchemaValidator, *, plain: bool) -> Callable[[bytes], E]:
     """What makes bare events from JSON by all the rules; of a ``plain`` class by itself, which is quicker."""
-    validate = event_class.filler.validate_json
+    validate = filler.validate_json
     if plain:
         return validate
     return lambda data: validate(data, self_instance=event_class.__new__(event_class).being_made())
@@ -84,7 +86,7 @@ def _seal(event: "Event") -> "Event":
 def _format_of_another_version(data: bytes, event_class: "type[Event]") -> "Serializer | None":
     """The format that the registered class of these bytes' own type and version is written in; None without one."""
     try:
-        codec = serializer_of(data)
+        codec = serializer_of(data, registry.formats())
     except (UnknownEventTypeError, UnknownSchemaError):
         return None
     identity = codec.identify(data)
@@ -93,6 +95,14 @@ def _format_of_another_version(data: bytes, event_class: "type[Event]") -> "Seri
         return None
     written = serializer(writer.schema_info().schema_type)
     return written if written.content_type == codec.content_type else None
+
+
+def _format_of(data: bytes) -> "Serializer":
+    """The format of these bytes: that of a registered class, so that no other is loaded for nothing."""
+    try:
+        return serializer_of(data, registry.formats())
+    except UnknownEventTypeError:
+        return serializer_of(data)
 
 
 def _let_pickle_find(made: type[BaseModel]) -> None:
@@ -258,7 +268,7 @@ class Event(BaseModel):
             MissingDistributionError: the format's package is not installed.
         """
         if cls is Event:
-            return serializer_of(data).decode(data, cls)
+            return _format_of(data).decode(data, cls)
         try:
             event: Self = cls._decode(data)
         except DeserializationError:
@@ -266,6 +276,10 @@ class Event(BaseModel):
             if writers is None or writers is serializer(cls._schema_info.schema_type):
                 raise
             return writers.decode(data, cls)
+        except (AttributeError, TypeError) as error:
+            if isinstance(data, bytes | bytearray):
+                raise
+            raise TypeError(f"deserialize takes bytes, not {type(data).__name__}.") from error
         return event
 
     def being_made(self) -> Self:
@@ -487,9 +501,14 @@ class Event(BaseModel):
             trusted_factories=_TRUSTED_FACTORIES,
         )
         cls._set_late()
-        if cls._schema_info.schema_type != "json":
-            with suppress(PluginError):  # not installed: serialize() says so, when it is asked for
-                serializer(cls._schema_info.schema_type).check(cls)
+        name = cls._schema_info.schema_type
+        if name != "json":
+            if name not in (installed := names(SERIALIZERS)) and name.lower() in installed:
+                raise EventDefinitionError(
+                    f"{cls.__qualname__}: there is no format {name!r}; write schema_type={name.lower()!r}."
+                )
+            with suppress(PluginError):  # not installed, or not yet: serialize() says so, when it is asked for
+                serializer(name).check(cls)
 
     @classmethod
     def _set_late(cls) -> None:
@@ -501,23 +520,27 @@ class Event(BaseModel):
 
     @classmethod
     def _build(cls) -> None:
-        """Make the validators and the serializer, for the class's first use."""
+        """Make the validators and the serializer, for the class's first use, whichever thread's that is."""
         if cls.__pydantic_core_schema__ is cls._pydantic_schema:
             cls._define()
-        schema = cls.__pydantic_core_schema__
-        checks = cls.__post_init__ is not Event.__post_init__
-        cls._holds_secret = holds_secret(cls._pydantic_schema)
-        config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
-        cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
-        cls.filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)
-        cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
-        quick = None
-        if is_repeatable(schema, _TRUSTED_FACTORIES):
-            quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False).validate_json
-        make = _maker(cls, plain=is_plain(schema))
-        cls._read_json = staticmethod(_json.reader(cls, make, quick, checks=checks, life=_life))
-        cls._write_json = _json.writer(cls)
-        cls._names = accepted_names(cls)
+        with _building:
+            if not isinstance(cls.filler, _Late):
+                return  # another thread was first
+            schema = cls.__pydantic_core_schema__
+            checks = cls.__post_init__ is not Event.__post_init__
+            cls._holds_secret = holds_secret(cls._pydantic_schema)
+            config = core_schema.CoreConfig(title=cls.__name__, ser_json_inf_nan="constants")
+            cls.__pydantic_validator__ = SchemaValidator(schema, config, _use_prebuilt=False)
+            cls.__pydantic_serializer__ = SchemaSerializer(schema, config, _use_prebuilt=False)
+            filler = SchemaValidator(unsealed(schema), config, _use_prebuilt=False)
+            quick = None
+            if is_repeatable(schema, _TRUSTED_FACTORIES):
+                quick = SchemaValidator(unsealed(aware_times(schema)), config, _use_prebuilt=False).validate_json
+            make = _maker(cls, filler, plain=is_plain(schema))
+            cls._read_json = staticmethod(_json.reader(cls, make, quick, checks=checks, life=_life))
+            cls._write_json = _json.writer(cls)
+            cls._names = accepted_names(cls)
+            cls.filler = filler  # last: `complete` takes it as the proof that all is there
 
     @classmethod
     def complete(cls) -> None:

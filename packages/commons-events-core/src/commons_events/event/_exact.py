@@ -19,6 +19,7 @@ import typing
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from itertools import combinations
 from typing import Any, NoReturn, cast
 
 from pydantic_core import core_schema
@@ -128,8 +129,13 @@ class _Rewriter:
         """Of the model that is being rewritten."""
         self._converted = 0
         """How many validators around this node may make what JSON has into something else."""
+        self._not_json = 0
+        """How many schemas around this node JSON is not read by, or only by a type of pydantic's own."""
+        self._definitions: dict[str, Schema] = {}
 
     def rewrite(self, node: Schema, path: str) -> Schema:
+        if node["type"] == "definitions":
+            self._definitions = {definition["ref"]: definition for definition in node["definitions"]}
         if node["type"] in _FIELDS:
             return self.field(node, path)
         if node["type"] in _EXACT_ALREADY and node.keys() <= _PLAIN_KEYS:
@@ -232,7 +238,9 @@ class _Rewriter:
         """
         exact = {**node, "json_schema": self.rewrite(node["json_schema"], path)}
         with self._in_python():
+            self._not_json += 1
             exact["python_schema"] = self.rewrite(node["python_schema"], path)
+            self._not_json -= 1
         python = node["python_schema"]
         if node["json_schema"]["type"] != "list":
             return exact
@@ -268,6 +276,12 @@ class _Rewriter:
 
     def model(self, node: Schema, path: str) -> Schema:
         """A model inside an event, which is as exact: NaN must not become null, and instances are looked through."""
+        if node["cls"] in self._class.__mro__ and "event_type" not in vars(node["cls"]):
+            self._refuse(
+                path,
+                "is any Event, whose own fields neither a schema nor bytes could have",
+                "Name the class; or a union of classes, with Field(discriminator='event_type')",
+            )
         exact = {**self._with_config(node, path)}
         config = {key: value for key, value in (node.get("config") or {}).items() if key not in INEXACT}
         exact["config"] = {**config, "ser_json_inf_nan": "constants"}
@@ -344,17 +358,26 @@ class _Rewriter:
                 exact["validate_default"] = True
         return exact
 
+    def lax_or_strict(self, node: Schema, path: str) -> Schema:
+        """A type of pydantic's own, such as a path: what its union tells apart is the same value."""
+        self._not_json += 1
+        exact = self.children(node, path)
+        self._not_json -= 1
+        return exact
+
     def union(self, node: Schema, path: str) -> Schema:
-        if not (node.get("metadata") or {}).get("pydantic_internal_union_discriminator"):
+        if not self._not_json and not (node.get("metadata") or {}).get("pydantic_internal_union_discriminator"):
             choices = [choice[0] if isinstance(choice, tuple) else choice for choice in node["choices"]]
-            for index, one in enumerate(choices):
-                for other in choices[index + 1 :]:
-                    if alike(one, other):
-                        raise EventDefinitionError(
-                            f"{self._class.__qualname__}: field {path!r} is a union of {word(one)} and "
-                            f"{word(other)}, which look alike in JSON, so that reading would have to guess. Give the "
-                            "union a discriminator (pydantic's Field(discriminator=…)), or use one of the types."
-                        )
+            for one, other in combinations(choices, 2):
+                if alike(one, other, self._definitions):
+                    info = getattr(self._class, "__pydantic_fields__", {}).get(path)
+                    self._refuse(
+                        path,
+                        f"{f'({info.annotation}) ' if info else ''}is a union of {word(one, self._definitions)} and "
+                        f"{word(other, self._definitions)}, which look alike in JSON, so that reading would have to "
+                        "guess",
+                        "Give the union a discriminator (pydantic's Field(discriminator=…)), or use one of the types",
+                    )
         return self.children(node, path)
 
 
@@ -375,6 +398,7 @@ _REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
     "function-wrap": _Rewriter.converter,
     "chain": _Rewriter.converter,
     "is-instance": _Rewriter.instance,
+    "lax-or-strict": _Rewriter.lax_or_strict,
 }
 _FIELDS = frozenset({"model-field", "dataclass-field"})
 _ENVELOPE_NAMES = frozenset({"event_id", "source", "timestamp", "correlation_id", "causation_id", "metadata"})
@@ -401,15 +425,28 @@ def _fields(model: Schema) -> dict[str, Any]:
 
 
 def _strict_where_made(node: Schema) -> Schema:
-    """An event inside another one: unknown fields are refused where a program gives them, not where bytes do."""
+    """An event inside another one: unknown fields are refused where a program gives them, not where bytes do.
+
+    So is an instance of a subclass, whose bytes would be those of an event that the field does not take.
+    """
     lenient = {key: value for key, value in node.items() if key != "ref"}
+    cls = _model(node)["cls"]
+
+    def exact_class(value: Any) -> Any:
+        if type(value) is not cls and isinstance(value, cls):
+            raise ValueError(
+                f"this is a {type(value).__qualname__}, which the field's type {cls.__qualname__} does not hold whole: "
+                "declare a union of the classes, with Field(discriminator='event_type')"
+            )
+        return value
+
+    strict = core_schema.no_info_before_validator_function(
+        exact_class, cast(core_schema.CoreSchema, _forbid_extra(lenient))
+    )
     return cast(
         Schema,
         core_schema.json_or_python_schema(
-            cast(core_schema.CoreSchema, lenient),
-            cast(core_schema.CoreSchema, _forbid_extra(lenient)),
-            ref=node.get("ref"),
-            metadata={_MARK: True},
+            cast(core_schema.CoreSchema, lenient), strict, ref=node.get("ref"), metadata={_MARK: True}
         ),
     )
 

@@ -19,7 +19,7 @@ from pydantic_core import (
 )
 
 from commons_events.errors import DeserializationError, SerializationError, UnknownEventTypeError
-from commons_events.event._contents import contents_check
+from commons_events.event._contents import contents_check, holds_itself
 from commons_events.event._reading import read_other
 from commons_events.event._registry import registry
 from commons_events.event._scalars import begins_with_envelope
@@ -37,6 +37,8 @@ _DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _N, _I = b"NI"
 """The first bytes of NaN and Infinity: one byte is searched for many times as fast as a word."""
 _TOO_MANY_DIGITS = b"0" * (MAX_DIGITS + 1)
+_MOST_LEVELS = 200
+"""How deep objects and arrays may lie in each other; pydantic's parser reads no deeper ones."""
 
 
 # --- writing ---------------------------------------------------------------------------------------------------
@@ -75,7 +77,26 @@ def writer(event_class: type[E]) -> Callable[[E], bytes]:
             _refuse_long_ints(event, data)
         return data
 
-    return cast(Callable[[E], bytes], FunctionType(write.__code__, namespace, closure=write.__closure__))
+    quiet = cast(Callable[[E], bytes], FunctionType(write.__code__, namespace, closure=write.__closure__))
+    return _shallow(quiet) if holds_itself(event_class._pydantic_schema) else quiet
+
+
+def _shallow(write: Callable[[E], bytes]) -> Callable[[E], bytes]:
+    """What writes events of a recursive class, as ``write`` does, but for those that readers would refuse."""
+
+    def write_shallow(event: E) -> bytes:
+        data = write(event)
+        if data.count(b"{") + data.count(b"[") > _MOST_LEVELS:
+            try:
+                from_json(data, allow_inf_nan=False)
+            except ValueError as error:
+                raise SerializationError(
+                    f"{_name(event)} cannot be written as JSON: it is nested deeper than {_MOST_LEVELS} levels, which "
+                    "readers refuse. Keep what is deep as a list of its parts."
+                ) from error
+        return data
+
+    return write_shallow
 
 
 _NOTICE = "__warningregistry__"

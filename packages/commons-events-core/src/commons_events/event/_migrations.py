@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from commons_events.errors import (
     AmbiguousMigrationError,
+    CommonsEventsError,
     EventDefinitionError,
     MigrationError,
     MissingMigrationError,
 )
 from commons_events.event._versions import same_major, version_order
+from commons_events.plugins import serializer
 
 if TYPE_CHECKING:
     from commons_events.event._event import Event
@@ -52,12 +54,27 @@ class _Step(NamedTuple):
         return _with_envelope_of(event, migrated)
 
 
+class _Hop(NamedTuple):
+    """From one version to another of the same major, by the rules of the format: written, and read as the other."""
+
+    to: type[Event]
+
+    def __call__(self, event: Event) -> Event:
+        try:
+            codec = serializer(type(event).schema_info().schema_type)
+            return codec.decode(codec.encode(event), self.to)
+        except CommonsEventsError as error:
+            raise MigrationError(
+                f"The {_known(event)} that a migration made cannot be read as {_words(_identity(self.to))}: {error}"
+            ) from error
+
+
 class Route(NamedTuple):
     """How bytes of some version become an event of the class that was asked for."""
 
     start: type[Event]
     """What the bytes are read as; by the format's own rules where they are of another version."""
-    steps: Sequence[_Step]
+    steps: Sequence[_Step | _Hop]
     """What is then called, in order."""
 
 
@@ -130,6 +147,9 @@ class Migrations:
         Raises:
             MissingMigrationError: some version cannot be read as such a class; the message names all of them.
         """
+        for target in event_classes:
+            if not isinstance(target, type):
+                raise TypeError(f"check_migrations takes event classes, each by itself, not {target!r:.100}.")
         classes = self._events.classes()
         missing = [
             f"{_words(identity)} as {_words(_identity(target))}"
@@ -148,7 +168,8 @@ class Migrations:
         """How bytes of this type and version become an ``event_class``; None where there is no way.
 
         First come migrations from just this version; then the format's own rules, within a major version; then both:
-        the bytes are read as the closest version of the same major, and migrated from there.
+        the bytes are read as the closest version of the same major, and migrated from there. Where that does not lead
+        here, what a migration makes is written, and read as the closest version of its major that leads on.
         """
         key = (event_class, (event_type, version))
         try:
@@ -200,15 +221,50 @@ class Migrations:
         event_type, version = identity
         if event_type == end[0] and same_major(version, end[1]):
             return Route(target, ())
-        near = [known for known in classes if known[0] == event_type and same_major(known[1], version)]
-        order = version_order(version)
-        newer = sorted((k for k in near if version_order(k[1]) >= order), key=lambda k: version_order(k[1]))
-        older = sorted((k for k in near if version_order(k[1]) < order), key=lambda k: version_order(k[1]))
-        for known in (*newer, *reversed(older)):
+        near = self._near(identity)
+        for known in near:
             steps = self._steps(known, end, target)
             if steps is not None:
                 return Route(classes[known], steps)
-        return None
+        return self._joined([identity, *near] if exact is not None else near, end, target)
+
+    def _near(self, identity: Identity) -> list[Identity]:
+        """The versions of the same type and major that have a class, the closest one first."""
+        event_type, version = identity
+        order = version_order(version)
+        near = [k for k in self._events.classes() if k[0] == event_type and same_major(k[1], version) and k != identity]
+        near.sort(key=lambda known: version_order(known[1]))
+        newer = [known for known in near if version_order(known[1]) >= order]
+        return newer + [known for known in reversed(near) if version_order(known[1]) < order]
+
+    def _joined(self, starts: Sequence[Identity], end: Identity, target: type[Event]) -> Route | None:
+        """The route with the fewest hops by the format behind migrations, of those with the fewest migrations."""
+        classes = {**self._events.classes(), end: target}
+        came_from: dict[Identity, tuple[Identity, Callable[[Any], Any] | None]] = {}
+        reached = list(starts)
+        while reached and end not in came_from:
+            for node in reached:  # it grows
+                for onward, function in self._functions.get(node, {}).items():
+                    if onward in classes and onward not in came_from and onward not in starts:
+                        came_from[onward] = node, function
+                        reached.append(onward)
+            hops: list[Identity] = []
+            for node in reached if end not in came_from else ():
+                direct = [end] if node[0] == end[0] and same_major(node[1], end[1]) else []
+                for other in (*direct, *self._near(node)):
+                    if other not in came_from and other not in starts:
+                        came_from[other] = node, None
+                        hops.append(other)
+            reached = hops
+        if end not in came_from:
+            return None
+        steps: list[_Step | _Hop] = []
+        node = end
+        while node in came_from:
+            before, by = came_from[node]
+            steps.append(_Hop(classes[node]) if by is None else _Step(by, classes[node]))
+            node = before
+        return Route(classes[node], steps[::-1])
 
     def _steps(self, start: Identity, end: Identity, target: type[Event]) -> Sequence[_Step] | None:
         """The shortest chain, or None."""
@@ -266,6 +322,11 @@ def _ends(
 ) -> tuple[type[Event], type[Event]]:
     from commons_events.event._event import Event
 
+    if inspect.iscoroutinefunction(function):
+        raise EventDefinitionError(
+            f"@migration: {_name(function)} is a coroutine function, and events are read without waiting. Make it an "
+            "ordinary function."
+        )
     stated: dict[str, Any] = {}
     if from_ is None or to is None:
         try:

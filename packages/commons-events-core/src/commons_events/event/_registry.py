@@ -26,6 +26,7 @@ class EventRegistry:
         """Classes that want a place which another one has, and whose decorator may yet give them their own."""
         self._alike: dict[tuple[str, str], type[Event]] = {}
         """Of generic events, those whose types are called as another one's."""
+        self._formats: tuple[int, frozenset[str]] = -1, frozenset()
         self._lock = RLock()
         self.migrations = Migrations(self)
         """From one version of an event to another."""
@@ -170,6 +171,14 @@ class EventRegistry:
         """All classes by (type, version)."""
         with self._lock:
             return dict(self._classes)
+
+    def formats(self) -> frozenset[str]:
+        """The ``schema_type`` of each class."""
+        with self._lock:
+            if self._formats[0] != self.changes:
+                found = frozenset(event_class.schema_info().schema_type for event_class in self._classes.values())
+                self._formats = self.changes, found
+            return self._formats[1]
 
     @contextmanager
     def isolated(self) -> Generator[None]:

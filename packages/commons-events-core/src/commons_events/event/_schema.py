@@ -67,7 +67,14 @@ class EventSchema:
         _unapplied().add(self)
 
     def __call__(self, event_class: E) -> E:
+        from commons_events.event._event import Event
+
         _unapplied().discard(self)
+        decorated: object = event_class
+        if not isinstance(decorated, type) or not issubclass(decorated, Event) or decorated is Event:
+            raise EventDefinitionError(
+                f"@EventSchema: {event_class!r} is no event class. Let it be a subclass of commons_events.Event."
+            )
         registry.unregister(event_class)
         event_class.restate(self.name or event_class.event_type, self.info)
         registry.register(event_class)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -20,7 +20,6 @@ from commons_events.protobuf._wire import (
     VARINT,
     WireError,
     check,
-    spans,
     tag,
     varint,
 )
@@ -28,6 +27,8 @@ from commons_events.protobuf._wire import (
 __all__ = ["ClassCodec"]
 
 E = TypeVar("E", bound=Event)
+_GROUP = 3
+"""A wire type that proto3 does not have, and the parser passes over."""
 
 
 class ClassCodec:
@@ -43,16 +44,21 @@ class ClassCodec:
     def __init__(self, file: File) -> None:
         self.file = file
         self._messages = list(file.all_messages())
-        index = {message: index for index, message in enumerate(self._messages)}
+        self._numbers = [
+            {*(slot.number for slot in message.slots), *((BLANK,) if message.blanks else ())}
+            for message in self._messages
+        ]
+        self._index = {message: index for index, message in enumerate(self._messages)}
         classes = codec_classes(self._messages)
+        self._parse: list[Callable[[bytes], Any]] = [cls.FromString for cls in classes]
         cls = file.event_class
         info = cls.schema_info()
         self.info, self.filler = info, cls.filler
-        self.parse: Callable[[bytes], Any] = classes[0].FromString
+        self.parse = self._parse[0]
         self.event_type, self.version = cls.event_type, info.version
         functions = Generator(
             self._messages,
-            index,
+            self._index,
             classes,
             title=cls.__qualname__,
             misfit=self.misfit,
@@ -103,9 +109,11 @@ class ClassCodec:
             wires[BLANK], names[BLANK] = (VARINT, LENGTH), "blank_fields"
         check(data, wires, names, texts)
 
-    def strange(self, index: int, data: bytes, found: list[int]) -> None:
+    def strange(self, index: int, unknown: Iterable[Any], data: bytes, found: list[int]) -> None:
         """Note that a message has fields that the class does not know; raise where it knows them as something else."""
-        self.check(index, data)
+        known = self._numbers[index]
+        if any(field.field_number in known or field.wire_type == _GROUP for field in unknown):
+            self.check(index, data)
         found.append(index)
 
     # --- fields of newer writers -------------------------------------------------------------------------------
@@ -123,23 +131,21 @@ class ClassCodec:
 
         Those inside of repeated messages and maps have no place there.
         """
-        return self._unread(self._messages[0], data)
+        return self._unread(0, data)
 
-    def _unread(self, message: Message, data: bytes) -> bytes:
-        known = {slot.number: slot for slot in message.slots}
-        numbers = {*known, BLANK} if message.blanks else known.keys()
-        parts: list[bytes] = []
+    def _unread(self, index: int, data: bytes) -> bytes:
+        message, parsed = self._messages[index], self._parse[index](data)
         inside: list[bytes] = []
-        for span in spans(data):
-            if span.number not in numbers:
-                parts.append(data[span.start : span.end])
-            elif span.wire == LENGTH:
-                slot = known.get(span.number)
-                if slot is not None and slot.many == "one" and isinstance(slot.form, Message):
-                    inner = self._unread(slot.form, data[span.value : span.end])
+        for slot in message.slots:
+            if slot.many == "one" and isinstance(slot.form, Message):
+                values = getattr(parsed, f"f{slot.number}")
+                for value in [values] if message.role == "union" else values:
+                    inner = self._unread(self._index[slot.form], value)
                     if inner:
-                        inside += (tag(span.number, LENGTH), varint(len(inner)), inner)
-        return b"".join((*parts, *inside))
+                        inside += (tag(slot.number, LENGTH), varint(len(inner)), inner)
+        for number in self._numbers[index]:
+            parsed.ClearField(f"f{number}")
+        return b"".join((parsed.SerializeToString(), *inside))
 
 
 def _wires(slot: Slot) -> tuple[int, ...]:

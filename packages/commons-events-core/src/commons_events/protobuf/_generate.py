@@ -62,7 +62,7 @@ class Generator:
         *,
         title: str,
         misfit: Callable[[Exception, int, bytes | None, dict[int, str]], WireError],
-        strange: Callable[[int, bytes, list[int]], None],
+        strange: Callable[[int, Any, bytes, list[int]], None],
     ) -> None:
         self._messages = messages
         self._index = index
@@ -210,7 +210,7 @@ class Generator:
         self._line(f"        raise MISFIT(error, {number}, data, PLACES) from error")
         self._line(f"def R{number}(m, data, depth, strange):")
         self._line("    try:")
-        self._line(f"        if UNKNOWN(m): STRANGE({number}, data, strange)")
+        self._line(f"        if unknown := UNKNOWN(m): STRANGE({number}, unknown, data, strange)")
         if message.role == "union":
             self._union_reader(message)
         else:

@@ -16,7 +16,7 @@ from commons_events.errors import (
 from commons_events.event import Event, read_other, registry
 from commons_events.log import logger
 from commons_events.plugins import SERIALIZERS, install_hint
-from commons_events.protobuf._agreement import advice, check_versions, disagreement
+from commons_events.protobuf._agreement import check_versions, disagreement
 from commons_events.protobuf._identity import identify
 from commons_events.protobuf._plan import plan_of
 from commons_events.protobuf._wire import WireError
@@ -113,7 +113,7 @@ class ProtobufSerializer(Serializer):
             if problem is not None:
                 raise DeserializationError(
                     f"{event_class.__qualname__} {codec.event_type!r} {codec.version} cannot be read from what "
-                    f"{writer.__qualname__} {version} wrote as Protobuf: {problem}. {advice(event_class)}"
+                    f"{writer.__qualname__} {version} wrote as Protobuf: {problem}"
                 )
         codec.agrees.add(writer)
 

@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema, core_schema, to_json
 
 from commons_events.errors import EventDefinitionError
 from commons_events.event._exact import shared_fields
+from commons_events.event._values import encode_base64
 
 if TYPE_CHECKING:
     from commons_events.event import Event
@@ -56,7 +57,7 @@ class _Generator(GenerateJsonSchema):
         return super().generate_inner(schema)
 
     def encode_default(self, dft: Any) -> Any:
-        return dft if type(dft) in _TYPES else super().encode_default(dft)
+        return dft if type(dft) in _TYPES else super().encode_default(_with_base64(dft))
 
     def generate(self, schema: CoreSchema, mode: JsonSchemaMode = "validation") -> JsonSchemaValue:
         made = super().generate(schema, mode)
@@ -113,6 +114,17 @@ class _Generator(GenerateJsonSchema):
 _PLAIN = {"bool": "boolean", "int": "integer", "none": "null", "str": "string"}
 """By their core schemas: types that JSON Schema has a word for."""
 _TYPES = frozenset({bool, int, str, type(None)})
+
+
+def _with_base64(value: Any) -> Any:
+    """A default with its bytes as they are written; pydantic takes those in collections for UTF-8."""
+    if isinstance(value, bytes):
+        return encode_base64(value)
+    if isinstance(value, dict):
+        return {_with_base64(key): _with_base64(item) for key, item in value.items()}
+    return list(map(_with_base64, value)) if isinstance(value, list | tuple | set | frozenset) else value
+
+
 _shared: dict[int, tuple[Any, dict[str, Any]]] = {}
 """By the identities of their core schemas, which stand beside: the envelope's fields, that most classes share."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -45,7 +45,8 @@ class SchemaStore:
 
     def __init__(self, classes: Callable[[], list[type[Event]]] | None = None) -> None:
         self._classes = classes or (lambda: list(registry.classes().values()))
-        self._texts: dict[tuple[str, bytes], str] = {}
+        self._texts: dict[tuple[str, bytes], tuple[str, ...]] = {}
+        """A fingerprint may leave out what texts differ in: the one that was learned last comes last."""
         self._seen: dict[str, WeakSet[type[Event]]] = {}
         self._sources: list[SchemaSource] = []
         self._places: list[str] = []
@@ -64,8 +65,7 @@ class SchemaStore:
             MissingDistributionError: the format's package is not installed.
         """
         fingerprint = serializer(format).fingerprint(text)
-        with self._lock:
-            self._texts.setdefault((format, fingerprint), text)
+        self._keep(format, fingerprint, text)
         return fingerprint
 
     def add_files(self, place: str | Path | Traversable, format: str = "avro") -> int:
@@ -97,26 +97,36 @@ class SchemaStore:
             self._places.append(str(place))
         return len(found)
 
-    def find(self, format: str, fingerprint: bytes) -> str:
+    def find(
+        self,
+        format: str,
+        fingerprint: bytes,
+        choose: Callable[[Sequence[str]], str | None] = lambda texts: texts[-1],
+    ) -> str:
         """The text of the schema that has this fingerprint.
+
+        Args:
+            format: the ``schema_type``, such as ``avro``.
+            fingerprint: as the format's bytes carry it.
+            choose: which of the texts that have it; None for none of them, so that other sources are asked. By
+                default the one that became known last.
 
         Raises:
             UnknownSchemaError: it is nowhere; the message says where it was looked for.
         """
-        text = self._texts.get((format, fingerprint))
-        if text is not None:
-            return text
-        with self._lock:
-            self._learn(format)
-            text = self._texts.get((format, fingerprint))
-            sources = tuple(self._sources)
-        for source in sources:
-            if text is not None:
-                break
-            text = source.schema(format, fingerprint)
-            if text is not None:
-                with self._lock:
-                    self._texts.setdefault((format, fingerprint), text)
+        key = (format, fingerprint)
+        texts = self._texts.get(key)
+        if texts is None or (text := choose(texts)) is None:
+            with self._lock:
+                self._learn(format)
+                texts, sources = self._texts.get(key), tuple(self._sources)
+            text = choose(texts) if texts else None
+            for source in sources:
+                if text is not None:
+                    break
+                found = source.schema(format, fingerprint)
+                if found is not None:
+                    text = choose(self._keep(format, fingerprint, found))
         if text is None:
             places = ["the registered event classes", *self._places, *map(str, sources)]
             raise UnknownSchemaError(
@@ -125,6 +135,13 @@ class SchemaStore:
                 "file and name its directory to SchemaStore.add_files."
             )
         return text
+
+    def _keep(self, format: str, fingerprint: bytes, text: str) -> Sequence[str]:
+        """Know one more text, as the newest of its fingerprint; returns all of them."""
+        with self._lock:
+            others = [known for known in self._texts.get((format, fingerprint), ()) if known != text]
+            texts = self._texts[format, fingerprint] = (*others, text)
+            return texts
 
     def _learn(self, format: str) -> None:
         """Take in the classes that have come since."""
@@ -138,7 +155,7 @@ class SchemaStore:
                 text = codec.schema(event_class)
             except EventDefinitionError:
                 continue  # a class that this format cannot hold has written nothing in it
-            self._texts.setdefault((format, codec.fingerprint(text)), text)
+            self._keep(format, codec.fingerprint(text), text)
 
 
 def _directory(place: str | Path | Traversable) -> Traversable:

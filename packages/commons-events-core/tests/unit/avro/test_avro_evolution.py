@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -139,6 +139,76 @@ def test_migrations_lead_beyond_a_major_version_and_through_resolution() -> None
     assert (event.name, event.event_id, event.version) == ("u", "e", "2.0.0")
 
 
+def test_a_timedelta_is_read_across_minor_versions() -> None:
+    @EventSchema(name="unit.done", version="1.0.0", schema_type="avro")
+    class DoneV1(Event):
+        took: timedelta
+        spans: list[timedelta] = []
+
+    @EventSchema(name="unit.done", version="1.1.0", schema_type="avro")
+    class DoneV2(Event):
+        took: timedelta
+        spans: list[timedelta] = []
+        host: str = "?"
+
+    span = timedelta(days=-1, microseconds=7)
+    for writer, reader in [(DoneV1, DoneV2), (DoneV2, DoneV1)]:
+        read_again: Any = codec.decode(codec.encode(writer(took=span, spans=[span])), reader)
+        assert (read_again.took, read_again.spans) == (span, [span])
+
+
+def priced(version: str, places: int) -> Any:
+    class Paid(Event):
+        amount: Annotated[Decimal, Field(max_digits=12, decimal_places=places)]
+
+    return EventSchema(name="unit.paid", version=version, schema_type="avro")(Paid)
+
+
+def test_versions_whose_schemas_differ_in_scale_alone_are_told_apart() -> None:
+    old, new = priced("1.0.0", 2), priced("1.1.0", 4)
+    old_data, new_data = codec.encode(old(amount="12.34")), codec.encode(new(amount="12.3400"))
+    assert old_data[:10] == new_data[:10]  # the fingerprint leaves the scale out
+    for data in (old_data, new_data):
+        for reader in (old, new):
+            assert codec.decode(data, reader).amount == Decimal("12.34")
+        assert codec.decode(data, Event).amount == Decimal("12.34")  # type: ignore[attr-defined]
+
+
+def test_a_scale_is_not_guessed_from_another_version(tmp_path: Path) -> None:
+    old, new = priced("1.0.0", 2), priced("1.1.0", 4)
+    data = codec.encode(old(amount="12.34"))
+    store = SchemaStore(classes=lambda: [new])
+    with pytest.raises(UnknownSchemaError, match=r"scale of decimals.*'unit.paid' 1\.0\.0"):
+        AvroSerializer(store).decode(data, new)
+    (tmp_path / "paid-1.0.0.avsc").write_text(codec.schema(old), encoding="utf-8")
+    store.add_files(tmp_path)
+    assert AvroSerializer(store).decode(data, new).amount == Decimal("12.34")
+
+
+def test_a_source_is_asked_for_the_scale_that_classes_do_not_state() -> None:
+    old, new = priced("1.0.0", 2), priced("1.1.0", 4)
+
+    class Registry:
+        def schema(self, format: str, fingerprint: bytes) -> str | None:
+            return codec.schema(old)
+
+    store = SchemaStore(classes=lambda: [new])
+    store.add(Registry())
+    assert AvroSerializer(store).decode(codec.encode(old(amount="12.34")), new).amount == Decimal("12.34")
+
+
+def test_a_version_without_decimals_is_read_by_the_schema_of_another_one_with_the_same_fields() -> None:
+    def moved(version: str) -> Any:
+        class Moved(Event):
+            city: str
+
+        return EventSchema(name="unit.moved", version=version, schema_type="avro")(Moved)
+
+    old, new = moved("1.0.0"), moved("1.1.0")
+    store = SchemaStore(classes=lambda: [new])
+    assert AvroSerializer(store).decode(codec.encode(old(city="Ulm")), new).city == "Ulm"
+
+
 def test_another_type_is_refused() -> None:
     old, _ = versions()
 
@@ -270,6 +340,9 @@ def test_generic_values_resolve(writer: Any, value: Any, reader: Any, expected: 
         (record(), {}, record(name="Q")),
         ({"type": "fixed", "name": "F", "size": 2}, b"ab", {"type": "fixed", "name": "F", "size": 3}),
         ("boolean", True, "int"),
+        ("string", "1.25", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}),
+        ({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}, Decimal("0.65"), "string"),
+        ("string", "1.25", ["null", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}]),
         ({"type": "enum", "name": "E", "symbols": ["A", "B"]}, "B", {"type": "enum", "name": "E", "symbols": ["A"]}),
     ],
 )  # fmt: skip

@@ -88,6 +88,18 @@ def test_a_history_counts_in_a_transitive_mode() -> None:
 
 
 @pytest.mark.usefixtures("schemas")
+def test_the_lenient_policy_of_json_schema(schemas: Path) -> None:
+    (schemas / "a.json").write_text('{"type": "object", "properties": {"a": {"type": "string"}}}', "utf-8")
+    (schemas / "b.json").write_text(
+        '{"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}', "utf-8"
+    )
+    code, text, _ = invoke("check", "a.json", "b.json", "--type", "json")
+    assert code == 1
+    assert "--lenient" in text
+    assert invoke("check", "a.json", "b.json", "--type", "json", "--lenient")[0] == 0
+
+
+@pytest.mark.usefixtures("schemas")
 def test_as_json() -> None:
     code, out, _ = invoke("check", "v1.proto", "v2.proto", "--json")
 

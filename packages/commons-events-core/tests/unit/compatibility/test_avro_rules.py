@@ -56,6 +56,14 @@ def test_primitive_types_are_promoted(old: str, new: str) -> None:
     assert broken([old], [new]) == ([] if reads else ["MISSING_UNION_BRANCH #"])
 
 
+def test_a_decimal_is_not_promoted_to_text_and_back() -> None:
+    decimal = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}
+    no_decimal = {"type": "bytes", "logicalType": "decimal", "precision": 1, "scale": 2}
+    assert broken("string", decimal) == broken(decimal, "string") == ["TYPE_MISMATCH #"]
+    assert broken(["null", "string"], ["null", decimal]) == ["MISSING_UNION_BRANCH #"]
+    assert broken("bytes", decimal) == broken(decimal, "bytes") == broken(no_decimal, "string") == []
+
+
 COMPLEX = [record(), enum("A"), fixed(1), {"type": "array", "items": "int"}, {"type": "map", "values": "int"}, "string"]
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from commons_events import Event, EventSchema
 from commons_events.compatibility import CompatibilityMode, Direction, SchemaText, compatibility
@@ -191,3 +192,61 @@ def test_event_classes_and_json_schemas() -> None:
     assert not compatibility(Seen.schema, '{"type": "array"}')
     with pytest.raises(ConfigurationError, match=r"\$defs"):
         compatibility(Seen, SchemaText(Seen.schema, {"other": "{}"}))
+
+
+@pytest.mark.parametrize("old", [b"{}", bytearray(b"{}"), None, 5])
+def test_what_is_no_schema_is_called_by_its_type(old: Any) -> None:
+    with pytest.raises(TypeError, match=f"not {type(old).__name__}"):
+        compatibility(old, PLAIN)
+
+
+class Address(BaseModel):
+    city: str
+
+
+class LongAddress(BaseModel):
+    city: str
+    country: str
+
+
+@pytest.mark.parametrize(
+    ("annotations", "paths"),
+    [
+        ({"a": int, "b": str | None}, []),
+        ({"a": int, "b": list[int]}, []),
+        ({"a": int, "b": int}, ["#/UnitGrows/2"]),
+    ],
+)
+def test_protobuf_classes_may_insist_on_what_a_schema_cannot(annotations: dict[str, Any], paths: list[str]) -> None:
+    old, new = grows("1.0.0", "protobuf", {"a": int}), grows("1.1.0", "protobuf", annotations)
+    for mode in ("BACKWARD", "FULL"):
+        found = compatibility(old, new, mode).violations
+        assert [(one.rule, one.path, one.direction) for one in found] == [
+            ("REQUIRED_FIELD_ADDED", path, "BACKWARD") for path in paths
+        ]
+    assert compatibility(old, new, "FORWARD")
+    assert compatibility(old.schema, new, "BACKWARD")  # a text insists on nothing
+
+
+def test_protobuf_classes_are_looked_through() -> None:
+    old = grows("1.0.0", "protobuf", {"places": dict[str, Address]})
+    new = grows("1.1.0", "protobuf", {"places": dict[str, LongAddress]})
+    assert "#/LongAddress/2" in [one.path for one in compatibility(old, new).violations]
+
+
+@pytest.mark.parametrize("schema_type", ["json", "jsonschema"])
+def test_the_lenient_policy_lets_an_optional_field_come(schema_type: str) -> None:
+    old = grows("1.0.0", schema_type, {"a": int})
+    optional = grows("1.1.0", schema_type, {"a": int, "b": str | None}, b=None)
+    required = grows("1.2.0", schema_type, {"a": int, "b": str})
+    (strict,) = compatibility(old, optional, "FULL").violations
+    assert "--lenient" in strict.advice
+    assert compatibility(old, optional, "FULL", lenient=True)
+    assert not compatibility(old, required, "FULL", lenient=True)
+
+
+def grows(version: str, schema_type: str, annotations: dict[str, Any], **defaults: Any) -> type[Event]:
+    space = {"__annotations__": annotations, "__module__": __name__, "__qualname__": "Grows", **defaults}
+    return EventSchema(name="unit.grows", version=version, schema_type=schema_type)(
+        type(Event)("Grows", (Event,), space)
+    )

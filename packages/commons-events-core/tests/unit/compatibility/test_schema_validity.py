@@ -179,6 +179,14 @@ def test_proto_texts_that_are_none(text: str, said: str) -> None:
     assert said in refused(text, "protobuf")
 
 
+@pytest.mark.parametrize("field", ["Foo x = 1;", "map<string, Foo> x = 1;", "oneof o { Foo x = 1; }"])
+def test_a_type_that_is_not_defined_is_an_error_where_nothing_is_compared_with_it(field: str) -> None:
+    start = 'syntax = "proto3"; message A { '
+    for old, new in ((f"{start}{field} }}", f"{start}}}"), (f"{start}}}", f"{start}{field} }}")):
+        with pytest.raises(InvalidSchemaError, match="A: Foo is not defined"):
+            compatibility(old, new)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from commons_events import Event, EventSchema
 from commons_events.errors import DuplicateEventTypeError, EventDefinitionError
-from commons_events.event import registry
+from commons_events.event import _json, registry
 
 
 def test_event_type_without_an_annotation_is_a_class_attribute_and_no_field() -> None:
@@ -27,6 +28,29 @@ def test_event_type_without_an_annotation_is_a_class_attribute_and_no_field() ->
     event = Registered(user_id="u")
     assert event.event_type == "user.registered"
     assert "event_type" not in event.model_fields_set
+
+
+def test_a_thread_that_uses_a_class_while_another_one_is_at_its_first_use_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Registered(Event):
+        event_type = "user.registered"
+        user_id: str
+
+    data = b'{"event_type":"user.registered","version":"1.0.0","user_id":"u"}'
+    results: list[bytes] = []
+    other = threading.Thread(target=lambda: results.append(Registered.from_json(data).to_json()))
+    made = _json.reader
+
+    def slow(*args: Any, **options: Any) -> Any:
+        other.start()
+        other.join(0.1)  # it cannot end before this does
+        return made(*args, **options)
+
+    monkeypatch.setattr(_json, "reader", slow)
+    assert Registered.from_json(data).user_id == "u"
+    other.join()
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("annotation", [str, ClassVar[str], Literal["user.registered"]])
@@ -414,3 +438,33 @@ def test_a_class_below_one_in_use_that_lacks_a_name_says_so() -> None:
         Lacking()
     with pytest.raises(EventDefinitionError, match="not fully defined"):
         Lacking.from_json(b"{}")
+
+
+def test_the_decorator_of_what_is_no_event_says_so() -> None:
+    class Plain(BaseModel):
+        a: int = 0
+
+    for other in (Plain, Event, "Plain"):
+        with pytest.raises(EventDefinitionError, match=r"is no event class.*subclass of commons_events\.Event"):
+            EventSchema(name="unit.plain")(other)  # type: ignore[type-var]
+
+
+def test_a_format_in_other_letters_is_an_error_when_the_class_is_created() -> None:
+    class Shouted(Event):
+        a: int = 0
+
+    with pytest.raises(EventDefinitionError, match=r"no format 'JsonSchema'; write schema_type='jsonschema'"):
+        EventSchema(name="unit.shouted", schema_type="JsonSchema")(Shouted)
+
+
+@pytest.mark.parametrize("schema_type", ["jsonschema", "avro", "protobuf"])
+def test_what_is_no_bytes_is_a_type_error(schema_type: str) -> None:
+    @EventSchema(name="unit.bytes", schema_type=schema_type)
+    class Made(Event):
+        a: int = 0
+
+    data = Made().serialize()
+    assert Made.deserialize(bytearray(data)).a == 0  # type: ignore[arg-type]
+    for other in (None, 5, [data]):
+        with pytest.raises(TypeError, match=rf"deserialize takes bytes, not {type(other).__name__}\."):
+            Made.deserialize(other)  # type: ignore[arg-type]

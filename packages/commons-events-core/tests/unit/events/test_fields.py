@@ -9,7 +9,7 @@ import pytest
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from commons_events import Event
-from commons_events.errors import DeserializationError
+from commons_events.errors import DeserializationError, EventDefinitionError
 
 
 class Address(BaseModel):
@@ -161,6 +161,33 @@ def test_unknown_fields_of_a_nested_event_are_refused_from_a_program_and_ignored
     assert problems(caught.value) == {("inner", "odd"), ("inners", "0", "odder")}
     read = Outer.from_json(b'{"inner": {"n": 1, "odd": 1}, "inners": [{"odder": 1}]}')
     assert read.inner.n == 1
+
+
+@pytest.mark.parametrize("annotation", [Event, list[Event], Event | None, dict[str, Event]], ids=str)
+def test_a_field_of_any_event_is_refused(annotation: object) -> None:
+    for names in (["cause"], ["cause", "effect"]):
+        space = {"__annotations__": dict.fromkeys(names, annotation), "__module__": __name__, "__qualname__": "Failed"}
+        with pytest.raises(EventDefinitionError, match=r"Failed: .*any Event.*discriminator='event_type'"):
+            type(Event)("Failed", (Event,), space)
+
+
+def test_an_event_of_a_subclass_is_refused_where_the_class_is_declared() -> None:
+    class Paid(Event):
+        order_id: str
+
+    class PaidByCard(Paid):
+        card: str
+
+    class Failed(Event):
+        cause: Paid
+        others: list[Paid] = []
+
+    paid, by_card = Paid(order_id="1"), PaidByCard(order_id="1", card="c")
+    event = Failed(cause=paid, others=[paid])
+    assert Failed.from_json(event.to_json()) == event
+    for fields in ({"cause": by_card}, {"cause": paid, "others": [by_card]}):
+        with pytest.raises(ValueError, match=r"PaidByCard, which the field's type .*Paid does not hold"):
+            Failed(**fields)
 
 
 def test_a_nested_event_that_keeps_unknown_fields_writes_them_again() -> None:

@@ -253,3 +253,27 @@ _JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from([*Hostage.model_fields, "event_type", "odd"]), _JSON, max_size=6))
 def test_any_json_in_any_field_gives_an_event_or_a_deserialization_error(fields: dict[str, Any]) -> None:
     read_either(json.dumps(fields).encode())
+
+
+class Node(BaseModel):
+    inner: Node | None = None
+
+
+class Nested(Event):
+    node: Node
+    many: list[Node] = []
+
+
+def test_what_nests_deeper_than_readers_go_is_not_written() -> None:
+    def chain(length: int) -> Node:
+        node = Node()
+        for _ in range(length - 1):
+            node = Node(inner=node)
+        return node
+
+    for length in (1, 100, 199):
+        event = Nested(node=chain(length), many=[Node()] * 300)
+        assert Nested.from_json(event.to_json()) == event
+    for length in (200, 250):
+        with pytest.raises(SerializationError, match="nested deeper than 200 levels"):
+            Nested(node=chain(length)).to_json()

@@ -145,6 +145,45 @@ def test_the_format_reads_as_far_as_the_major_version_and_migrations_go_on() -> 
     assert family.v2_0_0.from_json(newer).version == "2.0.0"
 
 
+@pytest.mark.parametrize("schema_type", ["json", "avro", "protobuf"])
+def test_the_format_goes_on_behind_a_migration(schema_type: str) -> None:
+    def define(version: str, **annotations: Any) -> Any:
+        space = {"__annotations__": annotations, "__module__": __name__, "__qualname__": "Moved"}
+        defaults = {"note": None} if "note" in annotations else {}
+        cls = type(Event)("Moved", (Event,), space | defaults)
+        return EventSchema(name="unit.moved", version=version, schema_type=schema_type)(cls)
+
+    v1, v2, v2_1, v3 = (
+        define("1.0.0", x=int),
+        define("2.0.0", y=str),
+        define("2.1.0", y=str, note=str | None),
+        define("3.0.0", z=str, note=str | None),
+    )
+    migration(from_=v1, to=v2)(lambda event: v2(y=str(event.x)))
+    old = v1(x=1, event_id="e-1")
+    for reader in (v2, v2_1):
+        read = reader.deserialize(old.serialize())
+        assert (type(read), read.y, read.event_id) == (reader, "1", "e-1")
+    with pytest.raises(MissingMigrationError, match=r"1\.0\.0 as 'unit.moved' 3\.0\.0"):
+        check_migrations(v3)
+    migration(from_=v2_1, to=v3)(lambda event: v3(z=event.y))
+    check_migrations(v2_1, v3)
+    read = v3.deserialize(old.serialize())
+    assert (type(read), read.z, read.event_id) == (v3, "1", "e-1")
+
+
+def test_what_the_format_cannot_read_behind_a_migration_is_said() -> None:
+    family = Family("1.0.0", "2.0.0")
+
+    @EventSchema(name="product.created", version="2.1.0")
+    class Needy(Event):
+        sku: str
+
+    migration(from_=family.v1_0_0, to=family.v2_0_0)(to_pricing(family.v2_0_0))
+    with pytest.raises(MigrationError, match=r"2\.0\.0 that a migration made cannot be read as .*2\.1\.0.*sku"):
+        Needy.from_json(family.v1_0_0(name="Mouse").to_json())
+
+
 def test_a_newer_version_of_the_same_major_is_read_by_the_format() -> None:
     family = Family("1.0.0", "1.1.0")
     data = family.v1_1_0(name="Mouse", tags=["a"]).to_json()
@@ -273,6 +312,22 @@ def test_annotations_that_cannot_be_looked_up_are_said_to_be() -> None:
 
     with pytest.raises(EventDefinitionError, match=r"cannot be looked up.*State the classes"):
         migration(migrate)
+
+
+def test_a_coroutine_function_is_no_migration() -> None:
+    family = Family("1.0.0", "2.0.0")
+
+    async def migrate(event: Any) -> Any:
+        return event
+
+    with pytest.raises(EventDefinitionError, match="migrate is a coroutine function"):
+        migration(from_=family.v1_0_0, to=family.v2_0_0)(migrate)
+
+
+def test_a_list_of_classes_is_no_class() -> None:
+    family = Family("1.0.0", "2.0.0")
+    with pytest.raises(TypeError, match="each by itself"):
+        check_migrations([family.v1_0_0, family.v2_0_0])  # type: ignore[arg-type]
 
 
 def test_a_migration_to_itself_is_refused() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import enum
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Optional, Union
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, NamedTuple, Optional, Union
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PlainSerializer, RootModel, SecretStr
+from pydantic_core import core_schema
 
 from commons_events import Event
 from commons_events.errors import EventDefinitionError
@@ -41,6 +44,44 @@ class Inner(Event):
 class Inner2(Event):
     event_type = "unit.unions.inner2"
     n: int = 0
+
+
+class Pair(NamedTuple):
+    a: int
+    b: str = ""
+
+
+class Items(RootModel[list[int]]):
+    pass
+
+
+class Tree(BaseModel):
+    n: int = 0
+    inner: Tree | None = None
+
+
+class Celsius:
+    """A type that pydantic does not know, as its documentation shows how to make it known."""
+
+    def __init__(self, degrees: int) -> None:
+        self.degrees = degrees
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Celsius) and other.degrees == self.degrees
+
+    def __hash__(self) -> int:
+        return hash(self.degrees)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        made = core_schema.chain_schema(
+            [core_schema.int_schema(), core_schema.no_info_plain_validator_function(lambda value: cls(value))]
+        )
+        return core_schema.json_or_python_schema(
+            json_schema=made,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), made]),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value.degrees),
+        )
 
 
 def define(annotation: object) -> type[Event]:
@@ -85,6 +126,21 @@ ALIKE = [
     Decimal | float,
     datetime | int,
     timedelta | float,
+    PurePosixPath | str,
+    PurePosixPath | Decimal,
+    IPv4Address | str,
+    IPv4Address | IPv6Address,
+    SecretStr | str,
+    SecretStr | Decimal,
+    SecretStr | datetime,
+    Pair | dict[str, int],
+    Pair | Cat,
+    Pair | list[int],
+    Items | list[int],
+    Tree | Cat,
+    Celsius | int,
+    Annotated[Cat | Dog, Field(discriminator="kind")] | dict[str, Any],
+    Annotated[datetime, PlainSerializer(lambda moment: moment.year, return_type=int)] | int,
 ]
 
 
@@ -153,6 +209,10 @@ HOLDING: list[tuple[object, list[Any]]] = [
     (Literal["a"] | str, ["a", "b"]),
     (float | str, [1.5, "1.5", 0.0]),
     (list[int] | list[str], [[1], ["a"]]),
+    (PurePosixPath | int, [PurePosixPath("/a"), 1]),
+    (SecretStr | int | None, [SecretStr("a"), 1, None]),
+    (Pair | str, [Pair(1), "a"]),
+    (Literal["a", 1] | str, ["a", 1, "b"]),
 ]
 
 
@@ -166,6 +226,24 @@ def test_members_that_json_tells_apart_hold(annotation: object, values: list[Any
         read = cls.from_json(event.to_json())
         assert read == event
         assert type(read.value) is type(value)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "members"),
+    [(PurePosixPath | str, "PurePosixPath and str"), (Tree | Cat, "Tree and Cat"), (SecretStr | str, "SecretStr and")],
+    ids=str,
+)
+def test_the_refusal_has_the_annotation_and_the_members_names(annotation: object, members: str) -> None:
+    with pytest.raises(EventDefinitionError) as caught:
+        define(annotation)
+    assert f"({annotation}) is a union of {members}" in str(caught.value)
+
+
+def test_a_type_that_is_made_known_to_pydantic_as_its_documentation_says_holds() -> None:
+    for annotation, value in ((Celsius, Celsius(3)), (Celsius | str, Celsius(3)), (Celsius | None, None)):
+        cls = define(annotation)
+        event = cls(value=value)
+        assert cls.from_json(event.to_json()) == event
 
 
 def test_a_union_with_a_discriminator_holds() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from enum import Enum
+from ipaddress import IPv4Address
 from typing import Annotated, Any
 
 import pytest
@@ -125,6 +126,48 @@ def test_a_clash_with_another_version_is_an_error_when_the_class_is_created() ->
         other: int
 
     assert Third.deserialize(First(kept="k").serialize()).called == "k"
+
+
+class Size(Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+class Sizes(Enum):
+    MIDDLE = "m"
+    SMALL = "s"
+    LARGE = "l"
+
+
+Sizes.__name__ = "Size"  # the same enum, one version later
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        (list[int], list[int] | None, "'f' of UnitTyped is repeated sint64 there, and a message around it here"),
+        (Any, dict[str, int], "Value there, and repeated message here"),
+        (dict[str, int], str, "repeated message there, and string here"),
+        (bytes | None, list[str] | None, "bytes there, and a message around it here"),
+        (str, list[str], "string there, and repeated string here"),
+        (int, float, "sint64 there, and double here"),
+        (IPv4Address, str, "JSON text there, and string here"),
+        (list[dict[str, int]], list[dict[str, str]], "'value' of .* is sint64 there, and string here"),
+        (InnerOld | int, int | InnerOld, "'int_value' of FUnion has the number 2 there, and 1 here"),
+        (Size, Sizes, "'SMALL' of the enum Size has the number 1 there, and 2 here.*schema lock"),
+    ],
+)
+def test_another_type_on_the_same_number_is_an_error_when_the_class_is_created(
+    before: Any, after: Any, problem: str
+) -> None:
+    def define(version: str, annotation: Any) -> Any:
+        space = {"__annotations__": {"f": annotation}, "__module__": __name__, "__qualname__": "Typed"}
+        return EventSchema("unit.typed", version=version, schema_type="protobuf")(type(Event)("Typed", (Event,), space))
+
+    define("1.0.0", before)
+    with pytest.raises(EventDefinitionError, match=rf"1\.1\.0 could not read what .* 1\.0\.0 writes.*{problem}"):
+        define("1.1.0", after)
+    define("2.0.0", after)
 
 
 def test_none_and_empty_are_not_the_default() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -206,3 +207,18 @@ def test_unknown_members_are_allowed_unless_the_class_forbids_them(define: Calla
 def test_the_names_of_a_dict_with_number_keys_are_texts(define: Callable[..., type[Event]]) -> None:
     schema = json.loads(define(dict[Size, int]).schema)
     assert schema["properties"]["field"]["propertyNames"] == {"enum": ["1", "2"]}
+
+
+def test_bytes_in_a_default_are_as_they_are_written() -> None:
+    class Kept(Event):
+        one: bytes = b"\xff"
+        several: list[bytes] = [b"\xff", b"ab"]
+        distinct: frozenset[bytes] = frozenset({b"\xff"})
+        named: dict[str, bytes] = {"a": b"\xff"}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        properties = json.loads(Kept.schema)["properties"]
+    written = json.loads(Kept().to_json())
+    for name in ("one", "several", "distinct", "named"):
+        assert properties[name]["default"] == written[name]

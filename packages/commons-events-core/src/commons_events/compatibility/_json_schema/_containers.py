@@ -95,7 +95,11 @@ def _added_property(out: Outcome, path: str, name: str, new: Link, writer: Objec
             f"the reader wants {name!r} to be {describe(new.target)}; the writer names no such property and its "
             "content model is open, so anything may stand there",
             "Close the writer's content model (additionalProperties: false), give the property the schema true"
-            + (", and a default or leave it optional." if required and not default else ", or check in lenient mode."),
+            + (
+                ", and a default or leave it optional."
+                if required and not default
+                else ", or check by the lenient policy (lenient=True, --lenient)."
+            ),
             effect,
         )
         return

@@ -82,16 +82,16 @@ class Batches:
         self._consider()
 
     def _begin(self) -> None:
-        taken: list[tuple[Lane, int]] = []
+        taken: list[Lane] = []
         room = self._size
         while room and (lane := self._lanes.take()) is not None:
-            count = min(len(lane.deliveries), room)
-            taken.append((lane, count))
-            room -= count
+            lane.taken = min(len(lane.deliveries), room)
+            taken.append(lane)
+            room -= lane.taken
         if taken:
             self._lanes.spawn(self._run(taken))
 
-    async def _run(self, taken: list[tuple[Lane, int]]) -> None:
+    async def _run(self, taken: list[Lane]) -> None:
         try:
             waits = await self._handle(taken)
         except asyncio.CancelledError:
@@ -102,12 +102,12 @@ class Batches:
         for lane, wait in waits:
             self._lanes.put_back(lane, wait)
 
-    async def _handle(self, taken: list[tuple[Lane, int]]) -> list[tuple[Lane, float | None]]:
+    async def _handle(self, taken: list[Lane]) -> list[tuple[Lane, float | None]]:
         unfinished: dict[Delivery, float] = {}
         items: list[_Item] = []
         began = self._runtime.monotonic()
-        for lane, count in taken:
-            for delivery in lane.deliveries[:count]:
+        for lane in taken:
+            for delivery in lane.deliveries[: lane.taken]:
                 if delivery.outcome is not None:  # given back meanwhile
                     continue
                 alone = self._alone.get(delivery)
@@ -129,15 +129,15 @@ class Batches:
                 if wait is not None:
                     unfinished[item.delivery] = wait
         waits: list[tuple[Lane, float | None]] = []
-        for lane, count in taken:
-            own = lane.deliveries[:count]
+        for lane in taken:
+            own = lane.deliveries[: lane.taken]
             left = [delivery for delivery in own if delivery in unfinished] if unfinished else []
             if self._alone:
                 for delivery in own:
                     if delivery not in unfinished:
                         self._alone.pop(delivery, None)
             self._lanes.buffered -= len(own) - len(left)
-            lane.deliveries[:count] = left
+            lane.deliveries[: lane.taken] = left
             lane.tries = len(left)  # not zero: it has failed
             waits.append((lane, max((unfinished[delivery] for delivery in left), default=None)))
         return waits

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from commons_events.router._consumer import RouterConsumer
 from commons_events.router._settling import settle
@@ -31,7 +31,8 @@ class Lane:
     What a lane that has never failed says of its first message is the class's, so that making one costs little.
     """
 
-    state: Literal["ready", "running", "waiting"] = "ready"
+    taken: int = 0
+    """How many of the first messages are being handled: one, or what a batch has of them; none while it waits."""
     tries: int = 0
     """Tries of the first message in this process that failed and count."""
     first_try: float | None = None
@@ -215,7 +216,7 @@ class LaneWorkers:
             if lane is not None:
                 if self.paused:
                     self._permits -= 1
-                lane.state = "running"
+                lane.taken = 1
                 return lane
         return None
 
@@ -351,12 +352,11 @@ class LaneWorkers:
 
     def put_back(self, lane: Lane, wait: float | None) -> None:
         """A lane's turn is over: it is done with, has more, or has to wait ``wait`` seconds."""
+        lane.taken = 0
         if wait is not None:
-            lane.state = "waiting"
             self._waiting.add(lane)
             lane.timer = self._runtime.call_later(wait, lambda: self._wake(lane))
         elif lane.deliveries:
-            lane.state = "ready"
             self._put(lane)  # whoever puts it back looks for the next one, and finds it
             if self.on_new is not None:
                 self.on_new()
@@ -369,7 +369,6 @@ class LaneWorkers:
         self._waiting.discard(lane)
         lane.timer = None
         if self._open:
-            lane.state = "ready"
             self._put(lane)
             self._start_workers()
 
@@ -401,13 +400,13 @@ class LaneWorkers:
             return delivery.partition is not None and (delivery.topic, delivery.partition) in revoked
 
         for lane in [*self._all_lanes()]:
-            kept = [lane.deliveries[0]] if lane.state == "running" else []
-            for delivery in list(lane.deliveries)[len(kept) :]:
+            kept = lane.deliveries[: lane.taken]
+            for delivery in lane.deliveries[lane.taken :]:
                 (gone if goes(delivery) else kept).append(delivery)
             if len(kept) == len(lane.deliveries):
                 continue
             self.buffered -= len(lane.deliveries) - len(kept)
-            if lane.state != "running" and (not kept or kept[0] is not lane.deliveries[0]):
+            if not lane.taken and (not kept or kept[0] is not lane.deliveries[0]):
                 lane.forget_tries()
             lane.deliveries.clear()  # in place: its worker has it at hand
             lane.deliveries.extend(kept)
@@ -493,8 +492,8 @@ class LaneWorkers:
         What failed and waited for its retry goes back as failed, so that a broker that counts attempts counts it.
         """
         for lane in list(self._all_lanes()):
-            left = list(lane.deliveries)[1 if lane.state == "running" else 0 :]
-            if lane.state == "waiting" and lane.tries and left[0].outcome is None:
+            left = lane.deliveries[lane.taken :]
+            if not lane.taken and lane.tries and left[0].outcome is None:
                 self._see_to([settle(left[0], Outcome.NACK)])
             self._see_to(release(left))
         self._see_to(release(self._in_no_lane()))

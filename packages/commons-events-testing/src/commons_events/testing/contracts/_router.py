@@ -207,6 +207,26 @@ class HandlingTests(RouterCase, contract=True):
         assert max(map(len, batches)) <= 5
         assert await self._left_over(transport, topic, group) == []
 
+    async def test_a_batch_that_runs_is_finished_within_the_grace_time(self) -> None:
+        """All of it, also where it is one key's; what the batch does not hold comes again."""
+        transport = await self.open()
+        topic, group, letters = await self._places(transport)
+        may_end = asyncio.Event()
+        batches: list[list[int]] = []
+        router = EventRouter()
+
+        @router.subscribe(topic, group=group, dead_letter=letters, batch_size=5, batch_wait=self.timeout)
+        async def handle(events: list[ContractEvent]) -> None:
+            batches.append([event.number for event in events])
+            await may_end.wait()
+
+        await self._send(transport, topic, 8)
+        async with router.running(broker=transport, grace=self.timeout):
+            await self.eventually(lambda: batches, "a batch is full")
+            asyncio.get_running_loop().call_later(0.01, may_end.set)
+        assert len(batches) == 1
+        assert sorted([*batches[0], *await self._left_over(transport, topic, group)]) == list(range(8))
+
     async def test_no_more_than_prefetch_is_in_the_process(self) -> None:
         """Slow handlers pause the fetch, and it goes on once there is room."""
         transport = await self.open()

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-from commons_events.errors import BatchHandlerError, DeserializationError, HandlerCancelledError, HandlerResultError
+from commons_events.errors import BatchHandlerError, DeserializationError, HandlerResultError
 from commons_events.event import Event
 from commons_events.log import logger
+from commons_events.router._cut_off import cancelled
 from commons_events.router._failures import Failures
 from commons_events.router._handler import Handler, HandlerCall, with_timeout
 from commons_events.router._lanes import Lane, LaneWorkers
@@ -94,10 +95,8 @@ class Batches:
     async def _run(self, taken: list[Lane]) -> None:
         try:
             waits = await self._handle(taken)
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the router ends, and raises it where it runs
-            self._lanes.fail(error)
+            self._lanes.broke(error)
             return
         for lane, wait in waits:
             self._lanes.put_back(lane, wait)
@@ -182,16 +181,14 @@ class Batches:
                 call = with_timeout(call, timeout, handler, self._runtime)
             with self._span(deliveries):
                 result = await call
+            await self._lanes.cut_off.clear()
             failures = handler.failures(result, len(items))
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            cancelled = HandlerCancelledError(
-                f"The handler {handler.place} raised CancelledError by itself: {error!r}."
-            )
-            return [cancelled] * len(items)
-        except BatchHandlerError as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it raises, the policy decides
+            await self._lanes.cut_off.clear()
+            if isinstance(error, asyncio.CancelledError):
+                return [cancelled(handler.place, error)] * len(items)
+            if not isinstance(error, BatchHandlerError):
+                return [error] * len(items)
             strange = [place for place in error.failures if not 0 <= place < len(items)]
             if strange:
                 wrong = HandlerResultError(
@@ -200,8 +197,6 @@ class Batches:
                 )
                 return [wrong] * len(items)
             failures = error.failures
-        except Exception as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
-            return [error] * len(items)
         return [failures.get(place) for place in range(len(items))]
 
     def _span(self, deliveries: list[Delivery]) -> AbstractContextManager[None]:

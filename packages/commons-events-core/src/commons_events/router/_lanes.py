@@ -9,7 +9,9 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Protocol
 
+from commons_events.errors import HandlerCancelledError
 from commons_events.router._consumer import RouterConsumer
+from commons_events.router._cut_off import CutOff
 from commons_events.router._settling import settle
 from commons_events.runtime import Runtime
 from commons_events.transport import DONE, Delivery, Outcome, TopicPartition
@@ -134,6 +136,7 @@ class LaneWorkers:
         self._room: asyncio.Future[None] | None = None
         self._settling: set[asyncio.Future[None]] = set()
         self._open = True
+        self.cut_off = CutOff()
         self._permits = 0
         self._pauses = 0
         self.plain: Plain | None = None
@@ -153,6 +156,7 @@ class LaneWorkers:
 
     async def fetch(self) -> None:
         """Fetch until the consumer is closed; a full buffer or a pause waits."""
+        self.cut_off.fetching = asyncio.current_task()
         while self._open:
             while self.buffered >= self.prefetch or self.paused:
                 self._room = asyncio.get_running_loop().create_future()
@@ -271,6 +275,21 @@ class LaneWorkers:
             if self._open:
                 self._start_workers()
 
+    def broke(self, error: BaseException) -> None:
+        """A worker ends by an error, which must stop the router.
+
+        Raises:
+            CancelledError: it is none, but the worker's being cut off.
+        """
+        if isinstance(error, asyncio.CancelledError):
+            if self.cut_off.is_on:
+                raise error
+            error = HandlerCancelledError(
+                "A worker of the router was cancelled while it ran no handler, and not by the router: a handler, or a "
+                "library that it uses, must have cancelled its task after it had ended. The message stays unsettled."
+            )
+        self.fail(error)
+
     async def _work(self) -> None:
         self._starting = False
         step = self.step
@@ -295,10 +314,8 @@ class LaneWorkers:
                     self.buffered -= 1
                     if not deliveries or not self._open or self.paused:
                         break
-            except asyncio.CancelledError:
-                raise
             except BaseException as error:  # noqa: BLE001  # also SystemExit: the router ends, and raises it where it runs
-                self.fail(error)
+                self.broke(error)
                 return
             self.put_back(lane, wait)
             if probing and self.paused and pauses == self._pauses:
@@ -311,7 +328,8 @@ class LaneWorkers:
         Returns:
             the first lane that cannot, which is running; None where none is left that may begin.
         """
-        consumer, lanes = self.consumer, self._lanes
+        consumer, lanes, cut_off, task = self.consumer, self._lanes, self.cut_off, asyncio.current_task()
+        assert task is not None
         while lane is not None:
             deliveries = lane.deliveries
             delivery = deliveries[0]
@@ -328,6 +346,8 @@ class LaneWorkers:
             wait: float | None = None
             try:
                 result = await one.call(event, delivery)
+                if cut_off.begun or task.cancelling():
+                    await cut_off.clear()
                 if result is not None:
                     await plain.publish(one, result, event, delivery)
             except BaseException as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
@@ -485,6 +505,12 @@ class LaneWorkers:
     def tasks(self) -> set[asyncio.Task[None]]:
         """The workers that run."""
         return set(self._workers)
+
+    def cancel(self) -> None:
+        """Cut the workers off, once `stop` was called."""
+        self.cut_off.begun = True
+        for task in self._workers:
+            task.cancel()
 
     def give_back(self) -> None:
         """Give back what is in the lanes and is not being handled, once `stop` was called.

@@ -11,7 +11,6 @@ from commons_events.binding._reading import NOTHING_KNOWN, ROUTING, KnownReading
 from commons_events.dead_letters import REDRIVEN_GROUP
 from commons_events.errors import (
     DeserializationError,
-    HandlerCancelledError,
     UnhandledEventError,
     UnknownEventTypeError,
 )
@@ -19,6 +18,7 @@ from commons_events.event import Event, registry
 from commons_events.log import logger
 from commons_events.message import Headers
 from commons_events.router._consumer import RouterConsumer
+from commons_events.router._cut_off import CutOff, cancelled
 from commons_events.router._failures import Failures
 from commons_events.router._handler import Handler, HandlerCall, with_timeout
 from commons_events.router._lanes import Lane
@@ -55,6 +55,7 @@ class Processor:
         failures: retries and keeps.
         results: publishes what handlers return.
         parked: the keys that stand still, or None where none do.
+        cut_off: tells the router's cancelling from others'.
         runtime: its clock.
     """
 
@@ -68,6 +69,7 @@ class Processor:
         failures: Failures,
         results: ResultPublisher,
         parked: ParkedKeys | None,
+        cut_off: CutOff,
         runtime: Runtime,
     ) -> None:
         self._plan = plan
@@ -81,6 +83,7 @@ class Processor:
         self._failures = failures
         self._results = results
         self._parked = parked
+        self._cut_off = cut_off
         self._runtime = runtime
         self._retry_topic = plan.topic != plan.origin
         self._known = NOTHING_KNOWN, _NOBODY
@@ -116,14 +119,9 @@ class Processor:
         try:
             if self._consumer.recorded:
                 with self._consumer.telemetry.process((delivery,)):
-                    result = await self._call(one, event, delivery, lane, headers)
-                    if result is not None:
-                        await self.publish(one, result, event, delivery)
+                    await self._handle(one, event, delivery, lane, headers)
             else:
-                call = one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
-                result = await call
-                if result is not None:
-                    await self.publish(one, result, event, delivery)
+                await self._handle(one, event, delivery, lane, headers)
         except BaseException as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
             return await self.failed(lane, one, error, turn)
         if turn is not None and turn.head is not None:
@@ -133,6 +131,13 @@ class Processor:
             await told
         return None
 
+    async def _handle(self, one: Bound, event: Any, delivery: Delivery, lane: Lane, headers: dict[str, bytes]) -> None:
+        call = one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
+        result = await call
+        await self._cut_off.clear()
+        if result is not None:
+            await self.publish(one, result, event, delivery)
+
     async def publish(self, one: Bound, result: Any, event: Event, delivery: Delivery) -> None:
         """See `ResultPublisher.publish`."""
         await self._results.publish(one.handler, result, event, delivery)
@@ -141,15 +146,14 @@ class Processor:
         """The handler of the lane's first message raised ``error``: see `Failures.failed`.
 
         Raises:
-            BaseException: ``error``, where it is not about the message: it ends the worker, or the router.
+            CancelledError: the router has cut the handler off.
+            BaseException: ``error``, where it is not about the message: it ends the router.
         """
-        if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise error
-            error = _cancelled(one.handler, error)
-        elif not isinstance(error, Exception):
+        if not isinstance(error, Exception | asyncio.CancelledError):
             raise error
+        await self._cut_off.clear()
+        if isinstance(error, asyncio.CancelledError):
+            error = cancelled(one.handler.place, error)
         headers = dict(lane.deliveries[0].headers)
         return await self._failures.failed(lane, one.handler, error, headers, turn)
 
@@ -277,11 +281,3 @@ class Processor:
 _MOST_KNOWN = 256
 _NOBODY: Any = None
 """Who handles messages that nothing is known of."""
-
-
-def _cancelled(handler: Handler, error: asyncio.CancelledError) -> HandlerCancelledError:
-    cancelled = HandlerCancelledError(
-        f"The handler {handler.place} raised CancelledError, though nobody had cancelled it."
-    )
-    cancelled.__cause__ = error
-    return cancelled

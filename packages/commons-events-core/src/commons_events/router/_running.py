@@ -191,8 +191,8 @@ class RunningRouter:
     def _cancel(self, running: set[asyncio.Task[None]]) -> None:
         if running:
             logger().warning("handlers are cut off; their messages come again", handlers=len(running))
-        for task in running:
-            task.cancel()
+        for subscription in self._subscriptions:
+            subscription.lanes.cancel()
 
     async def _let_end(self, running: set[asyncio.Task[None]]) -> None:
         late: asyncio.Future[None] = asyncio.get_running_loop().create_future()

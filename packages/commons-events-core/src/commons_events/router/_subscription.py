@@ -97,6 +97,7 @@ class RunningSubscription:
             failures=failures,
             results=ResultPublisher(producer),
             parked=parked,
+            cut_off=self.lanes.cut_off,
             runtime=runtime,
         )
         self.lanes.step = processor.step

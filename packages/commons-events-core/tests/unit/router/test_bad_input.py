@@ -305,21 +305,6 @@ async def test_a_time_out_that_a_handler_swallows_lets_its_result_count(harness:
 
 
 @pytest.mark.asyncio
-async def test_a_handler_that_cancels_itself_has_failed(harness: EventTestHarness) -> None:
-    router = EventRouter()
-
-    @router.subscribe("topic", group="g", retry=Retry(attempts=2, delay=1), dead_letter="letters")
-    async def cancels_itself(event: Known) -> None:
-        raise asyncio.CancelledError
-
-    async with harness.run(router) as t:
-        await t.send("topic", Known())
-        await t.idle()
-        [letter] = t.dead_letters("letters")
-    assert (letter.attempts, letter.error_type) == (2, "commons_events.errors.HandlerCancelledError")
-
-
-@pytest.mark.asyncio
 async def test_a_thread_that_never_returns_is_left_and_its_message_is_a_dead_letter() -> None:
     """Nobody can stop a thread: another takes its place, and its message is not tried beside it."""
     transport = MemoryTransport(MemoryBroker())

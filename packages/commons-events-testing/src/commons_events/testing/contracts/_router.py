@@ -10,6 +10,7 @@ from typing import Literal
 from commons_events.errors import PublishError
 from commons_events.message import Message
 from commons_events.producers import EventProducer
+from commons_events.retries import Retry
 from commons_events.router import EventRouter
 from commons_events.testing.contracts._contract import requires
 from commons_events.testing.contracts._events import ContractEvent, OddEvent
@@ -88,21 +89,32 @@ class HandlingTests(RouterCase, contract=True):
         """After the grace time handlers are cancelled, and nothing of theirs is finished."""
         await self._end("cut off")
 
+    async def test_what_is_cut_off_and_fails_or_returns_comes_again(self) -> None:
+        """Whatever a handler makes of being cancelled: an error of a client that it uses, or nothing."""
+        await self._end("cut off", swallows=True)
+
     async def test_cancelling_finishes_nothing(self) -> None:
         """A router whose task is cancelled leaves the messages whose handlers it cuts off."""
         await self._end("cancel")
 
-    async def _end(self, how: Literal["grace", "cut off", "cancel"]) -> None:
+    async def _end(self, how: Literal["grace", "cut off", "cancel"], *, swallows: bool = False) -> None:
         transport = await self.open()
         topic, group, letters = await self._places(transport)
         begun, may_end = asyncio.Event(), asyncio.Event()
         done: list[int] = []
         router = EventRouter()
 
-        @router.subscribe(topic, group=group, dead_letter=letters, concurrency=2)
+        @router.subscribe(topic, group=group, retry=Retry(attempts=1), dead_letter=letters, concurrency=2)
         async def handle(event: ContractEvent) -> None:
             begun.set()
-            await may_end.wait()
+            try:
+                await may_end.wait()
+            except asyncio.CancelledError:
+                if not swallows:
+                    raise
+                if event.number % 2:
+                    raise ValueError("cut off") from None
+                return
             done.append(event.number)
 
         async def run() -> None:

@@ -12,7 +12,7 @@ from commons_events.event import Event
 from commons_events.log import logger
 from commons_events.router._cut_off import cancelled
 from commons_events.router._failures import Failures
-from commons_events.router._handler import Handler, HandlerCall, with_timeout
+from commons_events.router._handler import Handler, HandlerCall
 from commons_events.router._lanes import Lane, LaneWorkers
 from commons_events.router._processor import Processor
 from commons_events.router._settling import acknowledge
@@ -83,6 +83,7 @@ class Batches:
         self._consider()
 
     def _begin(self) -> None:
+        probing = self._lanes.probing
         taken: list[Lane] = []
         room = self._size
         while room and (lane := self._lanes.take()) is not None:
@@ -90,9 +91,9 @@ class Batches:
             taken.append(lane)
             room -= lane.taken
         if taken:
-            self._lanes.spawn(self._run(taken))
+            self._lanes.spawn(self._run(taken, probing))
 
-    async def _run(self, taken: list[Lane]) -> None:
+    async def _run(self, taken: list[Lane], probing: int | None) -> None:
         try:
             waits = await self._handle(taken)
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the router ends, and raises it where it runs
@@ -100,6 +101,7 @@ class Batches:
             return
         for lane, wait in waits:
             self._lanes.put_back(lane, wait)
+        self._lanes.probed(probing)
 
     async def _handle(self, taken: list[Lane]) -> list[tuple[Lane, float | None]]:
         unfinished: dict[Delivery, float] = {}
@@ -176,9 +178,6 @@ class Batches:
             attempt = 1 + max(item.alone.tries if item.alone is not None else 0 for item in items)
             through = self._with_middleware
             call = self._call(events, deliveries) if through is None else through(events, deliveries, attempt)
-            timeout = handler.registration.timeout
-            if timeout is not None:
-                call = with_timeout(call, timeout, handler, self._runtime)
             with self._span(deliveries):
                 result = await call
             await self._lanes.cut_off.clear()

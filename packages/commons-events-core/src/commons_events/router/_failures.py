@@ -99,7 +99,7 @@ class Failures:
         delivery = lane.deliveries[0]
         retry = handler.registration.retry
         verdict = "fatal" if isinstance(error, TooManyDeliveriesError) else retry.verdict(error)
-        if isinstance(error, HandlerTimeoutError) and handler.signature.kind in ("sync", "generator"):
+        if isinstance(_said(error), HandlerTimeoutError) and handler.signature.kind in ("sync", "generator"):
             verdict = "fatal"  # its thread goes on: another try would run beside it
         if verdict == "ignore":
             logger().info("failed, and is ignored", handler=handler.name, delivery=repr(delivery), error=repr(error))
@@ -108,7 +108,7 @@ class Failures:
             await self._finish(delivery)
             return None
         if verdict == "fatal":
-            return await self.keep(lane, "failed for good", error, headers, turn)
+            return await self.keep(lane, "failed for good", _said(error), headers, turn)
         if isinstance(error, RetryAfter) and not error.counted:
             return error.delay
         attempt = self.attempt(lane, headers)

@@ -302,7 +302,7 @@ class LaneWorkers:
                     lane = await self._work_plainly(self.plain, lane)
                     if lane is None:
                         return
-                probing, pauses = self.paused, self._pauses
+                probing = self.probing
                 deliveries = lane.deliveries
                 wait: float | None = None
                 for _ in range(_TURN):
@@ -318,8 +318,7 @@ class LaneWorkers:
                 self.broke(error)
                 return
             self.put_back(lane, wait)
-            if probing and self.paused and pauses == self._pauses:
-                self.probe()  # the message said nothing of what is being probed
+            self.probed(probing)
             lane = self.take()
 
     async def _work_plainly(self, plain: Plain, lane: Lane | None) -> Lane | None:
@@ -484,6 +483,16 @@ class LaneWorkers:
         if self.paused and not self._permits:
             self._permits = 1
             self._start_workers()
+
+    @property
+    def probing(self) -> int | None:
+        """What to tell `probed` after messages that begin now; None where they are no probe."""
+        return self._pauses if self.paused else None
+
+    def probed(self, probing: int | None) -> None:
+        """Probe once more where those messages said nothing of what is being probed."""
+        if probing is not None and self.paused and probing == self._pauses:
+            self.probe()
 
     def resume(self) -> None:
         """See `Flow`."""

@@ -20,7 +20,7 @@ from commons_events.message import Headers
 from commons_events.router._consumer import RouterConsumer
 from commons_events.router._cut_off import CutOff, cancelled
 from commons_events.router._failures import Failures
-from commons_events.router._handler import Handler, HandlerCall, with_timeout
+from commons_events.router._handler import Handler, HandlerCall
 from commons_events.router._lanes import Lane
 from commons_events.router._parked import ParkedKeys, Turn
 from commons_events.router._plan import Plan
@@ -41,7 +41,7 @@ class Bound:
     call: HandlerCall
     with_middleware: Callable[[Any, Any, int], Awaitable[Any]] | None
     plain: bool
-    """Whether there is nothing around the call: no filter, time-out, middleware or bound on deliveries."""
+    """Whether there is nothing around the call: no filter, middleware, bound on time or bound on deliveries."""
 
 
 class Processor:
@@ -254,12 +254,9 @@ class Processor:
         if registration.filter is not None and not registration.filter(event):
             logger().debug("filtered out", handler=one.handler.name, delivery=repr(delivery))
             return None
-        call = (
-            one.call(event, delivery) if one.with_middleware is None else one.with_middleware(event, delivery, attempt)
-        )
-        if registration.timeout is None:
-            return await call
-        return await with_timeout(call, registration.timeout, one.handler, self._runtime)
+        if one.with_middleware is None:
+            return await one.call(event, delivery)
+        return await one.with_middleware(event, delivery, attempt)
 
     async def unhandled(self, lane: Lane, headers: dict[str, bytes], turn: Turn | None) -> float | None:
         """No handler takes the type of the lane's first message: the stated policy decides."""

@@ -95,7 +95,8 @@ class EventRouter:
                 the router, and stays unsettled.
             concurrency: the most keys (for a batch handler: batches) that are handled at once; by default 16 (1).
             prefetch: the most messages that are in the process; by default 1000.
-            timeout: seconds after which a handler is cancelled, which counts as a failure.
+            timeout: seconds after which a handler is cancelled, which counts as a failure; those that middleware waits
+                before it calls the handler do not count.
             publish_to: the topic of the events that the handler returns or yields.
             publish_key: their key by the event; by default the key of the message that led to them.
             filter: takes the event; where it is false the message is finished without the handler.

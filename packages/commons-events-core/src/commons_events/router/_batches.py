@@ -119,8 +119,9 @@ class Batches:
                 wait = await self._prepare(alone or _alone(delivery, began), delivery, items)
                 if wait is not None:
                     unfinished[delivery] = wait
-        finish = self._lanes.consumer.finish
-        for item, error in zip(items, await self._outcomes(items), strict=True):
+        finish, rejected = self._lanes.consumer.finish, self._lanes.consumer.rejected
+        for item, outcome in zip(items, await self._outcomes(items), strict=True):
+            error = outcome or (rejected.get(item.delivery) if rejected else None)
             if error is None:
                 told = finish(item.delivery)
                 if told is not DONE:
@@ -161,11 +162,15 @@ class Batches:
             return await self._failures.undecodable(alone, error, None)
         if one is None:
             return await self._read.unhandled(alone, headers, None)
-        wanted = self._handler.registration.filter
-        if wanted is not None and not wanted(event):
+        item = _Item(alone, delivery, event)
+        try:
+            wanted = await self._handler.wants(event)
+        except Exception as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
+            return await self._failed(item, error, self._runtime.monotonic())
+        if not wanted:
             await acknowledge(delivery)
             return None
-        items.append(_Item(alone, delivery, event))
+        items.append(item)
         return None
 
     async def _outcomes(self, items: list[_Item]) -> list[Exception | None]:

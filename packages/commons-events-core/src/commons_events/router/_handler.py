@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from functools import partial
@@ -117,6 +118,11 @@ class Handler:
             return chain(Received(event, delivery, name, group, attempt, flow))
 
         return start
+
+    async def wants(self, event: Any) -> bool:
+        """Whether its filter lets the event through."""
+        said: Any = True if self.registration.filter is None else self.registration.filter(event)
+        return bool(await said if inspect.isawaitable(said) else said)
 
     # --- what it returned --------------------------------------------------------------------------------------
 

@@ -347,6 +347,8 @@ class LaneWorkers:
                 result = await one.call(event, delivery)
                 if cut_off.begun or task.cancelling():
                     await cut_off.clear()
+                if consumer.rejected and delivery in consumer.rejected:
+                    raise consumer.rejected[delivery]
                 if result is not None:
                     await plain.publish(one, result, event, delivery)
             except BaseException as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ class Registration:
     timeout: float | None
     publish_to: str | None
     publish_key: Callable[[Any], Key] | None
-    filter: Callable[[Any], bool] | None
+    filter: Callable[[Any], bool | Awaitable[bool]] | None
     unhandled: Literal["ignore", "error"] | None
     start: Literal["earliest", "latest"] | None
     batch_size: int

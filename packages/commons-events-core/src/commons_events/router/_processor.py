@@ -135,6 +135,8 @@ class Processor:
         call = one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
         result = await call
         await self._cut_off.clear()
+        if delivery in self._consumer.rejected:
+            raise self._consumer.rejected[delivery]
         if result is not None:
             await self.publish(one, result, event, delivery)
 
@@ -251,7 +253,7 @@ class Processor:
         most = registration.retry.max_deliveries
         if most is not None and delivery.attempt > most:
             raise self._failures.too_many(delivery, most)
-        if registration.filter is not None and not registration.filter(event):
+        if registration.filter is not None and not await one.handler.wants(event):
             logger().debug("filtered out", handler=one.handler.name, delivery=repr(delivery))
             return None
         if one.with_middleware is None:

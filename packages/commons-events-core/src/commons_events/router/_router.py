@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -72,7 +72,7 @@ class EventRouter:
         timeout: float | None = None,
         publish_to: str | None = None,
         publish_key: Callable[[Any], Key] | None = None,
-        filter: Callable[[Any], bool] | None = None,
+        filter: Callable[[Any], bool | Awaitable[bool]] | None = None,
         unhandled: Literal["ignore", "error"] | None = None,
         start: Literal["earliest", "latest"] | None = None,
         batch_size: int = 100,
@@ -99,7 +99,8 @@ class EventRouter:
                 before it calls the handler do not count.
             publish_to: the topic of the events that the handler returns or yields.
             publish_key: their key by the event; by default the key of the message that led to them.
-            filter: takes the event; where it is false the message is finished without the handler.
+            filter: takes the event; where it is false the message is finished without the handler. It may be async;
+                what it raises, the handler has raised.
             unhandled: what happens to events that no handler of the subscription takes: ``ignore`` (the default)
                 finishes them, ``error`` makes dead letters of them.
             start: where a group begins that the broker has never seen; by default ``earliest``.

@@ -83,6 +83,7 @@ class RunningSubscription:
             release_followers=self.lanes.release_followers,
             finish=acknowledge,
             parking=self._parking,
+            rejected=self.consumer.rejected,
             runtime=runtime,
         )
         parked = None

@@ -313,6 +313,41 @@ async def test_a_filter_finishes_what_it_refuses(harness: EventTestHarness) -> N
         assert [event.n for event in await t.handled(even, 3)] == [0, 2, 4]
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "batch"])
+async def test_a_filter_may_be_async_and_what_it_raises_is_its_message_s(
+    harness: EventTestHarness, batch: bool
+) -> None:
+    router = EventRouter()
+    seen: list[int] = []
+
+    async def wanted(event: Registered) -> bool:
+        await asyncio.sleep(0)
+        if event.n == 2:
+            raise ValueError("two")
+        return event.n % 2 == 0
+
+    subscribe = router.subscribe(
+        "users", group="g", filter=wanted, retry=Retry(attempts=2, delay=1), dead_letter="letters"
+    )
+    if batch:
+
+        @subscribe
+        async def several(events: list[Registered]) -> None:
+            seen.extend(event.n for event in events)
+    else:
+
+        @subscribe
+        async def one(event: Registered) -> None:
+            seen.append(event.n)
+
+    async with harness.run(router) as t:
+        await t.send("users", *(Registered(n=n) for n in range(6)))
+        await t.idle()
+        [letter] = t.dead_letters("letters")
+    assert sorted(seen) == [0, 4]
+    assert (letter.reason, letter.error_message) == ("failed 2 times", "two")
+
+
 async def test_included_routers_bring_prefix_middleware_and_lifespan(harness: EventTestHarness) -> None:
     steps: list[str] = []
 

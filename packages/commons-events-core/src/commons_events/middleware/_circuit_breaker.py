@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
+from commons_events._stated import check_types
 from commons_events.errors import ConfigurationError
 from commons_events.log import logger
 from commons_events.middleware._middleware import Flow, Middleware, Received, ReceiveNext
@@ -39,6 +40,8 @@ class CircuitBreaker(Middleware):
         max_reset: float = 300.0,
         on: type[Exception] | tuple[type[Exception], ...] = (Exception,),
     ) -> None:
+        stated = {"failures": failures, "reset": reset, "max_reset": max_reset, "on": on}
+        check_types("CircuitBreaker", CircuitBreaker.__init__, stated)
         if failures < 1:
             raise ConfigurationError(f"CircuitBreaker: failures={failures} has to be 1 or more.")
         if not 0.001 <= reset <= max_reset < float("inf"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from commons_events._stated import check_types
 from commons_events.errors import ConfigurationError
 from commons_events.middleware._middleware import Middleware, Received, ReceiveNext
 from commons_events.runtime import Runtime, current_runtime
@@ -25,6 +26,7 @@ class RateLimit(Middleware):
     """
 
     def __init__(self, rate: float, *, burst: int = 1) -> None:
+        check_types("RateLimit", RateLimit.__init__, {"rate": rate, "burst": burst})
         if not 0 < rate < float("inf"):
             raise ConfigurationError(f"RateLimit: rate={rate} has to be a number over 0.")
         if burst < 1:

@@ -53,7 +53,7 @@ class RunningRouter:
         grace: float,
         close_timeout: float = 30.0,
     ) -> None:
-        if not 0 <= grace < float("inf"):
+        if not isinstance(grace, int | float) or not 0 <= grace < float("inf"):
             raise ConfigurationError(f"grace={grace!r} has to be a number of seconds from 0 on.")
         self.state: Literal["new", "starting", "running", "stopping", "stopped"] = "new"
         self.error: BaseException | None = None

@@ -129,11 +129,12 @@ class EventProducer:
             event: what happened. One without a ``source`` gets the producer's, in the bytes and headers.
             key: decides the partition and with it the order; a str stands for its UTF-8 bytes.
             partition: asks for one partition, where the broker has such.
-            headers: more headers; a str stands for its UTF-8 bytes.
+            headers: more headers, by names that the event does not fill; a str stands for its UTF-8 bytes.
             timestamp: aware; by default now.
 
         Raises:
             InvalidTopicError: the broker takes no such name.
+            ConfigurationError: ``headers`` name what the event itself fills, such as its type.
             SerializationError: the event holds a value that its format cannot carry.
             MessageTooLargeError: the message is over the limit.
             ClosedError: the producer is closed.
@@ -228,6 +229,8 @@ class EventProducer:
         _check_class(type(event))
         if type(key) is not bytes and key is not None:
             key = _key_bytes(key)
+        if headers:
+            self._binding.check_headers(headers)
         message = self._binding.to_message(
             event, topic, key=key, headers=headers, timestamp=timestamp, partition=partition
         )
@@ -253,9 +256,12 @@ class EventProducer:
         elif key is not None:
             keys = repeat(_key_bytes(key))
         same = () if callable(headers) else headers
+        self._binding.check_headers(same)
         made = self._binding.to_messages(events, topic, keys=keys, headers=same, timestamp=timestamp)
         if callable(headers):
-            own = map(headers, events)
+            own = [headers(event) for event in events]
+            for more in own:
+                self._binding.check_headers(more)
             made = [
                 result if isinstance(result, SerializationError) else result._replace(headers=result.headers + more)
                 for result, more in zip(made, own, strict=True)

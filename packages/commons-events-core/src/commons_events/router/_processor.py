@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from commons_events.binding._reading import NOTHING_KNOWN, ROUTING, KnownReading, known_reading, to_event
@@ -77,6 +77,9 @@ class Processor:
         self._bound = bound
         self._by_header = {name.encode(): one for name, one in bound.items() if name}
         self._rest = bound.get("")
+        self._by_base: tuple[int, dict[bytes, Bound | None]] = -1, {}
+        """Of types that have no handler of their own: that of a base class. They hold for that many changes of the
+        registry, since a class may be made after the start."""
         self._only = next(iter(bound.values())) if len(bound) == 1 else None
         self._prefix = prefix
         self._type = f"{prefix}type"
@@ -131,6 +134,26 @@ class Processor:
             await told
         return None
 
+    def _handler_of(self, name: bytes) -> Bound | None:
+        """The handler for an event type: its own, one of the nearest base class, or the one for all others."""
+        one = self._by_header.get(name)
+        if one is not None:
+            return one
+        changes, found = self._by_base
+        if changes != registry.changes or len(found) >= _MOST_KNOWN:  # foreign headers can name anything
+            changes, found = self._by_base = registry.changes, {}
+        if name not in found:
+            found[name] = self._handler_of_base(name.decode(errors="replace"))
+        return found[name]
+
+    def _handler_of_base(self, name: str) -> Bound | None:
+        event_class = registry.get(name)
+        by_class = {one.event_class: one for one in self._bound.values() if one is not self._rest}
+        for base in () if event_class is None else event_class.__mro__:
+            if base in by_class:
+                return replace(by_class[base], event_class=event_class)
+        return self._rest
+
     async def _handle(self, one: Bound, event: Any, delivery: Delivery, lane: Lane, headers: dict[str, bytes]) -> None:
         call = one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
         result = await call
@@ -167,7 +190,7 @@ class Processor:
             return
         known = known_reading(headers, one.event_class, prefix=self._prefix)
         # a header may come twice, and the last one has decided
-        if known is not None and self._by_header.get(known.first[2][1], self._rest) is one:
+        if known is not None and self._handler_of(known.first[2][1]) is one:
             if len(self._all_known) >= _MOST_KNOWN:  # foreign headers can name anything
                 self._all_known.clear()
             self._known = self._all_known[known.first] = known, one
@@ -225,7 +248,7 @@ class Processor:
         """
         name = headers.get(self._type)
         if name is not None:
-            one = self._by_header.get(name) or self._rest
+            one = self._handler_of(name)
             if one is None:
                 return None, None
             event = to_event(delivery.message, one.event_class, prefix=self._prefix)
@@ -240,7 +263,7 @@ class Processor:
                     return None, None  # an event, but of no type that anybody knows here
                 raise
             return self._only, delivery.event(self._only.event_class)
-        one = self._bound.get(event.event_type) or self._rest
+        one = self._handler_of(event.event_type.encode())
         if one is not None and one.event_class is not Event and type(event) is not one.event_class:
             event = delivery.event(one.event_class)  # of another version
         return one, event

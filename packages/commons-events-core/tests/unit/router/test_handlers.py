@@ -13,10 +13,11 @@ from fast_depends import Depends
 
 from commons_events import Delivery, Event, EventSchema, migration
 from commons_events.errors import HandlerResultError
+from commons_events.event import registry
 from commons_events.message import Message
 from commons_events.retries import Retry
 from commons_events.router import EventRouter
-from commons_events.testing import EventTestHarness
+from commons_events.testing import EventTestHarness, RouterRun
 
 pytestmark = pytest.mark.asyncio
 
@@ -34,6 +35,23 @@ class Renamed(Event):
 class Closed(Event):
     event_type = "router.closed"
     n: int = 0
+
+
+class Shop(Event):
+    event_type = "router.shop"
+    shop: str = "a"
+
+
+class Placed(Shop):
+    event_type = "router.shop.placed"
+
+
+class Paid(Shop):
+    event_type = "router.shop.paid"
+
+
+class Refunded(Paid):
+    event_type = "router.shop.refunded"
 
 
 async def test_a_handler_gets_its_event_and_its_message_in_any_order(harness: EventTestHarness) -> None:
@@ -95,6 +113,58 @@ async def test_event_itself_takes_what_no_other_handler_does(harness: EventTestH
         [event] = await t.handled(on_rest)
         assert len(await t.handled(on_registered)) == 1
     assert event == Renamed.from_json(event.to_json())
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "batch"])
+@pytest.mark.parametrize("headers", [True, False], ids=["headers", "bytes alone"])
+async def test_a_base_class_takes_its_subclasses_that_have_no_handler_of_their_own(
+    harness: EventTestHarness, headers: bool, batch: bool
+) -> None:
+    router = EventRouter()
+    seen: list[str] = []
+
+    if batch:
+
+        @router.subscribe("shop", group="g")
+        async def several(events: list[Shop | Paid]) -> None:
+            seen.extend(f"batch of {type(event).__name__}" for event in events)
+    else:
+
+        @router.subscribe("shop", group="g")
+        async def any_shop(event: Shop) -> None:
+            seen.append(f"any {type(event).__name__}")
+
+        @router.subscribe("shop", group="g")
+        async def paid(event: Paid) -> None:
+            seen.append(f"paid {type(event).__name__}")
+
+        @router.subscribe("shop", group="g")
+        async def rest(event: Event) -> None:
+            seen.append(f"rest {type(event).__name__}")
+
+    async def send(t: RouterRun, *events: Event) -> None:
+        if headers:
+            await t.send("shop", *events, key="k")
+        else:
+            await t.publish(*(Message("shop", event.to_json(), key=b"k") for event in events))
+
+    with registry.isolated():
+        async with harness.run(router) as t:
+            await send(t, Placed(), Refunded(), Shop(), Paid(), Registered())
+            await t.idle()
+
+            class Late(Shop):  # after what is like it was asked for
+                event_type = "router.shop.late"
+
+            await send(t, Late(), Late())
+            await t.idle()
+    if batch:
+        names = ["Placed", "Refunded", "Shop", "Paid", "Late", "Late"]
+        assert seen == [f"batch of {name}" for name in names]
+    else:
+        assert seen == [
+            "any Placed", "paid Refunded", "any Shop", "paid Paid", "rest Registered", "any Late", "any Late",
+        ]  # fmt: skip
 
 
 async def test_an_older_version_is_migrated_to_the_annotated_class(harness: EventTestHarness) -> None:

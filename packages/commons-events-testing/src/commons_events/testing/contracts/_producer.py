@@ -14,6 +14,7 @@ from commons_events.consumers import EventConsumer
 from commons_events.errors import (
     BatchError,
     ClosedError,
+    ConfigurationError,
     InvalidTopicError,
     MessageTooLargeError,
     PublishError,
@@ -348,6 +349,18 @@ class ProducerContract(BrokerContract, contract=True):
             await producer.send(topic, good)
         assert [d.event(ContractEvent).number for d in await self._take(reader, 1)] == [1]
         assert await reader.receive(1, timeout=self.quiet) == []
+
+    async def test_headers_that_the_event_fills_are_refused(self) -> None:
+        """Its type, for example: the bytes would say one thing and a header another."""
+        transport = await self.open()
+        topic = await self.make_topic(transport)
+        async with self.make_producer(transport) as producer:
+            for name in ("content-type", *(f"{transport.header_prefix}{name}" for name in ("type", "id", "time"))):
+                with pytest.raises(ConfigurationError, match=name):
+                    producer.send(topic, ContractEvent(number=1), headers={name: "x"})
+                for headers in ({name: "x"}, lambda event, name=name: {name: "x"}):
+                    with pytest.raises(ConfigurationError, match=name):
+                        await producer.send_batch(topic, _events(2), headers=headers)
 
     async def test_a_closed_producer_refuses(self) -> None:
         """`ClosedError` from everything but closing again."""

@@ -92,10 +92,11 @@ class Handler:
             call = partial(copy_context().run, finished, **arguments(value, delivery))
             threads = executor()
             try:
-                return await asyncio.get_running_loop().run_in_executor(threads, call)
+                result = await asyncio.get_running_loop().run_in_executor(threads, call)
             except asyncio.CancelledError:
                 threads.leave(call)
                 raise
+            return await result if inspect.isawaitable(result) else result  # of a plain decorator of an async function
 
         return call_in_thread
 

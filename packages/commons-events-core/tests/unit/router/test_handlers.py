@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -227,6 +228,33 @@ async def test_what_no_handler_takes_is_finished_or_a_dead_letter_as_stated(harn
         [letter] = t.dead_letters("strict-letters")
     assert letter.reason == "no handler for its type"
     assert "'router.renamed'" in (letter.error_message or "")
+
+
+async def test_what_an_async_handler_is_wrapped_in_may_be_plain(harness: EventTestHarness) -> None:
+    """A decorator that returns the coroutine, or a static method; what that returns is published, too."""
+    router = EventRouter()
+
+    def plainly(function: Callable[..., object]) -> Callable[..., object]:
+        return functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs))
+
+    @router.subscribe("users", group="wrapped", publish_to="wrapped")
+    @plainly
+    async def wrapped(event: Registered) -> Closed:
+        await asyncio.sleep(1)
+        return Closed(n=event.n)
+
+    class Handlers:
+        @router.subscribe("users", group="static", publish_to="static")
+        @staticmethod
+        async def static(event: Registered) -> Closed:
+            assert threading.current_thread() is threading.main_thread()
+            return Closed(n=event.n)
+
+    async with harness.run(router) as t:
+        await t.send("users", Registered(n=5))
+        await t.idle()
+        for topic in ("wrapped", "static"):
+            assert [Closed.from_json(each.value or b"").n for each in t.messages(topic)] == [5]
 
 
 async def test_a_sync_handler_runs_in_a_thread(harness: EventTestHarness) -> None:

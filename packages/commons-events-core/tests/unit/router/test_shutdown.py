@@ -101,6 +101,21 @@ async def test_a_signal_ends_gracefully_and_a_second_one_at_once(harness: EventT
     assert await left_over(harness) == [2]
 
 
+async def test_a_signal_ends_all_routers_of_an_event_loop(harness: EventTestHarness) -> None:
+    """Also the one that ran first, and also when another has ended since."""
+
+    def run() -> asyncio.Task[None]:
+        return asyncio.create_task(slow_router(0, []).run(broker=MemoryTransport(harness.broker), grace=60))
+
+    first, second, third = run(), run(), run()
+    await asyncio.sleep(0.02)
+    third.cancel()
+    await asyncio.wait([third])
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(asyncio.gather(first, second), 30)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 async def test_what_a_handler_returned_is_confirmed_before_the_message_is_finished(harness: EventTestHarness) -> None:
     router = EventRouter()
     held: list[asyncio.Future[object]] = []

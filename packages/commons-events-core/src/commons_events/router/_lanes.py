@@ -328,6 +328,7 @@ class LaneWorkers:
             the first lane that cannot, which is running; None where none is left that may begin.
         """
         consumer, lanes, cut_off, task = self.consumer, self._lanes, self.cut_off, asyncio.current_task()
+        rejected = consumer.rejected
         assert task is not None
         while lane is not None:
             deliveries = lane.deliveries
@@ -347,8 +348,8 @@ class LaneWorkers:
                 result = await one.call(event, delivery)
                 if cut_off.begun or task.cancelling():
                     await cut_off.clear()
-                if consumer.rejected and delivery in consumer.rejected:
-                    raise consumer.rejected[delivery]
+                if rejected and delivery in rejected:
+                    raise rejected[delivery]
                 if result is not None:
                     await plain.publish(one, result, event, delivery)
             except BaseException as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides

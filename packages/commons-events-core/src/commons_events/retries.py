@@ -36,7 +36,8 @@ class RetryAfter(Exception):  # noqa: N818  # named as HTTP's Retry-After header
     """
 
     def __init__(self, delay: float, *, counted: bool = True) -> None:
-        if not isinstance(delay, int | float) or not _SHORTEST <= delay < float("inf"):
+        given: object = delay
+        if not isinstance(given, int | float) or not _SHORTEST <= given < float("inf"):
             raise ValueError(f"RetryAfter: delay has to be a number of seconds from {_SHORTEST} on, not {delay!r}.")
         super().__init__(f"to be tried again after {delay:g} s")
         self.delay = delay

@@ -104,8 +104,9 @@ class Failures:
         rejected = self._rejected.pop(delivery, None)
         if delivery.outcome is not None:  # the handler has settled it, before it failed
             logger().warning("failed, though settled", handler=handler.name, delivery=repr(delivery), error=repr(error))
-            settled = delivery.outcome is Outcome.ACK and turn is not None and turn.head is not None
-            return await self.resolve(lane, turn) if settled else None
+            if delivery.outcome is Outcome.ACK and turn is not None and turn.head is not None:
+                return await self.resolve(lane, turn)
+            return None
         if rejected is not None:
             return await self.keep(lane, rejected.reason, rejected.error, headers, turn)
         retry = handler.registration.retry

@@ -149,9 +149,10 @@ class Processor:
     def _handler_of_base(self, name: str) -> Bound | None:
         event_class = registry.get(name)
         by_class = {one.event_class: one for one in self._bound.values() if one is not self._rest}
-        for base in () if event_class is None else event_class.__mro__:
-            if base in by_class:
-                return replace(by_class[base], event_class=event_class)
+        if event_class is not None:
+            for base in event_class.__mro__:
+                if base in by_class:
+                    return replace(by_class[base], event_class=event_class)
         return self._rest
 
     async def _handle(self, one: Bound, event: Any, delivery: Delivery, lane: Lane, headers: dict[str, bytes]) -> None:

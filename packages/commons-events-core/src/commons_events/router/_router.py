@@ -300,7 +300,7 @@ class EventRouter:
 _OPTIONS = inspect.getfullargspec(EventRouter.subscribe).kwonlyargs
 
 
-def _check_options(topics: tuple[str, ...], group: str, **counts: int | None) -> None:
+def _check_options(topics: tuple[object, ...], group: str, **counts: int | None) -> None:
     if not topics or not all(isinstance(topic, str) and topic for topic in topics):
         raise ConfigurationError(
             f"subscribe: topics are non-empty names, not {topics!r}. Use @router.subscribe('topic', …)."

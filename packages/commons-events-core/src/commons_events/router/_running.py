@@ -58,7 +58,8 @@ class RunningRouter:
         grace: float,
         close_timeout: float = 30.0,
     ) -> None:
-        if not isinstance(grace, int | float) or not 0 <= grace < float("inf"):
+        given: object = grace
+        if not isinstance(given, int | float) or not 0 <= given < float("inf"):
             raise ConfigurationError(f"grace={grace!r} has to be a number of seconds from 0 on.")
         self.state: Literal["new", "starting", "running", "stopping", "stopped"] = "new"
         self.error: BaseException | None = None

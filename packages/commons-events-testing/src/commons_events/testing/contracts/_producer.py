@@ -355,7 +355,7 @@ class ProducerContract(BrokerContract, contract=True):
         transport = await self.open()
         topic = await self.make_topic(transport)
         reader = await self._reader(transport, topic)
-        count, last = 1200, 1199
+        count, last = 600, 599  # more than are handed over at once, and fewer than a consumer holds unsettled
         batches: list[dict[str, Any]] = [
             {"events": [*_events(last), "no event"]},
             {"events": _events(count), "key": lambda event: event.number if event.number == last else "key"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextvars import copy_context
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Protocol
@@ -129,6 +130,8 @@ class LaneWorkers:
         self._ready_count = 0
         """How many there are. A message whose key is being handled is among them, too, until its turn comes."""
         self._workers: set[asyncio.Task[None]] = set()
+        self._context = copy_context()
+        """What each worker begins with. One whose handler has set something in its own is followed by another."""
         self._starting = False
         """Whether a worker is about to take its first lane."""
         self._active = 0
@@ -263,7 +266,7 @@ class LaneWorkers:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as one of the workers."""
         self._active += 1
-        task = asyncio.get_running_loop().create_task(self._counted(work))
+        task = asyncio.get_running_loop().create_task(self._counted(work), context=self._context.copy())
         self._workers.add(task)
         task.add_done_callback(self._workers.discard)
 
@@ -292,7 +295,7 @@ class LaneWorkers:
 
     async def _work(self) -> None:
         self._starting = False
-        step = self.step
+        step, clean = self.step, copy_context()
         lane = self.take()
         if lane is not None:
             self._start_workers()
@@ -312,14 +315,14 @@ class LaneWorkers:
                             break
                     lane.next_message()
                     self.buffered -= 1
-                    if not deliveries or not self._open or self.paused:
+                    if not deliveries or not self._open or self.paused or copy_context() != clean:
                         break
             except BaseException as error:  # noqa: BLE001  # also SystemExit: the router ends, and raises it where it runs
                 self.broke(error)
                 return
             self.put_back(lane, wait)
             self.probed(probing)
-            lane = self.take()
+            lane = self.take() if copy_context() == clean else None
 
     async def _work_plainly(self, plain: Plain, lane: Lane | None) -> Lane | None:
         """Handle a lane's message, and those of the next ones, as long as each can take the short way.
@@ -328,7 +331,7 @@ class LaneWorkers:
             the first lane that cannot, which is running; None where none is left that may begin.
         """
         consumer, lanes, cut_off, task = self.consumer, self._lanes, self.cut_off, asyncio.current_task()
-        rejected = consumer.rejected
+        rejected, clean = consumer.rejected, copy_context()
         assert task is not None
         while lane is not None:
             deliveries = lane.deliveries
@@ -369,7 +372,7 @@ class LaneWorkers:
                     lane.next_message()
                     self.buffered -= 1
                 self.put_back(lane, wait)
-            lane = self.take()
+            lane = self.take() if copy_context() == clean else None
         return None
 
     def put_back(self, lane: Lane, wait: float | None) -> None:

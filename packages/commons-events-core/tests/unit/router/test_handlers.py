@@ -7,6 +7,7 @@ import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Annotated
 
 import pytest
@@ -18,7 +19,7 @@ from commons_events.event import registry
 from commons_events.message import Message
 from commons_events.retries import Retry
 from commons_events.router import EventRouter
-from commons_events.testing import EventTestHarness, RouterRun
+from commons_events.testing import EventTestHarness, RouterRun, eventually
 
 pytestmark = pytest.mark.asyncio
 
@@ -228,6 +229,52 @@ async def test_what_no_handler_takes_is_finished_or_a_dead_letter_as_stated(harn
         [letter] = t.dead_letters("strict-letters")
     assert letter.reason == "no handler for its type"
     assert "'router.renamed'" in (letter.error_message or "")
+
+
+@pytest.mark.parametrize("kind", ["one", "retried", "sync", "batch"])
+@pytest.mark.parametrize("virtual", [False, True], ids=["short way", "middleware"])
+async def test_what_a_handler_sets_in_its_context_is_gone_for_the_next_message(
+    harness: EventTestHarness, kind: str, virtual: bool
+) -> None:
+    router = EventRouter()
+    user: ContextVar[int | None] = ContextVar("user", default=None)
+    seen: list[int | None] = []
+    subscribe = router.subscribe(
+        "users", group="g", concurrency=1, batch_size=1, retry=Retry(attempts=2, delay=0.01), dead_letter="letters"
+    )
+
+    def see(event: Registered) -> None:
+        seen.append(user.get())
+        user.set(event.n)
+
+    if kind == "sync":
+        subscribe(see)
+    elif kind == "batch":
+
+        @subscribe
+        async def several(events: list[Registered]) -> None:
+            see(*events)
+    else:
+
+        @subscribe
+        async def one(event: Registered) -> None:
+            see(event)
+            await asyncio.sleep(0)
+            if kind == "retried":
+                raise ValueError
+
+    events, tries = [Registered(n=n) for n in range(20)], 40 if kind == "retried" else 20
+    for key in ("k", None):
+        if virtual:
+            async with harness.run(router) as t:
+                await t.send("users", *events, key=key)
+                await t.idle()
+        else:
+            await harness.publish("users", *events, key=key)
+            async with router.running(broker=harness.transport()):
+                await eventually(lambda: len(seen) >= tries, timeout=30)
+        assert seen == [None] * tries
+        seen.clear()
 
 
 async def test_what_an_async_handler_is_wrapped_in_may_be_plain(harness: EventTestHarness) -> None:

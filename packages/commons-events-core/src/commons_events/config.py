@@ -112,8 +112,8 @@ class ClientConfig(BaseSettings):
         """Arguments, the role's environment variables, the common ones, the file."""
         if not any(name.upper().startswith(_PREFIX) for name in os.environ):
             return (init_settings,)  # looking each setting up takes milliseconds, and a program may make many clients
-        own = EnvSettingsSource(settings_cls, env_prefix=f"{_PREFIX}{cls.role.upper()}_")
-        sources = init_settings, own, env_settings, _FileSource(settings_cls, cls.role)
+        own, common = (_EnvSource(settings_cls, env_prefix=p) for p in (f"{_PREFIX}{cls.role.upper()}_", _PREFIX))
+        sources = init_settings, own, common, _FileSource(settings_cls, cls.role)
         return (_OneAddress(settings_cls, sources),)
 
 
@@ -122,6 +122,16 @@ def _scheme(url: str) -> str:
         return urlsplit(url).scheme
     except ValueError:  # whose words may hold a password
         raise ValueError("the url cannot be read: its host has a [ without ], or characters that none has") from None
+
+
+class _EnvSource(EnvSettingsSource):
+    """Environment variables, in which one of several needs no JSON: ``COMMONS_EVENTS_CONSUMER_TOPICS=orders``."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value  # what it has to be, the field says
 
 
 class _WholeSource(PydanticBaseSettingsSource):

@@ -295,7 +295,7 @@ class HandlerTimeoutError(HandlerError, TimeoutError):
 
 
 class HandlerCancelledError(HandlerError):
-    """A handler raised ``CancelledError`` though nobody had cancelled it."""
+    """A handler was cancelled, and not by the router: it or what it uses did that, or raised ``CancelledError``."""
 
 
 class HandlerResultError(HandlerError, TypeError):

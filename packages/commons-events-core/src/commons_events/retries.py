@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Literal
 
+from commons_events._stated import check_types
 from commons_events.errors import (
     ConfigurationError,
     DeserializationError,
@@ -35,7 +36,8 @@ class RetryAfter(Exception):  # noqa: N818  # named as HTTP's Retry-After header
     """
 
     def __init__(self, delay: float, *, counted: bool = True) -> None:
-        if not _SHORTEST <= delay < float("inf"):
+        given: object = delay
+        if not isinstance(given, int | float) or not _SHORTEST <= given < float("inf"):
             raise ValueError(f"RetryAfter: delay has to be a number of seconds from {_SHORTEST} on, not {delay!r}.")
         super().__init__(f"to be tried again after {delay:g} s")
         self.delay = delay
@@ -90,6 +92,7 @@ class Retry:
     takes down every process that handles it. None for no such bound."""
 
     def __post_init__(self) -> None:
+        check_types("Retry", Retry, {name: getattr(self, name) for name in _PLAIN})
         for problem in self._problems():
             raise ConfigurationError(f"Retry: {problem}.")
 
@@ -157,6 +160,10 @@ class Retry:
             longest = self.max_delay
         longest = min(longest, self.max_delay)
         return max(longest * (1 - self.jitter * chance), _SHORTEST)
+
+
+_PLAIN = [field.name for field in fields(Retry) if field.name not in ("on", "fatal", "ignore")]
+"""What annotations alone say all of."""
 
 
 def _tuple(errors: Errors) -> tuple[type[Exception], ...]:

@@ -75,6 +75,17 @@ def test_every_setting_may_come_from_the_environment(monkeypatch: pytest.MonkeyP
     assert (config.address, config.options) == ("memory://here", {"partitions": 3})
 
 
+@pytest.mark.parametrize(("text", "topics"), [("orders", ("orders",)), ('["orders", "b"]', ("orders", "b"))])
+def test_one_topic_of_the_environment_needs_no_json(
+    monkeypatch: pytest.MonkeyPatch, text: str, topics: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COMMONS_EVENTS_CONSUMER_TOPICS", text)
+    assert ConsumerConfig().topics == topics
+    monkeypatch.setenv("COMMONS_EVENTS_OPTIONS", text)  # which cannot be one word
+    with pytest.raises(ConfigurationError, match="options"):
+        ConsumerConfig()
+
+
 def test_a_broker_from_the_environment_and_a_url_as_argument_do_not_fight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMMONS_EVENTS_URL", "kafka://from-env:9092")
     config = ProducerConfig(broker="memory://mine")

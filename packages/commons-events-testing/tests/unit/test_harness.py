@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from subprocess import run
+from typing import Literal
 
 import pytest
 
 import commons_events.testing
 from commons_events.event import Event, EventRegistry
 from commons_events.memory import MemoryBroker
+from commons_events.retries import Retry
+from commons_events.router import EventRouter
 from commons_events.testing import EventTestHarness, eventually
 
 
@@ -30,6 +33,38 @@ async def test_a_harness_has_a_broker_of_its_own() -> None:
             await other.events("topic", timeout=0.02)
         harness.reset()
         assert harness.broker.topics() == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("by", ["in-place", "redelivery", "topic"])
+async def test_idle_waits_for_retries_also_in_the_broker(by: Literal["in-place", "redelivery", "topic"]) -> None:
+    router = EventRouter()
+    tries: list[int] = []
+
+    @router.subscribe("topic", group="g", retry=Retry(delay=50, by=by))
+    async def handle(event: Noticed) -> None:
+        tries.append(event.number)
+        if len(tries) < 3:
+            raise OSError
+
+    async with EventTestHarness() as harness, harness.run(router) as t:
+        await t.send("topic", Noticed(number=1))
+        await t.idle()
+        assert tries == [1, 1, 1]
+
+
+@pytest.mark.asyncio
+async def test_idle_says_that_the_router_has_stopped() -> None:
+    router = EventRouter()
+
+    @router.subscribe("topic", group="g", retry=Retry(attempts=1))
+    async def handle(event: Noticed) -> None:
+        raise OSError
+
+    with pytest.raises(AssertionError, match="The router stopped: HandlerFailedError"):
+        async with EventTestHarness() as harness, harness.run(router) as t:
+            await t.send("topic", Noticed(number=1), Noticed(number=2))
+            await t.idle()
 
 
 @pytest.mark.asyncio

@@ -837,6 +837,19 @@ class HidesFailures(EventProducer):
             return [result for result in error.results if isinstance(result, Receipt)]
 
 
+@caught_by("test_a_batch_is_looked_at_before_it_is_sent")
+class LooksAtWhatItSendsNext(EventProducer):
+    def _looked_at(self, events: Any, key: Any, headers: Any) -> tuple[Any, Any]:
+        return key, headers
+
+
+@caught_by("test_headers_that_the_event_fills_are_refused")
+class TakesAnyHeader(EventProducer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._binding.check_headers = lambda headers: None  # type: ignore[method-assign]
+
+
 @caught_by("test_the_source_is_stamped", "test_an_event_arrives_as_it_was_sent")
 class StatesTheSourceAlways(EventProducer):
     def send(self, topic: str, event: Event, **kwargs: Any) -> asyncio.Future[Receipt]:

@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from pydantic_core import SchemaSerializer, core_schema, to_json
 
-from commons_events.binding._names import EXTENSIONS, SPEC_VERSION, class_headers
-from commons_events.errors import SerializationError
+from commons_events.binding._names import EXTENSIONS, SPEC_VERSION, class_headers, own_headers
+from commons_events.errors import ConfigurationError, SerializationError
 from commons_events.event import Event, registry
 from commons_events.media_types import is_json
 from commons_events.message import Headers, Message, Messages, header_bytes
@@ -59,7 +59,21 @@ class Binding(ABC):
         self.prefix = prefix
         self.outside = outside
         self.source = source
+        self._own_headers = own_headers(prefix)
         self._left: WeakSet[type[Event]] = WeakSet()
+
+    def check_headers(self, headers: Headers) -> None:
+        """Check headers that are to be added to a message's own.
+
+        Raises:
+            ConfigurationError: one has a name that the event itself fills.
+        """
+        for name, _ in headers:
+            if name in self._own_headers:
+                raise ConfigurationError(
+                    f"headers: {name!r} says what the event says by itself, and readers would not know which to "
+                    "believe; set it on the event, or choose another name."
+                )
 
     def _codec(self, event_class: type[Event]) -> Serializer:
         codec = serializer(event_class.schema_info().schema_type)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from commons_events.message import Headers
 
-__all__ = ["AMQP", "AMQP_COLON", "ATTRIBUTES", "EXTENSIONS", "SPEC_VERSION", "STRUCTURED", "class_headers"]
+__all__ = [
+    "AMQP",
+    "AMQP_COLON",
+    "ATTRIBUTES",
+    "EXTENSIONS",
+    "SPEC_VERSION",
+    "STRUCTURED",
+    "class_headers",
+    "own_headers",
+]
 
 SPEC_VERSION = "1.0"
 STRUCTURED = "application/cloudevents"
@@ -14,6 +23,13 @@ AMQP, AMQP_COLON = "cloudEvents_", "cloudEvents:"
 EXTENSIONS = {"correlation_id": "correlationid", "causation_id": "causationid"}
 ATTRIBUTES = {"event_type": "type", "event_id": "id", "source": "source", "timestamp": "time", **EXTENSIONS}
 """Which CloudEvents attribute fills an envelope field that the bytes lack."""
+
+
+def own_headers(prefix: str) -> frozenset[str]:
+    """The names of all headers that a binding writes."""
+    return frozenset(
+        {"content-type", *(f"{prefix}{name}" for name in (*ATTRIBUTES.values(), "specversion", "eventversion"))}
+    )
 
 
 def class_headers(prefix: str, content_type: str, event_type: str, version: str) -> Headers:

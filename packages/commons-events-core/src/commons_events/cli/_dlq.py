@@ -188,7 +188,7 @@ def export(
     *,
     wanted: LetterFilter,
 ) -> None:
-    """Write letters whole, one JSON object a line. They stay where they are."""
+    """Write letters whole, one JSON object a line. They stay where they are. A file is there once it is whole."""
 
     async def write(queue: DeadLetterQueue, file: TextIO) -> int:
         count = 0
@@ -201,10 +201,23 @@ def export(
     async def work(queue: DeadLetterQueue) -> int:
         if to is None:
             return await write(queue, sys.stdout)
-        with to.open("w", encoding="utf-8") as file:  # a command line has nothing else to do
-            return await write(queue, file)
+        if to.exists() and not to.is_file():  # a pipe, say
+            with to.open("w", encoding="utf-8") as file:  # a command line has nothing else to do
+                return await write(queue, file)
+        part = to.with_name(f".{to.name}.part")
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                code = await write(queue, file)
+            part.replace(to)
+        finally:
+            part.unlink(missing_ok=True)
+        return code
 
-    _run(broker, topic, work)
+    try:
+        _run(broker, topic, work)
+    except OSError as error:
+        typer.echo(f"commons-events dlq export: {to or 'the standard output'} cannot be written: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 @dlq.command()
@@ -258,6 +271,9 @@ def _act(
         typer.echo(f"{report.done} letters: {action} done.", err=True)
         if report.held_back:
             typer.echo(f"{report.held_back} stand behind one of their key that was not selected.", err=True)
+        if wanted.ids and not (report.done or report.held_back or report.without_origin):
+            typer.echo(f"No such letters in {topic}.", err=True)
+            return 1
         for id in report.without_origin:
             typer.echo(f"{id}: does not say where it came from, and stays.", err=True)
         return 1 if report.without_origin else 0

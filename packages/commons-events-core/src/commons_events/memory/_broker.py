@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count as counting
@@ -453,10 +453,15 @@ class MemoryBroker:
             stored = log.messages[start : start + limit]
             return [StoredMessage(message, partition, log.base + start + i) for i, message in enumerate(stored)]
 
-    def lag(self) -> int:
-        """How many messages are not finished, summed over all groups and the topics that they read."""
+    def lag(self, groups: Collection[str] | None = None) -> int:
+        """How many messages are not finished, summed over groups and the topics that they read.
+
+        Args:
+            groups: which; None for all.
+        """
         with self.lock:
-            states = [state for group in self._groups.values() for state in group.states.values()]
+            counted = [group for name, group in self._groups.items() if groups is None or name in groups]
+            states = [state for group in counted for state in group.states.values()]
             delayed = sum(topic.reserved for topic in self._topics.values())
             return delayed + sum(s.partition.end - s.tracker.committed - s.tracker.held_back for s in states)
 

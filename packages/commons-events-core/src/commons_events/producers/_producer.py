@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from itertools import chain, repeat
 from types import TracebackType
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import Field
 
@@ -34,6 +34,7 @@ from commons_events.transport import Transport
 __all__ = ["EventProducer", "ProducerConfig"]
 
 Key = str | bytes | None
+T = TypeVar("T")
 GivenHeaders = Mapping[str, str | bytes]
 BatchHeaders = Headers | Callable[[Any], Headers]
 """Of a batch: the same for all, or what makes those of an event."""
@@ -70,6 +71,9 @@ class EventProducer:
         UnknownBrokerError: no installed transport has the broker's name.
         ConfigurationError: a setting is unknown or wrong.
     """
+
+    _raw: ClassVar[frozenset[type]] = frozenset()
+    """Which values are sent as they are, beside events."""
 
     def __init__(
         self, config: ProducerConfig | None = None, /, *, transport: Transport | None = None, **settings: Any
@@ -129,11 +133,12 @@ class EventProducer:
             event: what happened. One without a ``source`` gets the producer's, in the bytes and headers.
             key: decides the partition and with it the order; a str stands for its UTF-8 bytes.
             partition: asks for one partition, where the broker has such.
-            headers: more headers; a str stands for its UTF-8 bytes.
+            headers: more headers, by names that the event does not fill; a str stands for its UTF-8 bytes.
             timestamp: aware; by default now.
 
         Raises:
             InvalidTopicError: the broker takes no such name.
+            ConfigurationError: ``headers`` name what the event itself fills, such as its type.
             SerializationError: the event holds a value that its format cannot carry.
             MessageTooLargeError: the message is over the limit.
             ClosedError: the producer is closed.
@@ -172,6 +177,8 @@ class EventProducer:
 
         Raises:
             BatchError: some were not confirmed; it says which and why. The others are sent.
+            TypeError: one is no event, or a key or header has a wrong type; none is sent.
+            ConfigurationError: ``headers`` name what the event itself fills; none is sent.
             InvalidTopicError: the broker takes no such name.
             ClosedError: the producer is closed.
             WrongEventLoopError: this is not the producer's event loop.
@@ -228,6 +235,8 @@ class EventProducer:
         _check_class(type(event))
         if type(key) is not bytes and key is not None:
             key = _key_bytes(key)
+        if headers:
+            self._binding.check_headers(headers)
         message = self._binding.to_message(
             event, topic, key=key, headers=headers, timestamp=timestamp, partition=partition
         )
@@ -249,13 +258,16 @@ class EventProducer:
             _check_class(event_class)
         keys: Iterable[bytes | None] = repeat(None)
         if callable(key):
-            keys = [k.encode() if type(k) is str else _key_bytes(k) for k in map(key, events)]
+            keys = [k if type(k) is bytes else _key_bytes(k) for k in map(key, events)]
         elif key is not None:
             keys = repeat(_key_bytes(key))
         same = () if callable(headers) else headers
+        self._binding.check_headers(same)
         made = self._binding.to_messages(events, topic, keys=keys, headers=same, timestamp=timestamp)
         if callable(headers):
-            own = map(headers, events)
+            own = [headers(event) for event in events]
+            for more in own:
+                self._binding.check_headers(more)
             made = [
                 result if isinstance(result, SerializationError) else result._replace(headers=result.headers + more)
                 for result, more in zip(made, own, strict=True)
@@ -323,6 +335,8 @@ class EventProducer:
     ) -> Sequence[Receipt]:
         if events:
             self._check_topic(topic)
+        if len(events) > _CHUNK:  # else nothing is sent before all of it is looked at
+            key, headers = self._looked_at(events, key, headers)
         published: list[_Chunk] = []
         for start in range(0, len(events), _CHUNK):
             if start:
@@ -355,6 +369,22 @@ class EventProducer:
         if len(receipts) < len(results):
             raise BatchError(results)
         return receipts
+
+    def _looked_at(
+        self, events: list[Event], key: Key | Callable[[Event], Key], headers: BatchHeaders
+    ) -> tuple[Key | Callable[[Event], Key], BatchHeaders]:
+        """What is to be sent with each event, found before any is sent: the last key may be the one that is wrong."""
+        for event_class in set(map(type, events)).difference(self._raw):
+            _check_class(event_class)
+        if callable(key):
+            key = _in_turn([k if type(k) is bytes else _key_bytes(k) for k in map(key, events)])
+        if callable(headers):
+            all_headers = [headers(event) for event in events]
+            for event, own in zip(events, all_headers, strict=True):
+                if type(event) not in self._raw:
+                    self._binding.check_headers(own)
+            headers = _in_turn(all_headers)
+        return key, headers
 
     def _room(self) -> Awaitable[object] | None:
         return self._transport.room()
@@ -442,6 +472,12 @@ def _resolve(receipt: asyncio.Future[Receipt], published: asyncio.Future[Sequenc
 def _check_class(event_class: type[Any]) -> None:
     if Event not in event_class.__mro__:  # isinstance asks pydantic's metaclass, which takes its time
         raise TypeError(f"send takes an Event, not {event_class.__name__}; define a subclass of Event.")
+
+
+def _in_turn(values: Iterable[T]) -> Callable[[object], T]:
+    """Gives one after the other, whatever it is asked for."""
+    following = iter(values).__next__
+    return lambda event: following()
 
 
 def _key_bytes(key: object) -> bytes | None:

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-from commons_events.errors import BatchHandlerError, DeserializationError, HandlerCancelledError, HandlerResultError
+from commons_events.errors import BatchHandlerError, DeserializationError, HandlerResultError
 from commons_events.event import Event
 from commons_events.log import logger
+from commons_events.router._cut_off import cancelled
 from commons_events.router._failures import Failures
-from commons_events.router._handler import Handler, HandlerCall, with_timeout
+from commons_events.router._handler import Handler, HandlerCall
 from commons_events.router._lanes import Lane, LaneWorkers
 from commons_events.router._processor import Processor
 from commons_events.router._settling import acknowledge
@@ -82,32 +83,32 @@ class Batches:
         self._consider()
 
     def _begin(self) -> None:
-        taken: list[tuple[Lane, int]] = []
+        probing = self._lanes.probing
+        taken: list[Lane] = []
         room = self._size
         while room and (lane := self._lanes.take()) is not None:
-            count = min(len(lane.deliveries), room)
-            taken.append((lane, count))
-            room -= count
+            lane.taken = min(len(lane.deliveries), room)
+            taken.append(lane)
+            room -= lane.taken
         if taken:
-            self._lanes.spawn(self._run(taken))
+            self._lanes.spawn(self._run(taken, probing))
 
-    async def _run(self, taken: list[tuple[Lane, int]]) -> None:
+    async def _run(self, taken: list[Lane], probing: int | None) -> None:
         try:
             waits = await self._handle(taken)
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:  # noqa: BLE001  # also SystemExit: the router ends, and raises it where it runs
-            self._lanes.fail(error)
+            self._lanes.broke(error)
             return
         for lane, wait in waits:
             self._lanes.put_back(lane, wait)
+        self._lanes.probed(probing)
 
-    async def _handle(self, taken: list[tuple[Lane, int]]) -> list[tuple[Lane, float | None]]:
+    async def _handle(self, taken: list[Lane]) -> list[tuple[Lane, float | None]]:
         unfinished: dict[Delivery, float] = {}
         items: list[_Item] = []
         began = self._runtime.monotonic()
-        for lane, count in taken:
-            for delivery in lane.deliveries[:count]:
+        for lane in taken:
+            for delivery in lane.deliveries[: lane.taken]:
                 if delivery.outcome is not None:  # given back meanwhile
                     continue
                 alone = self._alone.get(delivery)
@@ -118,8 +119,9 @@ class Batches:
                 wait = await self._prepare(alone or _alone(delivery, began), delivery, items)
                 if wait is not None:
                     unfinished[delivery] = wait
-        finish = self._lanes.consumer.finish
-        for item, error in zip(items, await self._outcomes(items), strict=True):
+        finish, rejected = self._lanes.consumer.finish, self._lanes.consumer.rejected
+        for item, outcome in zip(items, await self._outcomes(items), strict=True):
+            error = outcome or (rejected.get(item.delivery) if rejected else None)
             if error is None:
                 told = finish(item.delivery)
                 if told is not DONE:
@@ -129,15 +131,15 @@ class Batches:
                 if wait is not None:
                     unfinished[item.delivery] = wait
         waits: list[tuple[Lane, float | None]] = []
-        for lane, count in taken:
-            own = lane.deliveries[:count]
+        for lane in taken:
+            own = lane.deliveries[: lane.taken]
             left = [delivery for delivery in own if delivery in unfinished] if unfinished else []
             if self._alone:
                 for delivery in own:
                     if delivery not in unfinished:
                         self._alone.pop(delivery, None)
             self._lanes.buffered -= len(own) - len(left)
-            lane.deliveries[:count] = left
+            lane.deliveries[: lane.taken] = left
             lane.tries = len(left)  # not zero: it has failed
             waits.append((lane, max((unfinished[delivery] for delivery in left), default=None)))
         return waits
@@ -160,11 +162,15 @@ class Batches:
             return await self._failures.undecodable(alone, error, None)
         if one is None:
             return await self._read.unhandled(alone, headers, None)
-        wanted = self._handler.registration.filter
-        if wanted is not None and not wanted(event):
+        item = _Item(alone, delivery, event)
+        try:
+            wanted = await self._handler.wants(event)
+        except Exception as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
+            return await self._failed(item, error, self._runtime.monotonic())
+        if not wanted:
             await acknowledge(delivery)
             return None
-        items.append(_Item(alone, delivery, event))
+        items.append(item)
         return None
 
     async def _outcomes(self, items: list[_Item]) -> list[Exception | None]:
@@ -177,21 +183,16 @@ class Batches:
             attempt = 1 + max(item.alone.tries if item.alone is not None else 0 for item in items)
             through = self._with_middleware
             call = self._call(events, deliveries) if through is None else through(events, deliveries, attempt)
-            timeout = handler.registration.timeout
-            if timeout is not None:
-                call = with_timeout(call, timeout, handler, self._runtime)
             with self._span(deliveries):
                 result = await call
+            await self._lanes.cut_off.clear()
             failures = handler.failures(result, len(items))
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            cancelled = HandlerCancelledError(
-                f"The handler {handler.place} raised CancelledError by itself: {error!r}."
-            )
-            return [cancelled] * len(items)
-        except BatchHandlerError as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # whatever it raises, the policy decides
+            await self._lanes.cut_off.clear()
+            if isinstance(error, asyncio.CancelledError):
+                return [cancelled(handler.place, error)] * len(items)
+            if not isinstance(error, BatchHandlerError):
+                return [error] * len(items)
             strange = [place for place in error.failures if not 0 <= place < len(items)]
             if strange:
                 wrong = HandlerResultError(
@@ -200,8 +201,6 @@ class Batches:
                 )
                 return [wrong] * len(items)
             failures = error.failures
-        except Exception as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
-            return [error] * len(items)
         return [failures.get(place) for place in range(len(items))]
 
     def _span(self, deliveries: list[Delivery]) -> AbstractContextManager[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import _get_running_loop, get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from sys import exception
 from typing import Any
 
 from commons_events.consumers import EventConsumer
@@ -11,9 +12,18 @@ from commons_events.router._settling import acknowledge, acknowledge_all
 from commons_events.telemetry import Telemetry
 from commons_events.transport import DONE, Batch, Delivery, Outcome, TopicPartition
 
-__all__ = ["RouterConsumer"]
+__all__ = ["Rejected", "RouterConsumer"]
 
 _ACK = Outcome.ACK  # see `Delivery.ack`
+
+
+class Rejected(Exception):  # noqa: N818  # no error of anybody's
+    """A handler has rejected its message, because of ``error`` if there was one."""
+
+    def __init__(self, reason: str, error: Exception | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error = error
 
 
 class RouterConsumer(EventConsumer):
@@ -29,6 +39,8 @@ class RouterConsumer(EventConsumer):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.rejected: dict[Delivery, Rejected] = {}
+        """What handlers have rejected; it is kept by the router, once the handler has ended."""
         self._finished: list[Delivery] = []
         """Acknowledged in this turn of the event loop, and not told yet."""
 
@@ -57,6 +69,12 @@ class RouterConsumer(EventConsumer):
         if outcome is not _ACK or subscription is None or self._closed or self._loop is not _get_running_loop():
             return super().settle_delivery(delivery, outcome, delay)
         return subscription.settle_delivery(delivery, _ACK, None)
+
+    def reject_delivery(self, delivery: Delivery, reason: str, error: BaseException | None) -> Awaitable[None]:
+        """See `Settler`, and `rejected`."""
+        cause = error or exception()
+        self.rejected[delivery] = Rejected(reason, cause if isinstance(cause, Exception) else None)
+        return DONE
 
     def finish(self, delivery: Delivery) -> Awaitable[None]:
         """Acknowledge a message that was handled; together with others, where that is all one to the broker."""

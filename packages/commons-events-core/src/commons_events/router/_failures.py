@@ -17,6 +17,7 @@ from commons_events.errors import (
 from commons_events.log import logger
 from commons_events.message import Message, Receipt
 from commons_events.retries import Retry, RetryAfter
+from commons_events.router._consumer import Rejected
 from commons_events.router._handler import Handler
 from commons_events.router._lanes import Lane
 from commons_events.router._parked import Turn
@@ -45,6 +46,7 @@ class Failures:
         release_followers: gives back the messages behind a lane's first one.
         finish: acknowledges.
         parking: the keys that stand still, or None where none do.
+        rejected: what handlers have rejected, and why.
         runtime: its clock and chance.
     """
 
@@ -56,6 +58,7 @@ class Failures:
         release_followers: Callable[[Lane], None],
         finish: Callable[[Delivery], Awaitable[None]],
         parking: Parking | None,
+        rejected: dict[Delivery, Rejected],
         runtime: Runtime,
     ) -> None:
         self._plan = plan
@@ -65,6 +68,7 @@ class Failures:
         self._release_followers = release_followers
         self._finish = finish
         self._parking = parking
+        self._rejected = rejected
         self._runtime = runtime
 
     # --- counting ----------------------------------------------------------------------------------------------
@@ -97,9 +101,17 @@ class Failures:
             HandlerFailedError: it failed for good, and there is nowhere to keep it.
         """
         delivery = lane.deliveries[0]
+        rejected = self._rejected.pop(delivery, None)
+        if delivery.outcome is not None:  # the handler has settled it, before it failed
+            logger().warning("failed, though settled", handler=handler.name, delivery=repr(delivery), error=repr(error))
+            if delivery.outcome is Outcome.ACK and turn is not None and turn.head is not None:
+                return await self.resolve(lane, turn)
+            return None
+        if rejected is not None:
+            return await self.keep(lane, rejected.reason, rejected.error, headers, turn)
         retry = handler.registration.retry
         verdict = "fatal" if isinstance(error, TooManyDeliveriesError) else retry.verdict(error)
-        if isinstance(error, HandlerTimeoutError) and handler.signature.kind in ("sync", "generator"):
+        if isinstance(_said(error), HandlerTimeoutError) and handler.signature.kind in ("sync", "generator"):
             verdict = "fatal"  # its thread goes on: another try would run beside it
         if verdict == "ignore":
             logger().info("failed, and is ignored", handler=handler.name, delivery=repr(delivery), error=repr(error))
@@ -108,7 +120,7 @@ class Failures:
             await self._finish(delivery)
             return None
         if verdict == "fatal":
-            return await self.keep(lane, "failed for good", error, headers, turn)
+            return await self.keep(lane, "failed for good", _said(error), headers, turn)
         if isinstance(error, RetryAfter) and not error.counted:
             return error.delay
         attempt = self.attempt(lane, headers)

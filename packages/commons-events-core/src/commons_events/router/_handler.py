@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from functools import partial
@@ -16,7 +17,7 @@ from commons_events.router._signature import Signature, function_name, looked_up
 from commons_events.router._threads import HandlerThreads
 from commons_events.runtime import Runtime
 
-__all__ = ["Handler", "HandlerCall", "with_timeout"]
+__all__ = ["Handler", "HandlerCall"]
 
 HandlerCall = Callable[[Any, Any], Awaitable[Any]]
 """Takes the event and its delivery, or the lists of them."""
@@ -52,8 +53,17 @@ class Handler:
                 f"The handler {self.place} has dependencies that cannot be used: {type(error).__name__}: {error}"
             ) from error
 
-    def bind(self, executor: Callable[[], HandlerThreads]) -> HandlerCall:
-        """How to call the function with an event and its delivery; ``executor`` gives the threads of sync ones."""
+    def bind(self, executor: Callable[[], HandlerThreads], runtime: Runtime) -> HandlerCall:
+        """How to call the function with an event and its delivery, for as long as its time-out lets it.
+
+        Args:
+            executor: gives the threads of sync ones.
+            runtime: the time-out's clock.
+        """
+        call, timeout = self._call(executor), self.registration.timeout
+        return call if timeout is None else partial(_in_time, call, timeout, self.place, runtime)
+
+    def _call(self, executor: Callable[[], HandlerThreads]) -> HandlerCall:
         function, signature = self._injected, self.signature
         message, kind = signature.message_parameter, signature.kind
         event = signature.event_parameter
@@ -82,10 +92,11 @@ class Handler:
             call = partial(copy_context().run, finished, **arguments(value, delivery))
             threads = executor()
             try:
-                return await asyncio.get_running_loop().run_in_executor(threads, call)
+                result = await asyncio.get_running_loop().run_in_executor(threads, call)
             except asyncio.CancelledError:
                 threads.leave(call)
                 raise
+            return await result if inspect.isawaitable(result) else result  # of a plain decorator of an async function
 
         return call_in_thread
 
@@ -108,6 +119,11 @@ class Handler:
             return chain(Received(event, delivery, name, group, attempt, flow))
 
         return start
+
+    async def wants(self, event: Any) -> bool:
+        """Whether its filter lets the event through."""
+        said: Any = True if self.registration.filter is None else self.registration.filter(event)
+        return bool(await said if inspect.isawaitable(said) else said)
 
     # --- what it returned --------------------------------------------------------------------------------------
 
@@ -174,7 +190,7 @@ def _brief(value: Any) -> str:
     )
 
 
-async def with_timeout(call: Awaitable[Any], timeout: float, handler: Handler, runtime: Runtime) -> Any:
+async def _in_time(call: HandlerCall, timeout: float, place: str, runtime: Runtime, event: Any, delivery: Any) -> Any:
     """``call``, but cancelled after ``timeout`` seconds of the runtime's time.
 
     Raises:
@@ -192,12 +208,10 @@ async def with_timeout(call: Awaitable[Any], timeout: float, handler: Handler, r
     timer = runtime.call_later(timeout, expire)
     before = task.cancelling()
     try:
-        return await call
+        return await call(event, delivery)
     except asyncio.CancelledError as error:
         if expired and task.cancelling() <= before + 1:
-            raise HandlerTimeoutError(
-                f"The handler {handler.place} did not return within {timeout:g} s (timeout)."
-            ) from error
+            raise HandlerTimeoutError(f"The handler {place} did not return within {timeout:g} s (timeout).") from error
         raise
     finally:
         timer.cancel()

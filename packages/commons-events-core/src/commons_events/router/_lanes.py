@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextvars import copy_context
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from commons_events.errors import HandlerCancelledError
 from commons_events.router._consumer import RouterConsumer
+from commons_events.router._cut_off import CutOff
 from commons_events.router._settling import settle
 from commons_events.runtime import Runtime
 from commons_events.transport import DONE, Delivery, Outcome, TopicPartition
@@ -31,7 +34,8 @@ class Lane:
     What a lane that has never failed says of its first message is the class's, so that making one costs little.
     """
 
-    state: Literal["ready", "running", "waiting"] = "ready"
+    taken: int = 0
+    """How many of the first messages are being handled: one, or what a batch has of them; none while it waits."""
     tries: int = 0
     """Tries of the first message in this process that failed and count."""
     first_try: float | None = None
@@ -126,6 +130,8 @@ class LaneWorkers:
         self._ready_count = 0
         """How many there are. A message whose key is being handled is among them, too, until its turn comes."""
         self._workers: set[asyncio.Task[None]] = set()
+        self._context = copy_context()
+        """What each worker begins with. One whose handler has set something in its own is followed by another."""
         self._starting = False
         """Whether a worker is about to take its first lane."""
         self._active = 0
@@ -133,6 +139,7 @@ class LaneWorkers:
         self._room: asyncio.Future[None] | None = None
         self._settling: set[asyncio.Future[None]] = set()
         self._open = True
+        self.cut_off = CutOff()
         self._permits = 0
         self._pauses = 0
         self.plain: Plain | None = None
@@ -152,6 +159,7 @@ class LaneWorkers:
 
     async def fetch(self) -> None:
         """Fetch until the consumer is closed; a full buffer or a pause waits."""
+        self.cut_off.fetching = asyncio.current_task()
         while self._open:
             while self.buffered >= self.prefetch or self.paused:
                 self._room = asyncio.get_running_loop().create_future()
@@ -215,7 +223,7 @@ class LaneWorkers:
             if lane is not None:
                 if self.paused:
                     self._permits -= 1
-                lane.state = "running"
+                lane.taken = 1
                 return lane
         return None
 
@@ -258,7 +266,7 @@ class LaneWorkers:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as one of the workers."""
         self._active += 1
-        task = asyncio.get_running_loop().create_task(self._counted(work))
+        task = asyncio.get_running_loop().create_task(self._counted(work), context=self._context.copy())
         self._workers.add(task)
         task.add_done_callback(self._workers.discard)
 
@@ -270,9 +278,24 @@ class LaneWorkers:
             if self._open:
                 self._start_workers()
 
+    def broke(self, error: BaseException) -> None:
+        """A worker ends by an error, which must stop the router.
+
+        Raises:
+            CancelledError: it is none, but the worker's being cut off.
+        """
+        if isinstance(error, asyncio.CancelledError):
+            if self.cut_off.is_on:
+                raise error
+            error = HandlerCancelledError(
+                "A worker of the router was cancelled while it ran no handler, and not by the router: a handler, or a "
+                "library that it uses, must have cancelled its task after it had ended. The message stays unsettled."
+            )
+        self.fail(error)
+
     async def _work(self) -> None:
         self._starting = False
-        step = self.step
+        step, clean = self.step, copy_context()
         lane = self.take()
         if lane is not None:
             self._start_workers()
@@ -282,7 +305,7 @@ class LaneWorkers:
                     lane = await self._work_plainly(self.plain, lane)
                     if lane is None:
                         return
-                probing, pauses = self.paused, self._pauses
+                probing = self.probing
                 deliveries = lane.deliveries
                 wait: float | None = None
                 for _ in range(_TURN):
@@ -292,17 +315,14 @@ class LaneWorkers:
                             break
                     lane.next_message()
                     self.buffered -= 1
-                    if not deliveries or not self._open or self.paused:
+                    if not deliveries or not self._open or self.paused or copy_context() != clean:
                         break
-            except asyncio.CancelledError:
-                raise
             except BaseException as error:  # noqa: BLE001  # also SystemExit: the router ends, and raises it where it runs
-                self.fail(error)
+                self.broke(error)
                 return
             self.put_back(lane, wait)
-            if probing and self.paused and pauses == self._pauses:
-                self.probe()  # the message said nothing of what is being probed
-            lane = self.take()
+            self.probed(probing)
+            lane = self.take() if copy_context() == clean else None
 
     async def _work_plainly(self, plain: Plain, lane: Lane | None) -> Lane | None:
         """Handle a lane's message, and those of the next ones, as long as each can take the short way.
@@ -310,7 +330,9 @@ class LaneWorkers:
         Returns:
             the first lane that cannot, which is running; None where none is left that may begin.
         """
-        consumer, lanes = self.consumer, self._lanes
+        consumer, lanes, cut_off, task = self.consumer, self._lanes, self.cut_off, asyncio.current_task()
+        rejected, clean = consumer.rejected, copy_context()
+        assert task is not None
         while lane is not None:
             deliveries = lane.deliveries
             delivery = deliveries[0]
@@ -327,6 +349,10 @@ class LaneWorkers:
             wait: float | None = None
             try:
                 result = await one.call(event, delivery)
+                if cut_off.begun or task.cancelling():
+                    await cut_off.clear()
+                if rejected and delivery in rejected:
+                    raise rejected[delivery]
                 if result is not None:
                     await plain.publish(one, result, event, delivery)
             except BaseException as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
@@ -346,17 +372,16 @@ class LaneWorkers:
                     lane.next_message()
                     self.buffered -= 1
                 self.put_back(lane, wait)
-            lane = self.take()
+            lane = self.take() if copy_context() == clean else None
         return None
 
     def put_back(self, lane: Lane, wait: float | None) -> None:
         """A lane's turn is over: it is done with, has more, or has to wait ``wait`` seconds."""
+        lane.taken = 0
         if wait is not None:
-            lane.state = "waiting"
             self._waiting.add(lane)
             lane.timer = self._runtime.call_later(wait, lambda: self._wake(lane))
         elif lane.deliveries:
-            lane.state = "ready"
             self._put(lane)  # whoever puts it back looks for the next one, and finds it
             if self.on_new is not None:
                 self.on_new()
@@ -369,7 +394,6 @@ class LaneWorkers:
         self._waiting.discard(lane)
         lane.timer = None
         if self._open:
-            lane.state = "ready"
             self._put(lane)
             self._start_workers()
 
@@ -401,13 +425,13 @@ class LaneWorkers:
             return delivery.partition is not None and (delivery.topic, delivery.partition) in revoked
 
         for lane in [*self._all_lanes()]:
-            kept = [lane.deliveries[0]] if lane.state == "running" else []
-            for delivery in list(lane.deliveries)[len(kept) :]:
+            kept = lane.deliveries[: lane.taken]
+            for delivery in lane.deliveries[lane.taken :]:
                 (gone if goes(delivery) else kept).append(delivery)
             if len(kept) == len(lane.deliveries):
                 continue
             self.buffered -= len(lane.deliveries) - len(kept)
-            if lane.state != "running" and (not kept or kept[0] is not lane.deliveries[0]):
+            if not lane.taken and (not kept or kept[0] is not lane.deliveries[0]):
                 lane.forget_tries()
             lane.deliveries.clear()  # in place: its worker has it at hand
             lane.deliveries.extend(kept)
@@ -466,6 +490,16 @@ class LaneWorkers:
             self._permits = 1
             self._start_workers()
 
+    @property
+    def probing(self) -> int | None:
+        """What to tell `probed` after messages that begin now; None where they are no probe."""
+        return self._pauses if self.paused else None
+
+    def probed(self, probing: int | None) -> None:
+        """Probe once more where those messages said nothing of what is being probed."""
+        if probing is not None and self.paused and probing == self._pauses:
+            self.probe()
+
     def resume(self) -> None:
         """See `Flow`."""
         self.paused = False
@@ -487,14 +521,20 @@ class LaneWorkers:
         """The workers that run."""
         return set(self._workers)
 
+    def cancel(self) -> None:
+        """Cut the workers off, once `stop` was called."""
+        self.cut_off.begun = True
+        for task in self._workers:
+            task.cancel()
+
     def give_back(self) -> None:
         """Give back what is in the lanes and is not being handled, once `stop` was called.
 
         What failed and waited for its retry goes back as failed, so that a broker that counts attempts counts it.
         """
         for lane in list(self._all_lanes()):
-            left = list(lane.deliveries)[1 if lane.state == "running" else 0 :]
-            if lane.state == "waiting" and lane.tries and left[0].outcome is None:
+            left = lane.deliveries[lane.taken :]
+            if not lane.taken and lane.tries and left[0].outcome is None:
                 self._see_to([settle(left[0], Outcome.NACK)])
             self._see_to(release(left))
         self._see_to(release(self._in_no_lane()))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from commons_events._stated import check_types
 from commons_events.errors import ConfigurationError
 from commons_events.middleware import Middleware
 from commons_events.retries import Retry
@@ -31,8 +32,7 @@ class DeadLetters:
     check_every: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.order not in ("none", "key"):
-            raise ConfigurationError(f"DeadLetters: order={self.order!r} is neither 'none' nor 'key'.")
+        check_types("DeadLetters", DeadLetters, asdict(self))
         if not 0.01 <= self.check_every < float("inf"):
             raise ConfigurationError(f"DeadLetters: check_every={self.check_every} has to be 0.01 s or more.")
 
@@ -52,7 +52,7 @@ class Registration:
     timeout: float | None
     publish_to: str | None
     publish_key: Callable[[Any], Key] | None
-    filter: Callable[[Any], bool] | None
+    filter: Callable[[Any], bool | Awaitable[bool]] | None
     unhandled: Literal["ignore", "error"] | None
     start: Literal["earliest", "latest"] | None
     batch_size: int

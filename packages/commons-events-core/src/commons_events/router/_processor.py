@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from commons_events.binding._reading import NOTHING_KNOWN, ROUTING, KnownReading, known_reading, to_event
 from commons_events.dead_letters import REDRIVEN_GROUP
 from commons_events.errors import (
     DeserializationError,
-    HandlerCancelledError,
     UnhandledEventError,
     UnknownEventTypeError,
 )
@@ -19,8 +18,9 @@ from commons_events.event import Event, registry
 from commons_events.log import logger
 from commons_events.message import Headers
 from commons_events.router._consumer import RouterConsumer
+from commons_events.router._cut_off import CutOff, cancelled
 from commons_events.router._failures import Failures
-from commons_events.router._handler import Handler, HandlerCall, with_timeout
+from commons_events.router._handler import Handler, HandlerCall
 from commons_events.router._lanes import Lane
 from commons_events.router._parked import ParkedKeys, Turn
 from commons_events.router._plan import Plan
@@ -41,7 +41,7 @@ class Bound:
     call: HandlerCall
     with_middleware: Callable[[Any, Any, int], Awaitable[Any]] | None
     plain: bool
-    """Whether there is nothing around the call: no filter, time-out, middleware or bound on deliveries."""
+    """Whether there is nothing around the call: no filter, middleware, bound on time or bound on deliveries."""
 
 
 class Processor:
@@ -55,6 +55,7 @@ class Processor:
         failures: retries and keeps.
         results: publishes what handlers return.
         parked: the keys that stand still, or None where none do.
+        cut_off: tells the router's cancelling from others'.
         runtime: its clock.
     """
 
@@ -68,6 +69,7 @@ class Processor:
         failures: Failures,
         results: ResultPublisher,
         parked: ParkedKeys | None,
+        cut_off: CutOff,
         runtime: Runtime,
     ) -> None:
         self._plan = plan
@@ -75,12 +77,16 @@ class Processor:
         self._bound = bound
         self._by_header = {name.encode(): one for name, one in bound.items() if name}
         self._rest = bound.get("")
+        self._by_base: tuple[int, dict[bytes, Bound | None]] = -1, {}
+        """Of types that have no handler of their own: that of a base class. They hold for that many changes of the
+        registry, since a class may be made after the start."""
         self._only = next(iter(bound.values())) if len(bound) == 1 else None
         self._prefix = prefix
         self._type = f"{prefix}type"
         self._failures = failures
         self._results = results
         self._parked = parked
+        self._cut_off = cut_off
         self._runtime = runtime
         self._retry_topic = plan.topic != plan.origin
         self._known = NOTHING_KNOWN, _NOBODY
@@ -116,14 +122,9 @@ class Processor:
         try:
             if self._consumer.recorded:
                 with self._consumer.telemetry.process((delivery,)):
-                    result = await self._call(one, event, delivery, lane, headers)
-                    if result is not None:
-                        await self.publish(one, result, event, delivery)
+                    await self._handle(one, event, delivery, lane, headers)
             else:
-                call = one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
-                result = await call
-                if result is not None:
-                    await self.publish(one, result, event, delivery)
+                await self._handle(one, event, delivery, lane, headers)
         except BaseException as error:  # noqa: BLE001  # a user's code; whatever it raises, the policy decides
             return await self.failed(lane, one, error, turn)
         if turn is not None and turn.head is not None:
@@ -133,6 +134,36 @@ class Processor:
             await told
         return None
 
+    def _handler_of(self, name: bytes) -> Bound | None:
+        """The handler for an event type: its own, one of the nearest base class, or the one for all others."""
+        one = self._by_header.get(name)
+        if one is not None:
+            return one
+        changes, found = self._by_base
+        if changes != registry.changes or len(found) >= _MOST_KNOWN:  # foreign headers can name anything
+            changes, found = self._by_base = registry.changes, {}
+        if name not in found:
+            found[name] = self._handler_of_base(name.decode(errors="replace"))
+        return found[name]
+
+    def _handler_of_base(self, name: str) -> Bound | None:
+        event_class = registry.get(name)
+        by_class = {one.event_class: one for one in self._bound.values() if one is not self._rest}
+        if event_class is not None:
+            for base in event_class.__mro__:
+                if base in by_class:
+                    return replace(by_class[base], event_class=event_class)
+        return self._rest
+
+    async def _handle(self, one: Bound, event: Any, delivery: Delivery, lane: Lane, headers: dict[str, bytes]) -> None:
+        call = one.call(event, delivery) if one.plain else self._call(one, event, delivery, lane, headers)
+        result = await call
+        await self._cut_off.clear()
+        if delivery in self._consumer.rejected:
+            raise self._consumer.rejected[delivery]
+        if result is not None:
+            await self.publish(one, result, event, delivery)
+
     async def publish(self, one: Bound, result: Any, event: Event, delivery: Delivery) -> None:
         """See `ResultPublisher.publish`."""
         await self._results.publish(one.handler, result, event, delivery)
@@ -141,15 +172,14 @@ class Processor:
         """The handler of the lane's first message raised ``error``: see `Failures.failed`.
 
         Raises:
-            BaseException: ``error``, where it is not about the message: it ends the worker, or the router.
+            CancelledError: the router has cut the handler off.
+            BaseException: ``error``, where it is not about the message: it ends the router.
         """
-        if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise error
-            error = _cancelled(one.handler, error)
-        elif not isinstance(error, Exception):
+        if not isinstance(error, Exception | asyncio.CancelledError):
             raise error
+        await self._cut_off.clear()
+        if isinstance(error, asyncio.CancelledError):
+            error = cancelled(one.handler.place, error)
         headers = dict(lane.deliveries[0].headers)
         return await self._failures.failed(lane, one.handler, error, headers, turn)
 
@@ -161,7 +191,7 @@ class Processor:
             return
         known = known_reading(headers, one.event_class, prefix=self._prefix)
         # a header may come twice, and the last one has decided
-        if known is not None and self._by_header.get(known.first[2][1], self._rest) is one:
+        if known is not None and self._handler_of(known.first[2][1]) is one:
             if len(self._all_known) >= _MOST_KNOWN:  # foreign headers can name anything
                 self._all_known.clear()
             self._known = self._all_known[known.first] = known, one
@@ -219,7 +249,7 @@ class Processor:
         """
         name = headers.get(self._type)
         if name is not None:
-            one = self._by_header.get(name) or self._rest
+            one = self._handler_of(name)
             if one is None:
                 return None, None
             event = to_event(delivery.message, one.event_class, prefix=self._prefix)
@@ -234,7 +264,7 @@ class Processor:
                     return None, None  # an event, but of no type that anybody knows here
                 raise
             return self._only, delivery.event(self._only.event_class)
-        one = self._bound.get(event.event_type) or self._rest
+        one = self._handler_of(event.event_type.encode())
         if one is not None and one.event_class is not Event and type(event) is not one.event_class:
             event = delivery.event(one.event_class)  # of another version
         return one, event
@@ -247,15 +277,12 @@ class Processor:
         most = registration.retry.max_deliveries
         if most is not None and delivery.attempt > most:
             raise self._failures.too_many(delivery, most)
-        if registration.filter is not None and not registration.filter(event):
+        if registration.filter is not None and not await one.handler.wants(event):
             logger().debug("filtered out", handler=one.handler.name, delivery=repr(delivery))
             return None
-        call = (
-            one.call(event, delivery) if one.with_middleware is None else one.with_middleware(event, delivery, attempt)
-        )
-        if registration.timeout is None:
-            return await call
-        return await with_timeout(call, registration.timeout, one.handler, self._runtime)
+        if one.with_middleware is None:
+            return await one.call(event, delivery)
+        return await one.with_middleware(event, delivery, attempt)
 
     async def unhandled(self, lane: Lane, headers: dict[str, bytes], turn: Turn | None) -> float | None:
         """No handler takes the type of the lane's first message: the stated policy decides."""
@@ -277,11 +304,3 @@ class Processor:
 _MOST_KNOWN = 256
 _NOBODY: Any = None
 """Who handles messages that nothing is known of."""
-
-
-def _cancelled(handler: Handler, error: asyncio.CancelledError) -> HandlerCancelledError:
-    cancelled = HandlerCancelledError(
-        f"The handler {handler.place} raised CancelledError, though nobody had cancelled it."
-    )
-    cancelled.__cause__ = error
-    return cancelled

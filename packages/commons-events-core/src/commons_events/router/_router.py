@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from commons_events._stated import check_types
 from commons_events.errors import ConfigurationError
 from commons_events.middleware import Middleware
 from commons_events.retries import Retry
@@ -52,6 +54,9 @@ class EventRouter:
         lifespan: Lifespan | None = None,
         broker: Broker | None = None,
     ) -> None:
+        check_types(
+            "EventRouter", EventRouter.__init__, {"prefix": prefix, "middleware": middleware, "lifespan": lifespan}
+        )
         self._prefix = prefix
         self._middleware = list(middleware)
         self._lifespans: list[Lifespan] = [lifespan] if lifespan is not None else []
@@ -72,7 +77,7 @@ class EventRouter:
         timeout: float | None = None,
         publish_to: str | None = None,
         publish_key: Callable[[Any], Key] | None = None,
-        filter: Callable[[Any], bool] | None = None,
+        filter: Callable[[Any], bool | Awaitable[bool]] | None = None,
         unhandled: Literal["ignore", "error"] | None = None,
         start: Literal["earliest", "latest"] | None = None,
         batch_size: int = 100,
@@ -95,10 +100,12 @@ class EventRouter:
                 the router, and stays unsettled.
             concurrency: the most keys (for a batch handler: batches) that are handled at once; by default 16 (1).
             prefetch: the most messages that are in the process; by default 1000.
-            timeout: seconds after which a handler is cancelled, which counts as a failure.
+            timeout: seconds after which a handler is cancelled, which counts as a failure; those that middleware waits
+                before it calls the handler do not count.
             publish_to: the topic of the events that the handler returns or yields.
             publish_key: their key by the event; by default the key of the message that led to them.
-            filter: takes the event; where it is false the message is finished without the handler.
+            filter: takes the event; where it is false the message is finished without the handler. It may be async;
+                what it raises, the handler has raised.
             unhandled: what happens to events that no handler of the subscription takes: ``ignore`` (the default)
                 finishes them, ``error`` makes dead letters of them.
             start: where a group begins that the broker has never seen; by default ``earliest``.
@@ -111,6 +118,8 @@ class EventRouter:
             ConfigurationError: a value does not fit. What depends on the handler's annotations, on other handlers or
                 on the broker is found when the router starts.
         """
+        stated = dict(locals())
+        check_types("subscribe", EventRouter.subscribe, {name: stated[name] for name in _OPTIONS})
         _check_options(topics, group, concurrency=concurrency, prefetch=prefetch, batch_size=batch_size)
         _check_seconds(timeout=timeout, batch_wait=batch_wait)
 
@@ -169,6 +178,8 @@ class EventRouter:
             prefetch: as in `subscribe`.
             drop_headers: names of headers that stay behind.
         """
+        stated = {name: value for name, value in locals().items() if name != "self"}
+        check_types("bridge", EventRouter.bridge, stated)
         _check_options((topic,), group, concurrency=concurrency, prefetch=prefetch, batch_size=1)
         self._own.append(
             Registration(
@@ -202,14 +213,17 @@ class EventRouter:
             prefix: stands before its topics, its own prefix included.
 
         Raises:
-            ConfigurationError: the router would include itself.
+            ConfigurationError: it is no router, or would include itself.
         """
+        if not isinstance(router, EventRouter):
+            raise ConfigurationError(f"include: {router!r} is no EventRouter.")
         if self in (router, *router.all_included()):
             raise ConfigurationError("include: the router would include itself.")
         self._included.append((router, prefix))
 
     def add_middleware(self, middleware: Middleware) -> None:
         """Put a middleware around all handlers, inside those that are there."""
+        check_types("add_middleware", EventRouter.add_middleware, {"middleware": middleware})
         self._middleware.append(middleware)
 
     # --- what was declared -------------------------------------------------------------------------------------
@@ -283,8 +297,11 @@ class EventRouter:
                 await running.wait()
 
 
-def _check_options(topics: tuple[str, ...], group: str, **counts: int | None) -> None:
-    if not topics or not all(topics):
+_OPTIONS = inspect.getfullargspec(EventRouter.subscribe).kwonlyargs
+
+
+def _check_options(topics: tuple[object, ...], group: str, **counts: int | None) -> None:
+    if not topics or not all(isinstance(topic, str) and topic for topic in topics):
         raise ConfigurationError(
             f"subscribe: topics are non-empty names, not {topics!r}. Use @router.subscribe('topic', …)."
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -32,6 +32,11 @@ _CUT_OFF = 5.0
 """Seconds that a handler gets to end once it is cancelled."""
 
 
+_SIGNALS = signal.SIGTERM, signal.SIGINT
+_TOLD: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
+"""Whom a loop's one handler of these tells."""
+
+
 class _BrokerConfig(ClientConfig):
     role: ClassVar[str] = "consumer"
     model_config = SettingsConfigDict(extra="ignore")  # the table of consumers has settings that are not a broker's
@@ -53,7 +58,8 @@ class RunningRouter:
         grace: float,
         close_timeout: float = 30.0,
     ) -> None:
-        if not 0 <= grace < float("inf"):
+        given: object = grace
+        if not isinstance(given, int | float) or not 0 <= given < float("inf"):
             raise ConfigurationError(f"grace={grace!r} has to be a number of seconds from 0 on.")
         self.state: Literal["new", "starting", "running", "stopping", "stopped"] = "new"
         self.error: BaseException | None = None
@@ -191,8 +197,8 @@ class RunningRouter:
     def _cancel(self, running: set[asyncio.Task[None]]) -> None:
         if running:
             logger().warning("handlers are cut off; their messages come again", handlers=len(running))
-        for task in running:
-            task.cancel()
+        for subscription in self._subscriptions:
+            subscription.lanes.cancel()
 
     async def _let_end(self, running: set[asyncio.Task[None]]) -> None:
         late: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -208,7 +214,10 @@ class RunningRouter:
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT ask for the end, a second one cuts off. Only in the main thread, where they arrive."""
+        """SIGTERM and SIGINT ask for the end, a second one cuts off. Only in the main thread, where they arrive.
+
+        Of several routers in an event loop, all are told.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -223,18 +232,21 @@ class RunningRouter:
             else:
                 self.cut_off()
 
-        installed = []
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                loop.add_signal_handler(number, on_signal)
-            except NotImplementedError:  # Windows: Ctrl+C cancels the main task
-                break
-            installed.append(number)
+        told = _TOLD.setdefault(loop, [])
+        told.append(on_signal)
+        if len(told) == 1:
+            for number in _SIGNALS:
+                with suppress(NotImplementedError):  # Windows: Ctrl+C cancels the main task
+                    loop.add_signal_handler(number, lambda: [each() for each in list(told)])
         try:
             yield
         finally:
-            for number in installed:
-                loop.remove_signal_handler(number)
+            told.remove(on_signal)
+            if not told:
+                del _TOLD[loop]
+                for number in _SIGNALS:
+                    with suppress(NotImplementedError):
+                        loop.remove_signal_handler(number)
 
     def producer(self, broker: str | None = None) -> EventProducer:
         """The producer on one of the brokers, for the time that the router runs."""

@@ -173,6 +173,8 @@ def _members(annotation: Any, *, streams: bool) -> Any:
 
 
 def _kind(function: Callable[..., Any]) -> typing.Literal["async", "sync", "async generator", "generator"]:
+    if isinstance(function, staticmethod):  # where its decorator stands below the router's
+        function = function.__func__
     call = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
     while hasattr(call, "func") and not inspect.isroutine(call):  # functools.partial
         call = call.func

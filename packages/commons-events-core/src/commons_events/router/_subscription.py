@@ -83,6 +83,7 @@ class RunningSubscription:
             release_followers=self.lanes.release_followers,
             finish=acknowledge,
             parking=self._parking,
+            rejected=self.consumer.rejected,
             runtime=runtime,
         )
         parked = None
@@ -92,11 +93,15 @@ class RunningSubscription:
         processor = Processor(
             plan,
             self.consumer,
-            {("" if cls is Event else cls.event_type): self._bind(handler, cls) for handler, cls in _classes(plan)},
+            {
+                ("" if cls is Event else cls.event_type): self._bind(handler, cls, runtime)
+                for handler, cls in _classes(plan)
+            },
             prefix=transport.header_prefix,
             failures=failures,
             results=ResultPublisher(producer),
             parked=parked,
+            cut_off=self.lanes.cut_off,
             runtime=runtime,
         )
         self.lanes.step = processor.step
@@ -107,7 +112,7 @@ class RunningSubscription:
                 target = brokers[registration.bridge.to_broker]
                 self.lanes.step = Forwarder(registration.bridge, transport, target, failures).step
         if plan.batch is not None:
-            call = plan.batch.bind(self._threads)
+            call = plan.batch.bind(self._threads, runtime)
             Batches(
                 self.lanes,
                 plan.batch,
@@ -129,14 +134,13 @@ class RunningSubscription:
             Journal(transport, letters.topic), self.plan.origin, self.plan.group, letters.check_every, runtime
         )
 
-    def _bind(self, handler: Handler, cls: type[Event]) -> Bound:
-        call = handler.bind(self._threads)
+    def _bind(self, handler: Handler, cls: type[Event], runtime: Runtime) -> Bound:
+        call = handler.bind(self._threads, runtime)
         registration = handler.registration
         through = handler.in_middleware(call, self.plan.group, self.lanes)
         plain = (
             through is None
             and registration.filter is None
-            and registration.timeout is None
             and registration.retry.max_deliveries is None
             and registration.retry.within is None
         )

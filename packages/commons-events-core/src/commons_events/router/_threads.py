@@ -86,6 +86,10 @@ class HandlerThreads(Executor):
             work.began = True
         try:
             result = work.call()
+        except StopIteration as error:  # which no future takes; a generator or coroutine makes the same of it (PEP 479)
+            stopped = RuntimeError(f"A call in a thread raised StopIteration: {error!r}.")
+            stopped.__cause__ = error
+            work.future.set_exception(stopped)
         except BaseException as error:  # noqa: BLE001  # whatever it is, it is the caller's
             work.future.set_exception(error)
         else:

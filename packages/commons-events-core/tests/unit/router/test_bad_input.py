@@ -21,6 +21,7 @@ from commons_events.errors import (
     MissingMigrationError,
 )
 from commons_events.memory import MemoryBroker, MemoryTransport
+from commons_events.middleware import CircuitBreaker, RateLimit
 from commons_events.retries import Retry
 from commons_events.router import DeadLetters, EventRouter
 from commons_events.testing import EventTestHarness, eventually
@@ -186,13 +187,43 @@ async def test_a_router_that_includes_itself() -> None:
     "options",
     [
         {"concurrency": 0}, {"prefetch": 0}, {"timeout": 0}, {"timeout": float("inf")}, {"batch_size": 0},
-        {"group": ""}, {"batch_wait": -1},
+        {"group": ""}, {"batch_wait": -1}, {"concurrency": "64"}, {"concurrency": 1.5}, {"timeout": "5"}, {"group": 5},
+        {"retry": 3}, {"retry": Retry}, {"unhandled": "raise"}, {"start": "begin"}, {"filter": "n"}, {"dead_letter": 5},
+        {"middleware": [RateLimit]}, {"middleware": RateLimit(1)},
     ],
 )  # fmt: skip
 @pytest.mark.asyncio
 async def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         EventRouter().subscribe("topic", **{"group": "g", **options})
+
+
+@pytest.mark.parametrize("topics", [(["a", "b"],), (5,), ("",), ()])
+@pytest.mark.asyncio
+async def test_topics_that_are_no_names(topics: tuple[Any, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="topics"):
+        EventRouter().subscribe(*topics, group="g")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EventRouter(middleware=RateLimit(1)),  # type: ignore[arg-type]
+        lambda: EventRouter(lifespan="x"),  # type: ignore[arg-type]
+        lambda: EventRouter().add_middleware(RateLimit),  # type: ignore[arg-type]
+        lambda: EventRouter().include("x"),  # type: ignore[arg-type]
+        lambda: EventRouter().bridge("a", group="g", concurrency="2"),  # type: ignore[arg-type]
+        lambda: EventRouter().running(grace="5"),  # type: ignore[arg-type]
+        lambda: DeadLetters("letters", order="keys"),  # type: ignore[arg-type]
+        lambda: DeadLetters("letters", check_every="1"),  # type: ignore[arg-type]
+        lambda: RateLimit("5"),  # type: ignore[arg-type]
+        lambda: CircuitBreaker(on=[OSError]),  # type: ignore[arg-type]
+    ],
+)
+@pytest.mark.asyncio
+async def test_settings_of_a_wrong_type(make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError):
+        make()
 
 
 def first(second: "Annotated[int, Depends(second_dependency)]") -> int:  # noqa: UP037
@@ -302,21 +333,6 @@ async def test_a_time_out_that_a_handler_swallows_lets_its_result_count(harness:
     async with harness.run(router) as t:
         await t.send("topic", Known(), Known())
         await t.handled(swallows, 2)
-
-
-@pytest.mark.asyncio
-async def test_a_handler_that_cancels_itself_has_failed(harness: EventTestHarness) -> None:
-    router = EventRouter()
-
-    @router.subscribe("topic", group="g", retry=Retry(attempts=2, delay=1), dead_letter="letters")
-    async def cancels_itself(event: Known) -> None:
-        raise asyncio.CancelledError
-
-    async with harness.run(router) as t:
-        await t.send("topic", Known())
-        await t.idle()
-        [letter] = t.dead_letters("letters")
-    assert (letter.attempts, letter.error_type) == (2, "commons_events.errors.HandlerCancelledError")
 
 
 @pytest.mark.asyncio

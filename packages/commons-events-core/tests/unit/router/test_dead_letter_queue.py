@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from commons_events import Event
 from commons_events.cli._app import app
-from commons_events.dead_letters import MARK, DeadLetterQueue, LetterFilter
-from commons_events.errors import PublishError
+from commons_events.dead_letters import MARK, DeadLetter, DeadLetterQueue, LetterFilter
+from commons_events.errors import PublishError, TransportError
 from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.message import Message, PublishResult
 from commons_events.retries import Retry
@@ -202,6 +202,8 @@ def test_the_commands_list_show_export_redrive_and_discard(broker: str, tmp_path
     assert len((tmp_path / "file").read_text("utf-8").splitlines()) == 4
     code, _, err = dlq("discard", "letters", "--broker", broker)
     assert (code, "--all" in err) == (2, True)
+    code, _, err = dlq("discard", "letters", "--broker", broker, "--id", "nowhere")
+    assert (code, "No such letters in letters" in err) == (1, True)
     code, out, err = dlq("discard", "letters", "--broker", broker, "--all", "--dry-run")
     assert (code, len(out.splitlines()), "nothing was done" in err) == (0, 4, True)
     assert dlq("discard", "letters", "--broker", broker, "--error", "even")[0] == 0
@@ -211,3 +213,30 @@ def test_the_commands_list_show_export_redrive_and_discard(broker: str, tmp_path
     assert (code, out) == (0, "")
     assert "No such letters" in err
     assert dlq("list", "letters", "--broker", "kafak://x")[0] == 2
+
+
+@pytest.mark.parametrize("fails", [None, TransportError("gone")])
+def test_a_file_is_exported_whole_or_left_as_it_was(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Exception | None
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("before", "utf-8")
+    if fails is not None:
+
+        async def letters(self: DeadLetterQueue, wanted: LetterFilter) -> AsyncIterator[DeadLetter]:
+            async for letter in of_broker(self, wanted):
+                yield letter
+                raise fails
+
+        of_broker = DeadLetterQueue.letters
+        monkeypatch.setattr(DeadLetterQueue, "letters", letters)
+    code, _, _ = dlq("export", "letters", "--broker", broker, "--to", str(file))
+    assert code == (0 if fails is None else 1)
+    assert (file.read_text("utf-8") == "before") is (fails is not None)
+    assert [*tmp_path.iterdir()] == [file]
+
+
+@pytest.mark.parametrize("place", [".", "not/there"])
+def test_a_place_that_cannot_be_written_is_told(broker: str, tmp_path: Path, place: str) -> None:
+    code, _, err = dlq("export", "letters", "--broker", broker, "--to", str(tmp_path / place))
+    assert (code, "cannot be written" in err) == (2, True)

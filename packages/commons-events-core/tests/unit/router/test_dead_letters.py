@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Literal
+
 import pytest
 
-from commons_events import Event
+from commons_events import Delivery, Event
 from commons_events.dead_letters import DeadLetter, Journal, Mark
 from commons_events.errors import HandlerFailedError, PublishError
 from commons_events.memory import MemoryTransport
 from commons_events.message import Message
 from commons_events.retries import Retry
 from commons_events.router import DeadLetters, EventRouter
-from commons_events.testing import EventTestHarness, RouterRun
+from commons_events.testing import EventTestHarness, RouterRun, eventually
 
 pytestmark = pytest.mark.asyncio
 
@@ -224,3 +227,82 @@ async def test_undecodable_bytes_are_kept_with_their_reason_and_stop_nothing(har
     assert letters[b"a"].message.headers[:2] == (("ce_type", b"router.step"), ("x", b"y"))
     assert letters[b"a"].error_type == "commons_events.errors.DeserializationError"
     assert letters[b"b"].message.value is None
+
+
+# --- handlers that settle by themselves ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["returns", "raises"])
+@pytest.mark.parametrize("order", ["none", "key"])
+@pytest.mark.parametrize("virtual", [False, True], ids=["short way", "middleware"])
+async def test_what_a_handler_rejects_is_kept_by_the_subscription_s_plan(
+    harness: EventTestHarness, virtual: bool, order: Literal["none", "key"], raises: bool
+) -> None:
+    router = EventRouter()
+    calls: list[int] = []
+
+    @router.subscribe("steps", group="g", dead_letter=DeadLetters("letters", order=order))
+    async def handle(event: Step, message: Delivery) -> None:
+        calls.append(event.n)
+        if event.n == 1:
+            try:
+                raise LookupError("no such thing")
+            except LookupError:
+                await message.reject("not ours")
+            if raises:
+                raise OSError
+
+    events = [Step(n=n) for n in range(3)]
+    parked = order == "key"
+    if virtual:
+        async with harness.run(router) as t:
+            await t.send("steps", *events, key="k")
+            await t.idle()
+    else:
+        await harness.publish("steps", *events, key="k")
+        async with router.running(broker=harness.transport()):
+            await harness.deliveries("letters", count=1 + parked)
+            await eventually(lambda: len(calls) == 3 - parked)
+    first, *followers = [DeadLetter.read(each.message) for each in await harness.deliveries("letters")]
+    assert (first.reason, first.attempts, first.group) == ("not ours", 1, "g")
+    assert (first.error_type, first.error_message) == ("builtins.LookupError", "no such thing")
+    assert numbers(followers) == [2] * parked
+    assert calls == [0, 1] + [2] * (not parked)
+
+
+async def test_a_batch_handler_rejects_single_messages(harness: EventTestHarness) -> None:
+    router = EventRouter()
+    calls: list[int] = []
+
+    @router.subscribe("steps", group="g", dead_letter="letters")
+    async def handle(events: list[Step], messages: list[Delivery]) -> None:
+        calls.extend(event.n for event in events)
+        await messages[1].reject("not ours")
+
+    async with harness.run(router) as t:
+        await t.send("steps", *(Step(n=n) for n in range(3)), key="k")
+        await t.idle()
+        letters = t.dead_letters("letters")
+    assert calls == [0, 1, 2]
+    assert [(letter.reason, letter.error_type) for letter in letters] == [("not ours", None)]
+    assert numbers(list(letters)) == [1]
+
+
+@pytest.mark.parametrize("outcome", ["ack", "nack"])
+async def test_what_a_handler_has_settled_before_it_fails_is_settled(harness: EventTestHarness, outcome: str) -> None:
+    """It is neither tried again here nor kept: the first outcome wins."""
+    router = EventRouter()
+    attempts: list[int] = []
+
+    @router.subscribe("steps", group="g", retry=Retry(attempts=2, delay=1), dead_letter="letters")
+    async def handle(event: Step, message: Delivery) -> None:
+        attempts.append(message.attempt)
+        if len(attempts) < 4:
+            await getattr(message, outcome)()
+            raise OSError
+
+    async with harness.run(router) as t:
+        await t.send("steps", Step())
+        await asyncio.sleep(3600)
+        assert t.dead_letters("letters") == []
+    assert attempts == ([1] if outcome == "ack" else [1, 2, 3, 4])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Annotated
 
 import pytest
@@ -13,10 +15,11 @@ from fast_depends import Depends
 
 from commons_events import Delivery, Event, EventSchema, migration
 from commons_events.errors import HandlerResultError
+from commons_events.event import registry
 from commons_events.message import Message
 from commons_events.retries import Retry
 from commons_events.router import EventRouter
-from commons_events.testing import EventTestHarness
+from commons_events.testing import EventTestHarness, RouterRun, eventually
 
 pytestmark = pytest.mark.asyncio
 
@@ -34,6 +37,23 @@ class Renamed(Event):
 class Closed(Event):
     event_type = "router.closed"
     n: int = 0
+
+
+class Shop(Event):
+    event_type = "router.shop"
+    shop: str = "a"
+
+
+class Placed(Shop):
+    event_type = "router.shop.placed"
+
+
+class Paid(Shop):
+    event_type = "router.shop.paid"
+
+
+class Refunded(Paid):
+    event_type = "router.shop.refunded"
 
 
 async def test_a_handler_gets_its_event_and_its_message_in_any_order(harness: EventTestHarness) -> None:
@@ -97,6 +117,58 @@ async def test_event_itself_takes_what_no_other_handler_does(harness: EventTestH
     assert event == Renamed.from_json(event.to_json())
 
 
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "batch"])
+@pytest.mark.parametrize("headers", [True, False], ids=["headers", "bytes alone"])
+async def test_a_base_class_takes_its_subclasses_that_have_no_handler_of_their_own(
+    harness: EventTestHarness, headers: bool, batch: bool
+) -> None:
+    router = EventRouter()
+    seen: list[str] = []
+
+    if batch:
+
+        @router.subscribe("shop", group="g")
+        async def several(events: list[Shop | Paid]) -> None:
+            seen.extend(f"batch of {type(event).__name__}" for event in events)
+    else:
+
+        @router.subscribe("shop", group="g")
+        async def any_shop(event: Shop) -> None:
+            seen.append(f"any {type(event).__name__}")
+
+        @router.subscribe("shop", group="g")
+        async def paid(event: Paid) -> None:
+            seen.append(f"paid {type(event).__name__}")
+
+        @router.subscribe("shop", group="g")
+        async def rest(event: Event) -> None:
+            seen.append(f"rest {type(event).__name__}")
+
+    async def send(t: RouterRun, *events: Event) -> None:
+        if headers:
+            await t.send("shop", *events, key="k")
+        else:
+            await t.publish(*(Message("shop", event.to_json(), key=b"k") for event in events))
+
+    with registry.isolated():
+        async with harness.run(router) as t:
+            await send(t, Placed(), Refunded(), Shop(), Paid(), Registered())
+            await t.idle()
+
+            class Late(Shop):  # after what is like it was asked for
+                event_type = "router.shop.late"
+
+            await send(t, Late(), Late())
+            await t.idle()
+    if batch:
+        names = ["Placed", "Refunded", "Shop", "Paid", "Late", "Late"]
+        assert seen == [f"batch of {name}" for name in names]
+    else:
+        assert seen == [
+            "any Placed", "paid Refunded", "any Shop", "paid Paid", "rest Registered", "any Late", "any Late",
+        ]  # fmt: skip
+
+
 async def test_an_older_version_is_migrated_to_the_annotated_class(harness: EventTestHarness) -> None:
     @EventSchema(name="router.product", version="1.0.0")
     class ProductV1(Event):
@@ -157,6 +229,79 @@ async def test_what_no_handler_takes_is_finished_or_a_dead_letter_as_stated(harn
         [letter] = t.dead_letters("strict-letters")
     assert letter.reason == "no handler for its type"
     assert "'router.renamed'" in (letter.error_message or "")
+
+
+@pytest.mark.parametrize("kind", ["one", "retried", "sync", "batch"])
+@pytest.mark.parametrize("virtual", [False, True], ids=["short way", "middleware"])
+async def test_what_a_handler_sets_in_its_context_is_gone_for_the_next_message(
+    harness: EventTestHarness, kind: str, virtual: bool
+) -> None:
+    router = EventRouter()
+    user: ContextVar[int | None] = ContextVar("user", default=None)
+    seen: list[int | None] = []
+    subscribe = router.subscribe(
+        "users", group="g", concurrency=1, batch_size=1, retry=Retry(attempts=2, delay=0.01), dead_letter="letters"
+    )
+
+    def see(event: Registered) -> None:
+        seen.append(user.get())
+        user.set(event.n)
+
+    if kind == "sync":
+        subscribe(see)
+    elif kind == "batch":
+
+        @subscribe
+        async def several(events: list[Registered]) -> None:
+            see(*events)
+    else:
+
+        @subscribe
+        async def one(event: Registered) -> None:
+            see(event)
+            await asyncio.sleep(0)
+            if kind == "retried":
+                raise ValueError
+
+    events, tries = [Registered(n=n) for n in range(20)], 40 if kind == "retried" else 20
+    for key in ("k", None):
+        if virtual:
+            async with harness.run(router) as t:
+                await t.send("users", *events, key=key)
+                await t.idle()
+        else:
+            await harness.publish("users", *events, key=key)
+            async with router.running(broker=harness.transport()):
+                await eventually(lambda: len(seen) >= tries, timeout=30)
+        assert seen == [None] * tries
+        seen.clear()
+
+
+async def test_what_an_async_handler_is_wrapped_in_may_be_plain(harness: EventTestHarness) -> None:
+    """A decorator that returns the coroutine, or a static method; what that returns is published, too."""
+    router = EventRouter()
+
+    def plainly(function: Callable[..., object]) -> Callable[..., object]:
+        return functools.wraps(function)(lambda *args, **kwargs: function(*args, **kwargs))
+
+    @router.subscribe("users", group="wrapped", publish_to="wrapped")
+    @plainly
+    async def wrapped(event: Registered) -> Closed:
+        await asyncio.sleep(1)
+        return Closed(n=event.n)
+
+    class Handlers:
+        @router.subscribe("users", group="static", publish_to="static")
+        @staticmethod
+        async def static(event: Registered) -> Closed:
+            assert threading.current_thread() is threading.main_thread()
+            return Closed(n=event.n)
+
+    async with harness.run(router) as t:
+        await t.send("users", Registered(n=5))
+        await t.idle()
+        for topic in ("wrapped", "static"):
+            assert [Closed.from_json(each.value or b"").n for each in t.messages(topic)] == [5]
 
 
 async def test_a_sync_handler_runs_in_a_thread(harness: EventTestHarness) -> None:
@@ -311,6 +456,41 @@ async def test_a_filter_finishes_what_it_refuses(harness: EventTestHarness) -> N
         await t.send("users", *(Registered(n=n) for n in range(5)), key="k")
         await t.idle()
         assert [event.n for event in await t.handled(even, 3)] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["one", "batch"])
+async def test_a_filter_may_be_async_and_what_it_raises_is_its_message_s(
+    harness: EventTestHarness, batch: bool
+) -> None:
+    router = EventRouter()
+    seen: list[int] = []
+
+    async def wanted(event: Registered) -> bool:
+        await asyncio.sleep(0)
+        if event.n == 2:
+            raise ValueError("two")
+        return event.n % 2 == 0
+
+    subscribe = router.subscribe(
+        "users", group="g", filter=wanted, retry=Retry(attempts=2, delay=1), dead_letter="letters"
+    )
+    if batch:
+
+        @subscribe
+        async def several(events: list[Registered]) -> None:
+            seen.extend(event.n for event in events)
+    else:
+
+        @subscribe
+        async def one(event: Registered) -> None:
+            seen.append(event.n)
+
+    async with harness.run(router) as t:
+        await t.send("users", *(Registered(n=n) for n in range(6)))
+        await t.idle()
+        [letter] = t.dead_letters("letters")
+    assert sorted(seen) == [0, 4]
+    assert (letter.reason, letter.error_message) == ("failed 2 times", "two")
 
 
 async def test_included_routers_bring_prefix_middleware_and_lifespan(harness: EventTestHarness) -> None:

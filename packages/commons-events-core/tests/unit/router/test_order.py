@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commons_events import Delivery, Event
-from commons_events.errors import BatchHandlerError, ConfigurationError
+from commons_events.errors import BatchHandlerError
 from commons_events.message import Message
-from commons_events.middleware import CircuitBreaker, Middleware, Outgoing, RateLimit, Received, ReceiveNext, SendNext
+from commons_events.middleware import Middleware
 from commons_events.retries import Retry
 from commons_events.router import DeadLetters, EventRouter
 from commons_events.testing import EventTestHarness, RouterRun, _router_run
@@ -221,87 +221,3 @@ async def test_a_batch_handler_may_raise_for_some_or_for_all(harness: EventTestH
         assert [letter.error_message for letter in t.dead_letters("some-letters")] == ["one"]
         assert len(t.dead_letters("all-letters")) == 3
         assert ["was given 3 events" in (e.error_message or "") for e in t.dead_letters("wrong-letters")] == [True] * 3
-
-
-# --- middleware --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.asyncio
-async def test_middleware_stands_around_receiving_and_sending_the_first_outermost(harness: EventTestHarness) -> None:
-    steps: list[str] = []
-
-    class Named(Middleware):
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        async def receive(self, received: Received, call_next: ReceiveNext) -> object:
-            steps.append(f"{self.name} receives {received.event.n} attempt {received.attempt}")
-            return await call_next(received)
-
-        async def send(self, outgoing: Outgoing, call_next: SendNext):  # type: ignore[no-untyped-def]
-            steps.append(f"{self.name} sends")
-            outgoing.headers = {**outgoing.headers, self.name: "was here"}
-            return await call_next(outgoing)
-
-    router = EventRouter(middleware=[Named("outer")])
-
-    @router.subscribe("entries", group="g", publish_to="out", middleware=[Named("inner")])
-    async def handle(event: Entry) -> Entry:
-        return Entry(n=2)
-
-    async with harness.run(router) as t:
-        await t.send("entries", Entry(n=1))
-        await t.handled(handle)
-        await t.idle()
-        [message] = t.messages("out")
-    assert steps == [
-        "outer receives 1 attempt 1", "inner receives 1 attempt 1", "outer sends", "inner sends",
-    ]  # fmt: skip
-    assert (message.header("outer"), message.header("inner")) == ("was here", "was here")
-
-
-@pytest.mark.asyncio
-async def test_a_rate_limit_spreads_handlers(harness: EventTestHarness) -> None:
-    router = EventRouter(middleware=[RateLimit(10, burst=5)])
-
-    @router.subscribe("entries", group="g", concurrency=8)
-    async def handle(event: Entry) -> None: ...
-
-    async with harness.run(router) as t:
-        await t.send("entries", *(Entry(n=n) for n in range(45)))
-        await t.handled(handle, 45)
-        assert 3.999 <= t.time.passed < 4.2  # the clock's own rounding apart
-
-
-@pytest.mark.asyncio
-async def test_a_circuit_breaker_pauses_probes_and_resumes_without_using_up_attempts(harness: EventTestHarness) -> None:
-    breaker = CircuitBreaker(3, reset=100, max_reset=200)
-    router = EventRouter(middleware=[breaker])
-    calls: list[float] = []
-    down = True
-
-    @router.subscribe("entries", group="g", concurrency=1, retry=Retry(attempts=3, delay=1), dead_letter="letters")
-    async def handle(event: Entry) -> None:
-        calls.append(t.time.passed)
-        if down:
-            raise ConnectionError
-
-    async with harness.run(router) as t:
-        await t.send("entries", *(Entry(n=n) for n in range(10)))
-        await asyncio.sleep(10)
-        assert len(calls) == 3
-        assert breaker.state == "open"
-        assert t.running.status()["subscriptions"][0]["paused"]
-        await asyncio.sleep(750)
-        # Probes after 100 s, then 200 s each.
-        assert [round(moment, -2) for moment in calls[3:]] == [100, 300, 500, 700]
-        down = False
-        await t.handled(handle, 10)
-        assert breaker.state == "closed"
-        assert t.dead_letters("letters") == []
-
-
-@pytest.mark.parametrize("make", [lambda: RateLimit(0), lambda: RateLimit(1, burst=0), lambda: CircuitBreaker(0)])
-def test_middleware_refuses_settings_that_cannot_work(make) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ConfigurationError):
-        make()

@@ -43,6 +43,13 @@ class Order(Event):
         ({"on": (KeyError,), "fatal": KeyError}, "more than one"),
         ({"on": (KeyboardInterrupt,)}, "Exception classes"),
         ({"max_deliveries": 0}, "max_deliveries=0"),
+        ({"by": "redeliver"}, "by='redeliver' does not fit: Input should be 'in-place', 'redelivery' or 'topic'"),
+        ({"attempts": "5"}, "attempts='5'"),
+        ({"attempts": 2.5}, "attempts=2.5"),
+        ({"attempts": float("nan")}, "attempts=nan"),
+        ({"attempts": True}, "attempts=True"),
+        ({"delay": "1", "factor": "2"}, "delay='1'.*factor='2'"),
+        ({"on": [ValueError]}, "Exception classes"),
     ],
 )
 def test_a_policy_that_cannot_work_is_refused(settings: dict[str, object], complaint: str) -> None:
@@ -72,6 +79,8 @@ def test_retry_after_crosses_processes_and_refuses_hot_loops() -> None:
     assert (again.delay, again.counted) == (5, False)
     with pytest.raises(ValueError, match="0.001"):
         RetryAfter(0)
+    with pytest.raises(ValueError, match="seconds"):
+        RetryAfter("30")  # type: ignore[arg-type]
 
 
 @given(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import AsyncExitStack
 
 import pytest
 
 from commons_events import Event
 from commons_events.errors import PublishTimeoutError
 from commons_events.memory import MemoryTransport
+from commons_events.retries import Retry
 from commons_events.router import EventRouter
 from commons_events.testing import EventTestHarness
 
@@ -99,6 +101,21 @@ async def test_a_signal_ends_gracefully_and_a_second_one_at_once(harness: EventT
     assert await left_over(harness) == [2]
 
 
+async def test_a_signal_ends_all_routers_of_an_event_loop(harness: EventTestHarness) -> None:
+    """Also the one that ran first, and also when another has ended since."""
+
+    def run() -> asyncio.Task[None]:
+        return asyncio.create_task(slow_router(0, []).run(broker=MemoryTransport(harness.broker), grace=60))
+
+    first, second, third = run(), run(), run()
+    await asyncio.sleep(0.02)
+    third.cancel()
+    await asyncio.wait([third])
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(asyncio.gather(first, second), 30)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 async def test_what_a_handler_returned_is_confirmed_before_the_message_is_finished(harness: EventTestHarness) -> None:
     router = EventRouter()
     held: list[asyncio.Future[object]] = []
@@ -134,6 +151,38 @@ async def test_a_new_member_gets_what_has_not_begun(harness: EventTestHarness) -
             await asyncio.sleep(22)  # two of them take half the time
             assert len(done) == 60
     assert sorted(done) == list(range(60))
+
+
+async def test_a_member_that_comes_and_goes_takes_nothing_of_a_batch_that_runs(harness: EventTestHarness) -> None:
+    """What comes back of a partition meanwhile stands behind the batch, and is handled after it."""
+    handled: list[int] = []
+    calls: list[int] = []
+    router, guest = EventRouter(), EventRouter()
+
+    @router.subscribe("jobs", group="g", batch_size=10, retry=Retry(delay=1, jitter=0), dead_letter="letters")
+    async def handle(events: list[Job]) -> list[Exception | None]:
+        await asyncio.sleep(10)
+        calls.append(len(events))
+        outcomes = [OSError("not at first") if event.n and len(calls) == 1 else None for event in events]
+        handled.extend(event.n for event, outcome in zip(events, outcomes, strict=True) if outcome is None)
+        return outcomes
+
+    @guest.subscribe("jobs", group="g", batch_size=10)
+    async def hang(events: list[Job]) -> None:
+        await asyncio.Event().wait()
+
+    async with harness.run(router) as t:
+        await t.send("jobs", *(Job(n=n) for n in range(10)), key="k")
+        await asyncio.sleep(1)
+        for _ in range(2):
+            async with AsyncExitStack() as guests:
+                for _ in range(4):
+                    await guests.enter_async_context(guest.running(broker=harness.transport(), grace=0))
+                await asyncio.sleep(1)
+        await t.idle()
+        assert sum(calls) == len(handled) + 9
+        assert set(handled) == set(range(10))
+    assert await left_over(harness) == []
 
 
 async def test_a_router_that_was_ended_has_left_its_group(harness: EventTestHarness) -> None:

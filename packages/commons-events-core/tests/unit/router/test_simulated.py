@@ -61,12 +61,29 @@ async def batches(worker: Worker) -> None:
     await router.run(broker=worker.transport)
 
 
+async def cancelled(worker: Worker) -> None:
+    """Handlers that cancel their own task, as a time-out of a library does that does not take it back."""
+    router = EventRouter()
+
+    @router.subscribe("events", group="billing", retry=Retry(attempts=3), dead_letter="dead", concurrency=8)
+    async def on_event(event: SimulatedEvent, message: Delivery) -> None:
+        if event.number % 7 == 3:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        await asyncio.sleep(0.02)
+        worker.handled(message)
+
+    await router.run(broker=worker.transport)
+
+
 @pytest.mark.parametrize(
     ("program", "invariants"),
     [
         pytest.param(single("in-place"), INVARIANTS, id="in-place"),
         pytest.param(single("redelivery"), INVARIANTS, id="redelivery"),
         pytest.param(batches, INVARIANTS, id="batches"),
+        pytest.param(cancelled, INVARIANTS, id="cancelled"),
         # what is tried again by a topic of its own, or stands parked, is not handled in its order
         pytest.param(single("topic"), (nothing_lost, nothing_left), id="topic"),
         pytest.param(single("in-place", "key"), (nothing_lost, nothing_left), id="parked"),

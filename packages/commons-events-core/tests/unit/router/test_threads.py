@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from functools import partial
 
@@ -65,6 +66,10 @@ def test_whatever_a_call_raises_is_its_caller_s() -> None:
 
     with pytest.raises(SystemExit):
         threads.submit(leave).result(MOST)
+    rows: Iterator[int] = iter([])
+    with pytest.raises(RuntimeError, match="StopIteration") as raised:  # no future of asyncio takes that one
+        threads.submit(lambda: next(rows)).result(MOST)
+    assert isinstance(raised.value.__cause__, StopIteration)
     assert threads.submit(lambda: 1).result(MOST) == 1
     threads.shutdown()
 

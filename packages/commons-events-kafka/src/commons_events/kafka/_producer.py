@@ -65,6 +65,8 @@ class KafkaProducer(EventProducer):
         ConfigurationError: a setting is unknown, with the nearest right one, or wrong.
     """
 
+    _raw = frozenset({bytes, NoneType})
+
     def __init__(
         self,
         bootstrap_servers: str | Sequence[str] | None = None,
@@ -245,7 +247,7 @@ class KafkaProducer(EventProducer):
         timestamp: datetime,
     ) -> Messages | list[Message | SerializationError | MessageTooLargeError]:
         """See `EventProducer._messages`; bytes and tombstones among them have a `Message` each."""
-        if not {bytes, NoneType}.intersection(map(type, events)):
+        if not self._raw.intersection(map(type, events)):
             return super()._messages(topic, events, key, headers, timestamp)
         made: list[Message | SerializationError | MessageTooLargeError] = []
         for event in events:

@@ -41,7 +41,9 @@ class _Recorder(Middleware):
 class RouterRun:
     """What a test sees of a router that runs. `EventTestHarness.run` makes it.
 
-    Time is virtual: whatever waits (a retry's delay, ``asyncio.sleep`` in a handler, a time-out) takes no real time.
+    Time is virtual: whatever waits (a retry's delay, ``asyncio.sleep`` in a handler, a time-out) takes no real time. It
+    stands while something runs in a thread, but not while a socket or a subprocess is waited for: a time-out is over
+    before those answer, so stand in for them, or run the router by `EventRouter.running`.
     """
 
     def __init__(
@@ -110,17 +112,23 @@ class RouterRun:
         return f"{name} {what} {len(of.get(name, ()))} of {count} times.{said}{stopped}"
 
     async def idle(self, *, timeout: float = 3600.0) -> None:
-        """Wait until all that was sent is settled, retries included.
+        """Wait until all that was sent is settled, retries included, also those that wait in the broker.
 
         Raises:
-            AssertionError: something is left after ``timeout`` virtual seconds.
+            AssertionError: something is left after ``timeout`` virtual seconds, or the router has stopped.
         """
 
         def done() -> bool:
-            return all(not each["buffered"] and not each["running"] for each in self.running.status()["subscriptions"])
+            subscriptions = self.running.status()["subscriptions"]
+            return self.running.error is not None or (
+                all(not each["buffered"] and not each["running"] for each in subscriptions)
+                and not self._broker.lag({each["group"] for each in subscriptions if each["broker"] is None})
+            )
 
         for _ in range(3):  # what is handled may send, and what is sent has to be fetched
             await eventually(done, timeout=timeout, interval=0.01, what="all messages are settled")
+            if self.running.error is not None:
+                raise AssertionError(f"The router stopped: {self.running.error!r}.") from self.running.error
             await asyncio.sleep(0.01)
 
     def messages(self, topic: str) -> list[Message]:

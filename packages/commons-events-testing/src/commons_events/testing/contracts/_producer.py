@@ -14,6 +14,7 @@ from commons_events.consumers import EventConsumer
 from commons_events.errors import (
     BatchError,
     ClosedError,
+    ConfigurationError,
     InvalidTopicError,
     MessageTooLargeError,
     PublishError,
@@ -348,6 +349,46 @@ class ProducerContract(BrokerContract, contract=True):
             await producer.send(topic, good)
         assert [d.event(ContractEvent).number for d in await self._take(reader, 1)] == [1]
         assert await reader.receive(1, timeout=self.quiet) == []
+
+    async def test_a_batch_is_looked_at_before_it_is_sent(self) -> None:
+        """Where one event, key or header has a wrong type, none is sent."""
+        transport = await self.open()
+        topic = await self.make_topic(transport)
+        reader = await self._reader(transport, topic)
+        count, last = 600, 599  # more than are handed over at once, and fewer than a consumer holds unsettled
+        batches: list[dict[str, Any]] = [
+            {"events": [*_events(last), "no event"]},
+            {"events": _events(count), "key": lambda event: event.number if event.number == last else "key"},
+            {"events": _events(count), "headers": lambda event: {"name": 1} if event.number == last else {}},
+        ]
+        async with self.make_producer(transport) as producer:
+            for batch in batches:
+                with pytest.raises(TypeError):
+                    await producer.send_batch(topic, **batch)
+            keys, places = iter(range(count)), iter(range(count))  # asked for once an event, in order
+            await producer.send_batch(
+                topic,
+                _events(count),
+                key=lambda event: f"key-{next(keys)}",
+                headers=lambda event: {"n": str(next(places))},
+            )
+        taken = await self._take(reader, count)
+        assert {delivery.event(ContractEvent).number for delivery in taken} == set(range(count))
+        for delivery in taken:
+            number = delivery.event(ContractEvent).number
+            assert (delivery.key, delivery.message.header("n")) == (f"key-{number}".encode(), str(number))
+
+    async def test_headers_that_the_event_fills_are_refused(self) -> None:
+        """Its type, for example: the bytes would say one thing and a header another."""
+        transport = await self.open()
+        topic = await self.make_topic(transport)
+        async with self.make_producer(transport) as producer:
+            for name in ("content-type", *(f"{transport.header_prefix}{name}" for name in ("type", "id", "time"))):
+                with pytest.raises(ConfigurationError, match=name):
+                    _ = producer.send(topic, ContractEvent(number=1), headers={name: "x"})
+                for headers in ({name: "x"}, lambda event, name=name: {name: "x"}):
+                    with pytest.raises(ConfigurationError, match=name):
+                        await producer.send_batch(topic, _events(2), headers=headers)
 
     async def test_a_closed_producer_refuses(self) -> None:
         """`ClosedError` from everything but closing again."""

@@ -10,6 +10,7 @@ from typing import Literal
 from commons_events.errors import PublishError
 from commons_events.message import Message
 from commons_events.producers import EventProducer
+from commons_events.retries import Retry
 from commons_events.router import EventRouter
 from commons_events.testing.contracts._contract import requires
 from commons_events.testing.contracts._events import ContractEvent, OddEvent
@@ -88,21 +89,32 @@ class HandlingTests(RouterCase, contract=True):
         """After the grace time handlers are cancelled, and nothing of theirs is finished."""
         await self._end("cut off")
 
+    async def test_what_is_cut_off_and_fails_or_returns_comes_again(self) -> None:
+        """Whatever a handler makes of being cancelled: an error of a client that it uses, or nothing."""
+        await self._end("cut off", swallows=True)
+
     async def test_cancelling_finishes_nothing(self) -> None:
         """A router whose task is cancelled leaves the messages whose handlers it cuts off."""
         await self._end("cancel")
 
-    async def _end(self, how: Literal["grace", "cut off", "cancel"]) -> None:
+    async def _end(self, how: Literal["grace", "cut off", "cancel"], *, swallows: bool = False) -> None:
         transport = await self.open()
         topic, group, letters = await self._places(transport)
         begun, may_end = asyncio.Event(), asyncio.Event()
         done: list[int] = []
         router = EventRouter()
 
-        @router.subscribe(topic, group=group, dead_letter=letters, concurrency=2)
+        @router.subscribe(topic, group=group, retry=Retry(attempts=1), dead_letter=letters, concurrency=2)
         async def handle(event: ContractEvent) -> None:
             begun.set()
-            await may_end.wait()
+            try:
+                await may_end.wait()
+            except asyncio.CancelledError:
+                if not swallows:
+                    raise
+                if event.number % 2:
+                    raise ValueError("cut off") from None
+                return
             done.append(event.number)
 
         async def run() -> None:
@@ -206,6 +218,26 @@ class HandlingTests(RouterCase, contract=True):
         assert sorted(number for batch in batches for number in batch) == sorted([*range(12), 3])
         assert max(map(len, batches)) <= 5
         assert await self._left_over(transport, topic, group) == []
+
+    async def test_a_batch_that_runs_is_finished_within_the_grace_time(self) -> None:
+        """All of it, also where it is one key's; what the batch does not hold comes again."""
+        transport = await self.open()
+        topic, group, letters = await self._places(transport)
+        may_end = asyncio.Event()
+        batches: list[list[int]] = []
+        router = EventRouter()
+
+        @router.subscribe(topic, group=group, dead_letter=letters, batch_size=5, batch_wait=self.timeout)
+        async def handle(events: list[ContractEvent]) -> None:
+            batches.append([event.number for event in events])
+            await may_end.wait()
+
+        await self._send(transport, topic, 8)
+        async with router.running(broker=transport, grace=self.timeout):
+            await self.eventually(lambda: batches, "a batch is full")
+            asyncio.get_running_loop().call_later(0.01, may_end.set)
+        assert len(batches) == 1
+        assert sorted([*batches[0], *await self._left_over(transport, topic, group)]) == list(range(8))
 
     async def test_no_more_than_prefetch_is_in_the_process(self) -> None:
         """Slow handlers pause the fetch, and it goes on once there is room."""

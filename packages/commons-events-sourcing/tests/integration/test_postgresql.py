@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import AsyncExitStack, suppress
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+import psycopg.waiting
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
@@ -19,7 +21,7 @@ from commons_events.errors import (
     TransactionAbortedError,
     TransactionError,
 )
-from commons_events.sourcing import Append, EventStore, StoreTransaction, _postgres, upgrade
+from commons_events.sourcing import Append, EventStore, StoreTransaction, _postgres, _postgres_write, upgrade
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningPostgres
 
@@ -179,6 +181,9 @@ async def test_a_block_that_goes_on_after_a_failed_statement_does_not_end_as_if_
         with connection.begin_nested():
             divide(connection)
 
+    async def look(transaction: StoreTransaction) -> None:
+        await transaction.execute(text("SELECT 1"))
+
     async with EventStore(postgres_database) as store:
         with pytest.raises(TransactionError, match="savepoint"):
             async with store.transaction() as transaction:
@@ -186,6 +191,19 @@ async def test_a_block_that_goes_on_after_a_failed_statement_does_not_end_as_if_
                 with pytest.raises(DataError):
                     await transaction.run_sync(divide)
         assert await store.stream_version("a") == 0
+        more: Callable[[StoreTransaction], Awaitable[object]]
+        for more in (
+            lambda transaction: transaction.append("a", [Kept()]),
+            look,
+            lambda transaction: transaction.append_many([Append("a", [Kept()]), Append("b", [Kept()])]),
+            lambda transaction: transaction.fetch_stream("a"),
+            lambda transaction: transaction.save_checkpoint("reader", 1),
+        ):
+            with pytest.raises(TransactionError, match="DivisionByZero: division by zero"):
+                async with store.transaction() as transaction:
+                    with suppress(DataError):
+                        await transaction.run_sync(divide)
+                    await more(transaction)
         async with store.transaction() as transaction:
             await transaction.append("a", [Kept()])
             with pytest.raises(DataError):
@@ -271,3 +289,98 @@ async def test_a_transaction_for_which_no_connection_becomes_free_says_so(
                 await saving
         await save()
         assert await store.checkpoint("reader") == 1
+
+
+async def session_locks(url: str) -> int:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        found = await connection.execute(
+            "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database "
+            "WHERE locktype = 'advisory' AND datname = current_database()"
+        )
+        row = await found.fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+@pytest.mark.parametrize("end", ["cancelled", "cancelled by the server", "cancelled by the server, and caught"])
+async def test_an_append_that_is_broken_off_while_it_takes_positions_leaves_no_lock(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    slow = _postgres_write._MAKE_PLAIN.replace("array_agg(nextval(", "array_agg(pg_sleep(600)::text || nextval(")
+    assert slow != _postgres_write._MAKE_PLAIN
+    slow = slow.replace("free.positions[e.i]", "free.positions[e.i]::bigint").replace(
+        "SELECT 1, positions[1], positions[$4::bigint - $3::bigint]", "SELECT 1, 1, 1"
+    )
+    async with EventStore(postgres_database, connections=1) as store:
+        await store.append("a", [Kept(), Kept()])
+        monkeypatch.setattr(_postgres_write, "_MAKE_PLAIN", slow)
+
+        async def append() -> None:
+            async with store.transaction() as transaction:
+                try:
+                    async with AsyncExitStack() as stack:
+                        if end.endswith("caught"):
+                            stack.enter_context(suppress(psycopg.errors.QueryCanceled))
+                        await transaction.run_sync(lambda connection: connection.begin_nested())
+                        await transaction.append("b", [Kept(), Kept()])
+                finally:
+                    if end.endswith("caught"):
+                        await transaction.execute(text("ROLLBACK TO SAVEPOINT sa_savepoint_1"))
+
+        appending = asyncio.ensure_future(append())
+
+        async def sleeps() -> bool:
+            return await session_locks(postgres_database) == 1
+
+        await eventually(sleeps, timeout=WAIT)
+        if end == "cancelled":
+            appending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await appending
+        else:
+            execute(
+                postgres_database,
+                "SELECT pg_cancel_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()",
+            )
+            if end.endswith("caught"):
+                await appending
+            else:
+                with pytest.raises(StoreUnavailableError, match="canceling statement"):
+                    await appending
+        monkeypatch.undo()
+        async with store.transaction() as transaction, asyncio.timeout(WAIT):
+            assert await session_locks(postgres_database) == 0
+            await transaction.append("b", [Kept(), Kept()], expected=0)
+
+
+async def test_a_transaction_that_is_cancelled_in_its_copy_is_cancelled(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with EventStore(postgres_database, connections=1) as store:
+        await store.append("a", [Kept()])
+        begun = asyncio.Event()
+        write_row = psycopg.AsyncCopy.write_row
+
+        async def slow(copy: psycopg.AsyncCopy, row: object) -> None:
+            await write_row(copy, row)  # type: ignore[arg-type]
+            begun.set()
+            await copy.connection.wait(waiting(copy.connection.pgconn))
+
+        def waiting(pgconn: object) -> Generator[psycopg.waiting.Wait, psycopg.waiting.Ready, None]:
+            while True:
+                yield psycopg.waiting.Wait.R
+
+        monkeypatch.setattr(psycopg.AsyncCopy, "write_row", slow)
+
+        async def append() -> None:
+            async with store.transaction() as transaction:
+                await transaction.append("b", [Kept() for _ in range(600)])
+
+        appending = asyncio.ensure_future(append())
+        await asyncio.wait_for(begun.wait(), WAIT)
+        appending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await appending
+        monkeypatch.undo()
+        await append()
+        assert await store.stream_version("b") == 600

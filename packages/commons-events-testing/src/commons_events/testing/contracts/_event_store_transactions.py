@@ -254,6 +254,18 @@ class TransactionTests(EventStoreCase, contract=True):
             await transaction.append("a", counted(1), expected=1)
         assert await store.stream_version("a") == 2
 
+    async def test_a_store_is_not_closed_in_the_block_of_its_transaction(self) -> None:
+        """It would wait for itself."""
+        store = await self.store()
+        async with store.transaction() as transaction:
+            for close in (store.close, lambda: asyncio.gather(store.close())):
+                with pytest.raises(CapabilityError, match="block"):
+                    async with asyncio.timeout(WAIT):
+                        await close()
+            await transaction.append("a", counted(1))
+        await store.append("a", counted(1), expected=1)
+        await store.close()
+
     # --- checkpoints and snapshots ---------------------------------------------------------------------------
 
     async def test_checkpoints_move_forward_only(self) -> None:

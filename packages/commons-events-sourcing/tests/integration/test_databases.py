@@ -1156,6 +1156,25 @@ async def test_a_lock_on_one_stream_leaves_the_others_be(postgres_database: str)
         assert caught.value.actual == 2
 
 
+async def test_appends_that_wait_for_another_writer_keep_their_order(postgres_database: str) -> None:
+    import psycopg
+
+    async with EventStore(postgres_database) as store:
+        await store.append("locked", [Kept()])
+        async with await psycopg.AsyncConnection.connect(postgres_database) as other:
+            await other.execute("SELECT 1 FROM commons_events_streams FOR UPDATE")
+            waiting, free = [], []
+            for number in range(1, 6):
+                waiting.append(asyncio.ensure_future(store.append("locked", [Kept()], expected=number)))
+                free.append(asyncio.ensure_future(store.append(f"free-{number}", [Kept()])))
+                await asyncio.sleep(0.02)  # so that other lanes are tried
+            async with asyncio.timeout(60):
+                await asyncio.gather(*free)
+            assert not any(append.done() for append in waiting)
+            await other.rollback()
+        assert [result.version for result in await asyncio.gather(*waiting)] == [2, 3, 4, 5, 6]
+
+
 async def test_twenty_concurrent_savers_share_commits(tmp_path: Path) -> None:
     async with EventStore(f"sqlite:///{tmp_path / 'events.db'}", synchronous="NORMAL") as store:
         await store.append("first", [Kept()])

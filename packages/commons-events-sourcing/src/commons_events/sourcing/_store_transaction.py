@@ -178,8 +178,8 @@ class StoreTransaction:
         """Call ``function(connection)`` with this transaction's SQLAlchemy connection, for what needs a whole one.
 
         Such as ``metadata.create_all``, or an ORM session:
-        ``Session(bind=connection, join_transaction_mode="create_savepoint")``. The block alone ends the transaction: the
-        connection refuses ``commit()`` and ``rollback()``, and for what may fail has ``begin_nested()``.
+        ``Session(bind=connection, join_transaction_mode="create_savepoint")``. The block alone ends the transaction:
+        the connection refuses ``commit()`` and ``rollback()``, and for what may fail has ``begin_nested()``.
 
         Raises:
             CapabilityError: the store is in memory, and has no SQL.

@@ -245,6 +245,21 @@ class AppendingTests(EventStoreCase, contract=True):
             assert ids(await listed(store.read_all(tags=[name]))) == [name]
             assert ids(await listed(store.read_all(categories=[name]))) == [name]
 
+    async def test_appends_of_one_store_to_one_stream_are_stored_in_the_order_of_their_calls(self) -> None:
+        store, count = await self.store(), 40
+        for turn in range(5):
+            exact, any_version = f"exact-{turn}", f"any-{turn}"
+            results = await asyncio.gather(
+                *(
+                    store.append(stream, counted(1, number), expected=expected)
+                    for number in range(count)
+                    for stream, expected in ((exact, number), (any_version, sourcing().ANY))
+                )
+            )
+            assert [result.version for result in results[::2]] == list(range(1, count + 1))
+            for stream in (exact, any_version):
+                assert [event.number for event in await store.get_events(stream)] == list(range(count))
+
     async def test_cancelling_an_append_leaves_it_whole(self) -> None:
         store = await self.store()
         await store.append("before", counted(1))

@@ -109,9 +109,13 @@ class PostgresBackend(Backend):
             "connect_timeout": f"{max(int(min(connect_timeout, _LONGEST)), 2)}",
             "application_name": "commons-events",
             **parsed.query,
+            "client_encoding": "UTF8",
         }
+        # a time is told in the zone of the session, in which it may be beyond the years that Python has
+        settings = ["timezone=UTC"]
         if synchronous_commit is not None:
-            query["options"] = f"{query.get('options', '')} -c synchronous_commit={synchronous_commit}".strip()
+            settings.append(f"synchronous_commit={synchronous_commit}")
+        query["options"] = _options(query.get("options", ""), settings)
         parsed = parsed.set(drivername="postgresql+psycopg", query=query)
         self._engine = create_async_engine(
             parsed,
@@ -124,17 +128,15 @@ class PostgresBackend(Backend):
         event.listen(self._engine.sync_engine, "checkin", self._given_back)
         watch(self._engine.sync_engine)
         positional, named = self._engine.sync_engine.dialect.create_connect_args(parsed)
-        named["client_encoding"] = "UTF8"
         # each of the store's statements has its index; a plan that was made while a table was small is kept for long
         # What a pipeline sends is one transaction: on one snapshot, a reader would learn who is writing now, and read
         # the events of before.
         settings = [
             "enable_seqscan=off",
             "plan_cache_mode=force_generic_plan",
-            "timezone=UTC",
             r"default_transaction_isolation=read\ committed",
         ]
-        named["options"] = " ".join([named.get("options", ""), *(f"-c {setting}" for setting in settings)]).strip()
+        named["options"] = _options(named["options"], settings)
         self._arguments = positional, named
         self._connections = connections
         self._idle: list[StoreConnection] = []
@@ -168,21 +170,27 @@ class PostgresBackend(Backend):
     async def _borrow(self, places: asyncio.Semaphore | None = None) -> AsyncIterator[StoreConnection]:
         """A connection that commits each statement; one that broke, or was left in the middle, is not used again."""
         async with places or self._reading:
-            while self._idle and self._idle[-1].closed:
-                self._idle.pop()
+            while self._idle and not self._idle[-1].is_alive():
+                await discard(self._idle.pop())
             connection = self._idle.pop() if self._idle else await self._connect()
             failure: CommonsEventsError | None = None
+            failed = False
             try:
                 yield connection
             except BaseException as error:
+                failed = isinstance(error, psycopg.Error)
                 failure = failure_of(self._shown, error)
                 if failure is None:
                     raise
                 raise failure from error
             finally:
-                # one that takes no writes is not kept either: after a failover others may be the primary's
                 usable = connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
-                if self._closed or not usable or (failure is not None and failure.retriable):
+                if isinstance(failure, StoreUnavailableError):
+                    # the others are of the same server: after a failover new ones may be the primary's
+                    idle, self._idle = self._idle, []
+                    for other in idle:
+                        await discard(other)
+                if self._closed or not usable or failed:  # a statement that failed may leave a lock behind
                     await discard(connection)
                 else:
                     self._idle.append(connection)
@@ -396,6 +404,11 @@ class PostgresBackend(Backend):
         if self._watermark.held_back:  # what is there already may not be read yet
             position, seconds = _NEVER, min(seconds, _HELD_BACK)
         await self._news.wait(position, seconds)
+
+
+def _options(given: str, settings: Sequence[str]) -> str:
+    """What libpq hands to the server: settings of the session, of which the last one of a name counts."""
+    return " ".join([given, *(f"-c {setting}" for setting in settings)]).strip()
 
 
 def _last(outcomes: Sequence[object]) -> int:

@@ -13,7 +13,7 @@ from psycopg.types.string import ByteaBinaryLoader
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from commons_events.errors import CommonsEventsError, TransactionError
+from commons_events.errors import CommonsEventsError, InvalidStreamError, TransactionError
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import BackendTransaction, Lease
 from commons_events.sourcing._group_commit import all_stored
@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 _SEEN = "commons_events_seen"
 """In a connection's ``info`` while a program's transaction is on it."""
+_LONGEST_KEY = 2_600
+"""Bytes. A row of an index has up to 2,704, of which some are PostgreSQL's own."""
 _OPEN = (TransactionStatus.ACTIVE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
@@ -167,6 +169,12 @@ class PostgresTransaction(BackendTransaction):
         await self._own(self._connection.run_sync, _sql.save_checkpoint, name, position, backwards)
 
     async def save_snapshot(self, snapshot: StoredSnapshot) -> None:
+        length = sum(len(name.encode()) for name in (*snapshot.stream, snapshot.kind))
+        if length > _LONGEST_KEY:
+            raise InvalidStreamError(
+                f"The stream's id, its category and the snapshot's kind have together {length:,} bytes in UTF-8, and "
+                f"PostgreSQL finds snapshots by up to {_LONGEST_KEY:,}. Choose shorter names."
+            )
         await self._own(self._connection.run_sync, _sql.save_snapshot, snapshot)
 
     async def check_lease(self, lease: Lease) -> None:

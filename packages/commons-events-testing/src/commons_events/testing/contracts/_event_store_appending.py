@@ -86,6 +86,21 @@ class AppendingTests(EventStoreCase, contract=True):
                 assert caught.value.expected == expected
                 assert await store.stream_version(name) == events
 
+    async def test_the_highest_expected_version_is_a_conflict_too(self) -> None:
+        s, store = sourcing(), await self.store()
+        await store.append("a", counted(1))
+        for expected in (2**63 - 1, 2**63 - 2, 2**62 + 1):
+            for count in (1, 2, 600):
+                for append in (
+                    store.append("a", counted(count), expected=expected),
+                    store.append_many([s.Append("a", counted(count), expected), s.Append("b", counted(1))]),
+                    asyncio.gather(*(store.append(stream, counted(count), expected=expected) for stream in "ac")),
+                ):
+                    with pytest.raises(VersionConflictError) as caught:
+                        await append
+                    assert caught.value.expected == expected
+        assert await store.head() == 1
+
     async def test_the_same_events_again_are_not_stored_twice(self) -> None:
         s, store, events = sourcing(), await self.store(), counted(3)
         first = await store.append("a", events, expected=0)

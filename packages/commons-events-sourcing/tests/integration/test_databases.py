@@ -333,9 +333,17 @@ async def test_a_close_that_is_cancelled_goes_on(place: Place) -> None:  # noqa:
 
 async def test_a_transaction_that_outlives_its_store_leaves_no_connection(postgres_database: str) -> None:
     store, place = EventStore(postgres_database), Place("postgresql", postgres_database)  # noqa: F811
+    begun = asyncio.Event()
+
+    async def close() -> None:
+        await begun.wait()
+        await store.close()
+
+    closing = asyncio.ensure_future(close())
     async with store.transaction() as transaction:
         await transaction.append("a", [Kept()])
-        await asyncio.create_task(store.close())
+        begun.set()
+        await closing
     async with EventStore(postgres_database) as later:
         assert await later.stream_version("a") == 1
 

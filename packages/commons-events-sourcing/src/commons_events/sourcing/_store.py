@@ -9,7 +9,6 @@ from typing import Self
 
 from commons_events.errors import (
     AmbiguousStreamError,
-    CapabilityError,
     ClosedError,
     CommonsEventsError,
     StreamNotFoundError,
@@ -108,16 +107,10 @@ class BaseEventStore:
     async def close(self) -> None:
         """Finish what was handed over, and disconnect. Harmless twice.
 
-        To be cancelled does not stop it: it goes on, and who calls it again waits for its end.
-
-        Raises:
-            CapabilityError: a transaction of the store is open around this call: it would wait for itself.
+        To be cancelled does not stop it: it goes on, and who calls it again waits for its end. In the block of a
+        transaction it would wait for itself: that is a `CapabilityError`.
         """
-        if self._blocks.inside:
-            raise CapabilityError(
-                "A transaction of this store is open around close(), or around the start of its task. Close the store "
-                "after the block."
-            )
+        self._blocks.refuse("Close the store after the block.")
         await asyncio.shield(self._begin_closing())
 
     def _begin_closing(self) -> asyncio.Task[None]:

@@ -333,9 +333,17 @@ async def test_a_close_that_is_cancelled_goes_on(place: Place) -> None:  # noqa:
 
 async def test_a_transaction_that_outlives_its_store_leaves_no_connection(postgres_database: str) -> None:
     store, place = EventStore(postgres_database), Place("postgresql", postgres_database)  # noqa: F811
+    begun = asyncio.Event()
+
+    async def close() -> None:
+        await begun.wait()
+        await store.close()
+
+    closing = asyncio.ensure_future(close())
     async with store.transaction() as transaction:
         await transaction.append("a", [Kept()])
-        await asyncio.create_task(store.close())
+        begun.set()
+        await closing
     async with EventStore(postgres_database) as later:
         assert await later.stream_version("a") == 1
 
@@ -1154,6 +1162,25 @@ async def test_a_lock_on_one_stream_leaves_the_others_be(postgres_database: str)
         with pytest.raises(VersionConflictError) as caught:
             await waiting
         assert caught.value.actual == 2
+
+
+async def test_appends_that_wait_for_another_writer_keep_their_order(postgres_database: str) -> None:
+    import psycopg
+
+    async with EventStore(postgres_database) as store:
+        await store.append("locked", [Kept()])
+        async with await psycopg.AsyncConnection.connect(postgres_database) as other:
+            await other.execute("SELECT 1 FROM commons_events_streams FOR UPDATE")
+            waiting, free = [], []
+            for number in range(1, 6):
+                waiting.append(asyncio.ensure_future(store.append("locked", [Kept()], expected=number)))
+                free.append(asyncio.ensure_future(store.append(f"free-{number}", [Kept()])))
+                await asyncio.sleep(0.02)  # so that other lanes are tried
+            async with asyncio.timeout(60):
+                await asyncio.gather(*free)
+            assert not any(append.done() for append in waiting)
+            await other.rollback()
+        assert [result.version for result in await asyncio.gather(*waiting)] == [2, 3, 4, 5, 6]
 
 
 async def test_twenty_concurrent_savers_share_commits(tmp_path: Path) -> None:

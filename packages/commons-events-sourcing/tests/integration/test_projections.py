@@ -37,6 +37,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from commons_events.errors import (
@@ -559,6 +560,88 @@ async def test_a_version_of_its_type_that_no_handler_takes_is_parked(store: Even
         projection.handler(moved)
         assert await projector.retry_parked("moved") == (1, 0)
         assert seen == {"Moved", "Moved2"}
+
+
+def counting(act: Callable[[Session], Any]) -> tuple[Table, Projection]:
+    """Counts names; at that of Eve it does something else besides."""
+    totals = Table("totals", MetaData(), Column("name", String(50), primary_key=True), Column("n", Integer))
+    projection = Projection("totals", tables=[totals])
+
+    @projection.handler
+    def count(event: UserNamed, session: Session) -> None:
+        changed = session.execute(update(totals).values(n=totals.c.n + 1))
+        if not changed.rowcount:  # type: ignore[attr-defined]
+            session.execute(insert(totals).values(name="all", n=1))
+        if event.name == "Eve":
+            act(session)
+
+    return totals, projection
+
+
+def twice(session: Session) -> None:
+    with suppress(IntegrityError):
+        session.execute(text("INSERT INTO totals VALUES ('all', 1)"))
+
+
+def twice_and_back(session: Session) -> None:
+    twice(session)
+    session.rollback()
+
+
+async def counted(store: EventStore, act: Callable[[Session], Any]) -> tuple[int, list[str]]:
+    """What six events come to, of which Eve's is one, and why events were parked."""
+    totals, projection = counting(act)
+    for number, one in enumerate(["Ann", "Bob", "Eve", "Dan", "Gil", "Hal"]):
+        await name(store, one, id=f"u-{number}")
+    projector = Projector(store, [projection], retry=QUICK)
+    await projector.catch_up()
+    async with store.transaction() as transaction:
+        count = (await transaction.execute(select(totals.c.n))).scalar_one()
+    return count, [one.reason for one in await projector.states.parked("totals")]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("act", "count"),
+    [
+        (lambda session: session.rollback(), 5),
+        (twice_and_back, 5),
+        (lambda session: session.commit(), 6),
+        (lambda session: (session.commit(), session.rollback()), 6),
+    ],
+)
+async def test_a_session_commits_and_rolls_back_its_handlers_own_work(
+    store: EventStore, act: Callable[[Session], Any], count: int
+) -> None:
+    assert await counted(store, act) == (count, [])
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda session: session.connection().rollback(),
+        lambda session: session.connection().commit(),
+        lambda session: session.connection().get_transaction().rollback(),
+        lambda session: session.execute(text("ROLLBACK")),
+    ],
+)
+async def test_a_handler_that_ends_the_transaction_has_its_event_parked_alone(
+    store: EventStore, act: Callable[[Session], Any]
+) -> None:
+    count, [reason] = await counted(store, act)
+    assert count == 5
+    assert "begin_nested" in reason
+
+
+@pytest.mark.asyncio
+async def test_a_handler_that_goes_on_after_a_failed_statement_is_parked_for_what_has_failed(
+    postgres_database: str,
+) -> None:
+    async with EventStore(postgres_database) as store:
+        count, [reason] = await counted(store, twice)
+        assert count == 5
+        assert 'UniqueViolation: duplicate key value violates unique constraint "totals_pkey"' in reason
 
 
 # --- operations ------------------------------------------------------------------------------------------------

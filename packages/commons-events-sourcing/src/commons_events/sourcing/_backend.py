@@ -91,6 +91,13 @@ class BackendTransaction(ABC):
     async def run_sync(self, function: Callable[[Connection], T]) -> T:
         """Call ``function`` with the transaction's SQLAlchemy connection."""
 
+    def check(self) -> None:  # noqa: B027  # a database may have nothing that ends it
+        """Say whether what was done so far can still be committed; without asking the database.
+
+        Raises:
+            TransactionError: a statement has failed, or somebody has ended the transaction.
+        """
+
 
 class Backend(ABC):
     """A database that keeps events. Made without waiting and without network; opened once, in one event loop.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import NamedTuple
 
 from commons_events.errors import ClosedError
-from commons_events.sourcing._types import AppendResult, PreparedAppend
+from commons_events.sourcing._types import AppendResult, PreparedAppend, StreamId
 
 __all__ = ["ALONE", "Alone", "GroupCommit", "Outcome", "Request", "all_stored", "next_batch"]
 
@@ -39,16 +39,21 @@ def all_stored(outcomes: Sequence[Outcome]) -> list[AppendResult]:
     return results
 
 
-def next_batch(waiting: deque[Request], most: int) -> list[Request]:
-    """Take the next requests out, in order, each stream once.
+def next_batch(waiting: deque[Request], most: int, busy: Set[StreamId] = frozenset()) -> list[Request]:
+    """Take the next requests out, in order, each stream once; none where all are of streams that are busy.
 
     Others may be added meanwhile at the right end, also by another thread.
+
+    Args:
+        waiting: those that there are; at least one.
+        most: events in one batch.
+        busy: streams to leave alone: an earlier append to them is not done yet.
     """
-    batch = [waiting.popleft()]
-    if not waiting:
-        return batch
-    streams = {batch[0].append.stream}
-    size = len(batch[0].append.events)
+    if len(waiting) == 1 and waiting[0].append.stream not in busy:
+        return [waiting.popleft()]
+    batch: list[Request] = []
+    streams = set(busy)
+    size = 0
     later: list[Request] = []
     while waiting and size < most:
         request = waiting.popleft()
@@ -64,6 +69,8 @@ def next_batch(waiting: deque[Request], most: int) -> list[Request]:
 
 class GroupCommit:
     """Writes appends in batches: as many concurrent savers, so few transactions; nobody waits for more to come.
+
+    Those to one stream are written in the order in which they came, one after the other.
 
     Args:
         write: stores a batch, each stream once, and gives each append's outcome; one that fails leaves the others be.
@@ -88,6 +95,8 @@ class GroupCommit:
         self._most = most
         self._waiting: deque[Request] = deque()
         self._alone: deque[Request] = deque()
+        self._busy: set[StreamId] = set()
+        """Streams whose appends are under way, or are to be tried alone."""
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -112,9 +121,13 @@ class GroupCommit:
 
     def _overdue(self) -> None:
         self._timer = None
-        if self._waiting and len(self._running) < self._lanes:
+        if len(self._running) < self._lanes and self._has_work():
             self._start()
             self._hurry()
+
+    def _has_work(self) -> bool:
+        """Whether something can be written beside what is under way."""
+        return bool(self._alone) or any(request.append.stream not in self._busy for request in self._waiting)
 
     def _start(self) -> None:
         task = asyncio.get_running_loop().create_task(self._run())
@@ -123,20 +136,27 @@ class GroupCommit:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if self._waiting or self._alone:
+        if self._has_work():
             if not self._running:
                 self._start()
             else:
                 self._hurry()
 
+    def _next(self) -> list[Request]:
+        """What can be written now; those who would wait for others let the others go first."""
+        batch = next_batch(self._waiting, self._most, self._busy) if self._waiting else []
+        if not batch and self._alone:
+            batch = [self._alone.popleft()]
+        self._busy.update([request.append.stream for request in batch])
+        return batch
+
     async def _run(self) -> None:
-        while self._waiting or self._alone:
-            # those who would wait for others let the others go first
-            batch = next_batch(self._waiting, self._most) if self._waiting else [self._alone.popleft()]
+        while batch := self._next():
             try:
                 outcomes = await self._write([request.append for request in batch])
             except BaseException as error:
                 for request in batch:
+                    self._busy.discard(request.append.stream)
                     if not request.done.done():
                         failure = error if isinstance(error, Exception) else ClosedError("The event store was stopped.")
                         request.done.set_exception(failure)
@@ -147,6 +167,7 @@ class GroupCommit:
                 if isinstance(outcome, Alone):
                     self._alone.append(request)
                     continue
+                self._busy.discard(request.append.stream)
                 if request.done.done():
                     continue  # cancelled meanwhile
                 if isinstance(outcome, Exception):

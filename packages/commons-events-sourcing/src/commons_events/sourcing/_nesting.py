@@ -12,6 +12,9 @@ from commons_events.errors import CapabilityError
 __all__ = ["Nesting", "nested"]
 
 
+_WRITE = "Write through the transaction that the block was given, or after the block."
+
+
 @dataclass(eq=False, slots=True)
 class _Block:
     of: Nesting
@@ -63,15 +66,17 @@ class Nesting:
             block = block.around
         return False
 
-    def refuse(self) -> None:
+    def refuse(self, advice: str = _WRITE) -> None:
         """To be called before what would have to wait for the block's end.
+
+        Args:
+            advice: what to do.
 
         Raises:
             CapabilityError: the running code is in the block.
         """
         if self.inside:
             raise CapabilityError(
-                "A transaction of this store is open around this call, or around the start of its task, and no other "
-                "write can pass it: this would wait for itself. Write through the transaction that the block was "
-                "given, or after the block."
+                "A transaction of this store is open around this call, or around the start of its task, and has to end "
+                f"before: this would wait for itself. {advice}"
             )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, ClassVar, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.types.string import ByteaBinaryLoader
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
@@ -23,10 +22,9 @@ from commons_events.errors import (
     ConfigurationError,
     StoreUnavailableError,
     TransactionAbortedError,
-    TransactionError,
 )
 from commons_events.sourcing import _sql
-from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
+from commons_events.sourcing._backend import Backend, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome, all_stored
 from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._postgres_errors import failure_of, is_trouble, not_connected, unreachable
@@ -38,6 +36,7 @@ from commons_events.sourcing._postgres_read import (
     fetch_snapshot,
     fetch_stream,
 )
+from commons_events.sourcing._postgres_transaction import PostgresTransaction, watch
 from commons_events.sourcing._postgres_wire import StoreConnection
 from commons_events.sourcing._postgres_write import COPY_FROM, write, write_batch
 from commons_events.sourcing._rules import deleted
@@ -52,10 +51,6 @@ from commons_events.sourcing._types import (
 )
 from commons_events.sourcing._url import read_url
 
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Result
-    from sqlalchemy.sql import Executable
-
 __all__ = ["PostgresBackend"]
 
 T = TypeVar("T")
@@ -69,44 +64,6 @@ _LONGEST = 2**31 - 1
 _SYNCHRONOUS = ("none", "on", "off", "local", "remote_write", "remote_apply")
 _PATIENCE = 60.0
 """Seconds that a transaction waits for others to give a connection back."""
-
-
-class _Transaction(BackendTransaction):
-    def __init__(self, connection: EngineConnection, raw: AsyncConnection[Any]) -> None:
-        self._connection = connection
-        self._raw = raw
-        self.stored = 0
-        """The highest position that it has stored; 0 where it has stored nothing."""
-
-    async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        # within the outer one: what fails here leaves nothing behind
-        async with self._raw.transaction() if len(appends) > 1 else nullcontext():
-            results = all_stored(await write(self._raw, appends))
-        self.stored = max(self.stored, _last(results))
-        return results
-
-    async def fetch_stream(
-        self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
-    ) -> list[StoredEvent]:
-        return await fetch_stream(self._raw, stream, first, last, limit, backwards)
-
-    async def checkpoint(self, name: str) -> int:
-        return await self._connection.run_sync(_sql.checkpoint, name)
-
-    async def save_checkpoint(self, name: str, position: int, *, backwards: bool) -> None:
-        await self._connection.run_sync(_sql.save_checkpoint, name, position, backwards)
-
-    async def save_snapshot(self, snapshot: StoredSnapshot) -> None:
-        await self._connection.run_sync(_sql.save_snapshot, snapshot)
-
-    async def check_lease(self, lease: Lease) -> None:
-        await self._connection.run_sync(_sql.check_lease, lease)
-
-    async def execute(self, statement: Executable, parameters: Any = None) -> Result[Any]:
-        return await self._connection.execute(statement, parameters)
-
-    async def run_sync(self, function: Callable[[Connection], T]) -> T:
-        return await self._connection.run_sync(function)
 
 
 class PostgresBackend(Backend):
@@ -152,9 +109,13 @@ class PostgresBackend(Backend):
             "connect_timeout": f"{max(int(min(connect_timeout, _LONGEST)), 2)}",
             "application_name": "commons-events",
             **parsed.query,
+            "client_encoding": "UTF8",
         }
+        # a time is told in the zone of the session, in which it may be beyond the years that Python has
+        settings = ["timezone=UTC"]
         if synchronous_commit is not None:
-            query["options"] = f"{query.get('options', '')} -c synchronous_commit={synchronous_commit}".strip()
+            settings.append(f"synchronous_commit={synchronous_commit}")
+        query["options"] = _options(query.get("options", ""), settings)
         parsed = parsed.set(drivername="postgresql+psycopg", query=query)
         self._engine = create_async_engine(
             parsed,
@@ -165,18 +126,17 @@ class PostgresBackend(Backend):
             isolation_level="READ COMMITTED",  # whatever the server's default: appends look at what others committed
         )
         event.listen(self._engine.sync_engine, "checkin", self._given_back)
+        watch(self._engine.sync_engine)
         positional, named = self._engine.sync_engine.dialect.create_connect_args(parsed)
-        named["client_encoding"] = "UTF8"
         # each of the store's statements has its index; a plan that was made while a table was small is kept for long
         # What a pipeline sends is one transaction: on one snapshot, a reader would learn who is writing now, and read
         # the events of before.
         settings = [
             "enable_seqscan=off",
             "plan_cache_mode=force_generic_plan",
-            "timezone=UTC",
             r"default_transaction_isolation=read\ committed",
         ]
-        named["options"] = " ".join([named.get("options", ""), *(f"-c {setting}" for setting in settings)]).strip()
+        named["options"] = _options(named["options"], settings)
         self._arguments = positional, named
         self._connections = connections
         self._idle: list[StoreConnection] = []
@@ -210,21 +170,27 @@ class PostgresBackend(Backend):
     async def _borrow(self, places: asyncio.Semaphore | None = None) -> AsyncIterator[StoreConnection]:
         """A connection that commits each statement; one that broke, or was left in the middle, is not used again."""
         async with places or self._reading:
-            while self._idle and self._idle[-1].closed:
-                self._idle.pop()
+            while self._idle and not self._idle[-1].is_alive():
+                await discard(self._idle.pop())
             connection = self._idle.pop() if self._idle else await self._connect()
             failure: CommonsEventsError | None = None
+            failed = False
             try:
                 yield connection
             except BaseException as error:
+                failed = isinstance(error, psycopg.Error)
                 failure = failure_of(self._shown, error)
                 if failure is None:
                     raise
                 raise failure from error
             finally:
-                # one that takes no writes is not kept either: after a failover others may be the primary's
                 usable = connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
-                if self._closed or not usable or (failure is not None and failure.retriable):
+                if isinstance(failure, StoreUnavailableError):
+                    # the others are of the same server: after a failover new ones may be the primary's
+                    idle, self._idle = self._idle, []
+                    for other in idle:
+                        await discard(other)
+                if self._closed or not usable or failed:  # a statement that failed may leave a lock behind
                     await discard(connection)
                 else:
                     self._idle.append(connection)
@@ -341,23 +307,11 @@ class PostgresBackend(Backend):
         await self._sync(_sql.delete_stream, stream, expected)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[_Transaction]:
+    async def transaction(self) -> AsyncIterator[PostgresTransaction]:
         self._nesting.refuse()
-        async with self._begin(own=False) as connection:
-            raw = (await connection.get_raw_connection()).driver_connection
-            assert raw is not None
-            raw.adapters.register_loader("json", ByteaBinaryLoader)
-            # SQLAlchemy begins with the first statement, and psycopg would take an inner transaction for the outer
-            await connection.exec_driver_sql("SELECT 1")
-            transaction = _Transaction(connection, raw)
+        async with self._begin(own=False) as connection, PostgresTransaction.begin(connection) as transaction:
             with self._nesting.block():
                 yield transaction
-            if raw.info.transaction_status is psycopg.pq.TransactionStatus.INERROR:  # its COMMIT would be a ROLLBACK
-                raise TransactionError(
-                    "A statement of this transaction has failed, and PostgreSQL takes all of it back, although the "
-                    "block went on. Let the error pass out of the block, or do what may fail in a savepoint: run_sync "
-                    "with connection.begin_nested()."
-                )
         if transaction.stored:  # else the readers, which a checkpoint is no news to, would all look in vain
             self._announce(transaction.stored)
 
@@ -450,6 +404,11 @@ class PostgresBackend(Backend):
         if self._watermark.held_back:  # what is there already may not be read yet
             position, seconds = _NEVER, min(seconds, _HELD_BACK)
         await self._news.wait(position, seconds)
+
+
+def _options(given: str, settings: Sequence[str]) -> str:
+    """What libpq hands to the server: settings of the session, of which the last one of a name counts."""
+    return " ".join([given, *(f"-c {setting}" for setting in settings)]).strip()
 
 
 def _last(outcomes: Sequence[object]) -> int:

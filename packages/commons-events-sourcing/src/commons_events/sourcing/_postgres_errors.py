@@ -19,6 +19,7 @@ __all__ = ["failure_of", "is_trouble", "not_connected", "unreachable"]
 
 _READ_ONLY = "25006"
 _FORBIDDEN = "42501"
+_NO_SCHEMA = "3F000"
 _TROUBLES = ("08", "53", "57P", "58")
 """Classes of SQLSTATE: connection, insufficient resources, shutdown, and system errors."""
 _PASSING = ("40001", "40P01", "26000")
@@ -41,6 +42,11 @@ def failure_of(place: str, error: BaseException) -> CommonsEventsError | None:
             "needs CREATE on the schema to make its tables, unless another user makes them by upgrade(); SELECT, "
             "INSERT, UPDATE and DELETE on them, and USAGE and SELECT on their sequences. To rebuild a projection needs "
             "CREATE on the database."
+        )
+    if state == _NO_SCHEMA:
+        return ConfigurationError(
+            f"{place}: there is no schema for the store's tables ({said}). Make it, by CREATE SCHEMA, or correct the "
+            "session's search_path."
         )
     if state in _PASSING:
         return TransactionAbortedError(

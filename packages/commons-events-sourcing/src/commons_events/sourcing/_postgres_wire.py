@@ -32,6 +32,15 @@ class StoreConnection(AsyncConnection[Any]):
     prepared: dict[str, bytes]
     """The names of the statements that it knows."""
 
+    def is_alive(self) -> bool:
+        """Whether nothing says, as far as can be told without asking the server, that it has ended the connection."""
+        try:
+            for _ in range(2):  # what it said last may come first
+                self.pgconn.consume_input()
+        except OperationalError:
+            pass
+        return not self.closed
+
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """As psycopg's, which sets a timer for each piece of an answer that arrives; event loops need none.
 

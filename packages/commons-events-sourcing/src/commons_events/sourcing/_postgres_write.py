@@ -184,6 +184,8 @@ WHERE stream_id = $1 AND version BETWEEN $2 AND $3 ORDER BY version"""
 _WITH_ID = """SELECT event_id, version, position FROM commons_events_events
 WHERE stream_id + 0 = $1 AND event_id = ANY($2::text[]) ORDER BY version"""
 
+_LATEST = 2**62
+"""A version that no stream has, and that more events can be added to without leaving PostgreSQL's numbers."""
 _RETRIES = 100
 """How often an append that fits any version is tried again where other writers were quicker."""
 
@@ -195,7 +197,7 @@ async def write_batch(connection: Connection, appends: Sequence[PreparedAppend])
     outcomes: list[Outcome | Alone] = [ALONE] * len(appends)
     left: list[tuple[int, PreparedAppend, int]] = []
     for index, append in enumerate(appends):
-        if append.events and not isinstance(append.expected, ExpectedState):
+        if append.events and not isinstance(append.expected, ExpectedState) and append.expected <= _LATEST:
             left.append((index, append, append.expected))
         elif append.events and append.expected is ExpectedState.NO_STREAM:
             left.append((index, append, 0))
@@ -217,10 +219,12 @@ async def write(connection: Connection, appends: Sequence[PreparedAppend]) -> li
     left: list[tuple[int, PreparedAppend, int]] = []
     for index, append in enumerate(appends):
         expected = append.expected
-        if not append.events or expected is ExpectedState.ANY or expected is ExpectedState.STREAM_EXISTS:
-            outcomes[index] = await _place(connection, append, left, index)
+        if append.events and expected is ExpectedState.NO_STREAM:
+            left.append((index, append, 0))
+        elif append.events and not isinstance(expected, ExpectedState) and expected <= _LATEST:
+            left.append((index, append, expected))
         else:
-            left.append((index, append, 0 if expected is ExpectedState.NO_STREAM else expected))
+            outcomes[index] = await _place(connection, append, left, index)
     for _ in range(_RETRIES):
         if not left:
             break

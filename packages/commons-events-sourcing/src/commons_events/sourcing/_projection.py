@@ -70,10 +70,11 @@ class _Handler:
 
     def _with_connection(self, event: Event, stored: StoredEvent, connection: Connection) -> None:
         values: dict[str, Any] = {_EVENT: event, _STORED: stored, _CONNECTION: connection}
-        with Session(bind=connection, join_transaction_mode="rollback_only") as session:
+        # its commit() and rollback() are about the handler's own work: the transaction is not the handler's to end
+        with Session(bind=connection, join_transaction_mode="create_savepoint") as session:
             values[_SESSION] = session
             self.function(**{name: values[what] for name, what in self.parameters})
-            session.flush()
+            session.commit()
 
 
 class Projection:
@@ -142,7 +143,8 @@ class Projection:
         Its parameters are found by their annotations: an event class; `StoreTransaction`, whose ``execute`` and
         ``run_sync`` are in the transaction; `StoredEvent` for position and stream. A function that is not ``async`` may
         take a ``sqlalchemy.Connection`` or a ``sqlalchemy.orm.Session`` in the transaction's place, and then runs where
-        it may block. It commits nothing itself. The function stays callable.
+        it may block. It does not end the transaction: a session's ``commit()`` and ``rollback()`` are about the
+        handler's own work, a connection refuses them. The function stays callable.
 
         Raises:
             ProjectionDefinitionError: a parameter has neither an annotation that is known nor a default; or another
@@ -199,6 +201,7 @@ class Projection:
                 f"{event_class.schema_info().version}). Annotate one with this class; its handlers take: {takes}."
             )
         await handler(event, stored, transaction)
+        transaction._backend.check()
 
     def _read(self, function: Callable[..., Any]) -> _Handler:
         where = f"{self!r}: the handler {_name(function)}"

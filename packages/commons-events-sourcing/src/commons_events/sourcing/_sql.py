@@ -13,7 +13,13 @@ from sqlalchemy import Connection, delete, func, inspect, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import Insert
 
-from commons_events.errors import NewerStoreError, OlderStoreError, StoreSchemaError, VersionConflictError
+from commons_events.errors import (
+    ConfigurationError,
+    NewerStoreError,
+    OlderStoreError,
+    StoreSchemaError,
+    VersionConflictError,
+)
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _tables as t
 from commons_events.sourcing._backend import Lease
@@ -36,6 +42,7 @@ __all__ = [
     "save_checkpoint",
     "save_snapshot",
     "snapshot",
+    "take_turns",
 ]
 
 
@@ -48,14 +55,31 @@ def _insert(connection: Connection, table: Any) -> Any:
 # --- the tables ------------------------------------------------------------------------------------------------
 
 
+def take_turns(connection: Connection) -> None:
+    """Let one process at a time look for the store's tables, and make or change them: until the transaction ends.
+
+    Raises:
+        ConfigurationError: the database cannot hold all characters.
+    """
+    if connection.dialect.name != "postgresql":  # where a transaction of the caller's keeps others off
+        return
+    lock = "SELECT current_setting('server_encoding'), pg_advisory_xact_lock(hashtextextended(:name, 0))"
+    encoding = connection.execute(text(lock), {"name": "commons_events_tables"}).scalar_one()
+    if encoding not in ("UTF8", "SQL_ASCII"):  # the latter takes bytes as they come
+        raise ConfigurationError(
+            f"The database {connection.engine.url.database!r} holds text as {encoding}, which has not all characters. "
+            "Make one for the store by CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0."
+        )
+
+
 def prepare_schema(connection: Connection) -> None:
     """Make the tables where there are none of them, and check that they are this version's.
 
     Raises:
+        ConfigurationError: the database cannot hold all characters.
         StoreSchemaError: they are not.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('commons_events_tables', 0))"))
+    take_turns(connection)
     present = t.NAMES & set(inspect(connection).get_table_names())
     if not present:
         t.metadata_of(connection.dialect.name).create_all(connection, checkfirst=False)

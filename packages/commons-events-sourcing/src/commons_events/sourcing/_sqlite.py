@@ -24,6 +24,7 @@ from commons_events.errors import (
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Outcome, all_stored
+from commons_events.sourcing._guard import TransactionGuard
 from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import deleted
@@ -67,12 +68,37 @@ _WARM = 16
 
 class _Transaction(BackendTransaction):
     def __init__(self, backend: SqliteBackend, connection: Connection, raw: sqlite3.Connection) -> None:
-        self._call = backend._writer.submit
+        self._submit = backend._writer.submit
         self._failure = backend._failure
         self._connection = connection
         self._raw = raw
         self.stored = 0
         """The highest position that it has stored; 0 where it has stored nothing."""
+        self._guard = TransactionGuard(connection, lambda: raw.in_transaction)
+
+    def check(self) -> None:
+        self._guard.check()
+
+    async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await self._submit(self._guarded, function, *arguments)
+
+    def _guarded(self, function: Callable[..., T], *arguments: Any) -> T:
+        self._guard.check()
+        try:
+            result = function(*arguments)
+        except Exception as error:
+            if not isinstance(error, CommonsEventsError) and find_trouble(error) is None:
+                self._guard.check()  # else SQLite itself may have rolled back
+            raise
+        self._guard.check()
+        return result
+
+    def commit(self) -> None:
+        """In the writer's thread."""
+        try:
+            self._guard.commit()
+        finally:
+            self._connection.close()
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
         results = await self._call(self._append, appends)
@@ -321,7 +347,7 @@ class SqliteBackend(Backend):
                     raise self._failure(failed) from error
                 raise
             try:
-                await _whole(self._writer.submit(_finish, connection))
+                await _whole(self._writer.submit(transaction.commit))
             except (sqlite3.Error, DBAPIError) as error:
                 if (failed := find_trouble(error)) is not None:
                     raise self._failure(failed) from error
@@ -413,10 +439,3 @@ async def _whole(work: asyncio.Future[T]) -> T:
         if not work.cancelled():
             work.exception()
         raise
-
-
-def _finish(connection: Connection) -> None:
-    try:
-        connection.commit()
-    finally:
-        connection.close()

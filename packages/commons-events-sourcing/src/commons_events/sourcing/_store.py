@@ -107,8 +107,10 @@ class BaseEventStore:
     async def close(self) -> None:
         """Finish what was handed over, and disconnect. Harmless twice.
 
-        To be cancelled does not stop it: it goes on, and who calls it again waits for its end.
+        To be cancelled does not stop it: it goes on, and who calls it again waits for its end. In the block of a
+        transaction it would wait for itself: that is a `CapabilityError`.
         """
+        self._blocks.refuse("Close the store after the block.")
         await asyncio.shield(self._begin_closing())
 
     def _begin_closing(self) -> asyncio.Task[None]:

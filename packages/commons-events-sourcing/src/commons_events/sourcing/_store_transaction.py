@@ -170,13 +170,20 @@ class StoreTransaction:
 
         Raises:
             CapabilityError: the store is in memory, and has no SQL.
+            TransactionError: the transaction is over, or on PostgreSQL a statement before this one has failed.
         """
         return await self._call(self._backend.execute, statement, parameters)
 
     async def run_sync(self, function: Callable[[Connection], T]) -> T:
         """Call ``function(connection)`` with this transaction's SQLAlchemy connection, for what needs a whole one.
 
-        Such as ``metadata.create_all``, or an ORM session: ``Session(bind=connection)``. The function must not commit.
+        Such as ``metadata.create_all``, or an ORM session:
+        ``Session(bind=connection, join_transaction_mode="create_savepoint")``. The block alone ends the transaction:
+        the connection refuses ``commit()`` and ``rollback()``, and for what may fail has ``begin_nested()``.
+
+        Raises:
+            CapabilityError: the store is in memory, and has no SQL.
+            TransactionError: the function has ended the transaction.
         """
         return await self._call(self._backend.run_sync, function)
 

@@ -6,6 +6,7 @@ import re
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, inspect
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -17,7 +18,7 @@ from commons_events.errors import (
     StoreSchemaError,
 )
 from commons_events.sourcing import _tables as t
-from commons_events.sourcing._sql import check_schema
+from commons_events.sourcing._sql import check_schema, take_turns
 from commons_events.sourcing._sqlite_errors import failure_of, find_trouble
 from commons_events.sourcing._url import check_file, file_of, read_url
 
@@ -45,8 +46,9 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
         the tables' revision.
 
     Raises:
-        ConfigurationError: the connection string is of no database with tables, the revision is none, or an index or
-            trigger that the program has made on the store's tables in SQLite does not fit the new ones.
+        ConfigurationError: the connection string is of no database with tables, or one that cannot hold all
+            characters; the revision is none; or an index or trigger that the program has made on the store's tables in
+            SQLite does not fit the new ones.
         UnknownDatabaseError: there is no such database, or file.
         StoreUnavailableError: the database is out of reach, or another process is writing to it.
         AuthenticationError: the server refuses the user.
@@ -61,13 +63,19 @@ def upgrade(connection_string: str, revision: str = "head") -> str:
 
     url = _url(connection_string)
     shown = url.render_as_string(hide_password=True)
-    engine = create_engine(url, connect_args={"timeout": _WAIT} if url.get_backend_name() == "sqlite" else {})
+    settings: dict[str, Any] = {"connect_args": {"timeout": _WAIT}}
+    if (
+        url.get_backend_name() == "postgresql"
+    ):  # what others have committed is to be seen, whatever the server's default
+        settings = {"isolation_level": "READ COMMITTED"}
+    engine = create_engine(url, **settings)
     try:
         with engine.begin() as connection:
             if url.get_backend_name() == "sqlite":  # of itself sqlite3 begins only where rows are written
                 # a view of the program's own would keep a table from being put in the place of an older one
                 connection.exec_driver_sql("PRAGMA legacy_alter_table = ON")
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+            take_turns(connection)
             _check(connection)
             own = _own(connection)
             config = Config()
@@ -106,7 +114,7 @@ def _url(connection_string: str) -> URL:
     url = read_url(connection_string)
     scheme = url.drivername.partition("+")[0]
     if scheme in ("postgresql", "postgres"):
-        return url.set(drivername="postgresql+psycopg")
+        return url.set(drivername="postgresql+psycopg").update_query_dict({"client_encoding": "UTF8"})
     if scheme == "sqlite":
         check_file(connection_string)
         return URL.create("sqlite", database=file_of(connection_string))

@@ -16,7 +16,7 @@ __all__ = ["check_file", "file_of", "is_refused", "read_url"]
 
 _REFUSED = re.compile(
     r"invalid (connection option|URI|port number|integer value|value for parameter|\S+ value: )"
-    r"|bad value for |unrecognized configuration parameter"
+    r"|parameter must be an integer|bad value for |unrecognized configuration parameter"
 )
 
 

@@ -86,6 +86,21 @@ class AppendingTests(EventStoreCase, contract=True):
                 assert caught.value.expected == expected
                 assert await store.stream_version(name) == events
 
+    async def test_the_highest_expected_version_is_a_conflict_too(self) -> None:
+        s, store = sourcing(), await self.store()
+        await store.append("a", counted(1))
+        for expected in (2**63 - 1, 2**63 - 2, 2**62 + 1):
+            for count in (1, 2, 600):
+                for append in (
+                    store.append("a", counted(count), expected=expected),
+                    store.append_many([s.Append("a", counted(count), expected), s.Append("b", counted(1))]),
+                    asyncio.gather(*(store.append(stream, counted(count), expected=expected) for stream in "ac")),
+                ):
+                    with pytest.raises(VersionConflictError) as caught:
+                        await append
+                    assert caught.value.expected == expected
+        assert await store.head() == 1
+
     async def test_the_same_events_again_are_not_stored_twice(self) -> None:
         s, store, events = sourcing(), await self.store(), counted(3)
         first = await store.append("a", events, expected=0)
@@ -244,6 +259,22 @@ class AppendingTests(EventStoreCase, contract=True):
         for name in names:
             assert ids(await listed(store.read_all(tags=[name]))) == [name]
             assert ids(await listed(store.read_all(categories=[name]))) == [name]
+
+    async def test_appends_of_one_store_to_one_stream_are_stored_in_the_order_of_their_calls(self) -> None:
+        store, count = await self.store(), 40
+        for turn in range(5):
+            exact, any_version = f"exact-{turn}", f"any-{turn}"
+            results = await asyncio.gather(
+                *(
+                    store.append(stream, counted(1, number), expected=expected)
+                    for number in range(count)
+                    for stream, expected in ((exact, number), (any_version, sourcing().ANY))
+                )
+            )
+            assert [result.version for result in results[::2]] == list(range(1, count + 1))
+            for stream in (exact, any_version):
+                events = [stored.event() for stored in await store.fetch_stream(stream)]
+                assert [event.number for event in events if isinstance(event, Counted)] == list(range(count))
 
     async def test_cancelling_an_append_leaves_it_whole(self) -> None:
         store = await self.store()

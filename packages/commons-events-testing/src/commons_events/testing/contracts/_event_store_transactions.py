@@ -14,6 +14,7 @@ from commons_events.errors import (
     CheckpointError,
     ClosedError,
     InvalidVersionError,
+    TransactionError,
     VersionConflictError,
 )
 from commons_events.testing.contracts._event_store_case import WAIT, EventStoreCase, counted, sourcing
@@ -195,6 +196,75 @@ class TransactionTests(EventStoreCase, contract=True):
             rows = (await transaction.execute(select(totals.c.n).order_by(totals.c.name))).scalars().all()
             await transaction.run_sync(lambda connection: metadata.drop_all(connection))
         assert rows == [1, 2]
+
+    async def test_a_block_that_ends_its_transaction_by_itself_does_not_end_as_if_all_were_stored(self) -> None:
+        store = await self.store()
+        if not self.has_sql:
+            return
+        from sqlalchemy import text
+        from sqlalchemy.orm import Session
+
+        def roll_back(connection: Any) -> None:
+            session = Session(bind=connection)
+            session.execute(text("SELECT 1"))
+            session.rollback()
+
+        def begin_anew(connection: Any) -> None:
+            connection.get_transaction().rollback()
+            connection.execute(text("SELECT 1"))
+
+        for end in (
+            roll_back,
+            lambda connection: [connection.execute(text(statement)) for statement in ("ROLLBACK", "SELECT 1")],
+            lambda connection: connection.close(),
+            begin_anew,
+        ):
+            with pytest.raises(TransactionError, match="begin_nested"):  # noqa: PT012  # the block is what is tested
+                async with store.transaction() as transaction:
+                    await transaction.append("a", counted(1))
+                    await transaction.run_sync(end)
+            with pytest.raises(TransactionError, match="begin_nested"):  # noqa: PT012  # the block is what is tested
+                async with store.transaction() as transaction:
+                    await transaction.append("a", counted(1))
+                    with suppress(TransactionError):
+                        await transaction.run_sync(end)
+                    for more in (transaction.append("a", counted(1)), transaction.save_checkpoint("reader", 1)):
+                        with pytest.raises(TransactionError, match="begin_nested"):
+                            await more
+        with pytest.raises(TransactionError, match="begin_nested"):
+            async with store.transaction() as transaction:
+                await transaction.execute(text("COMMIT"))
+        assert (await store.head(), await store.checkpoint("reader")) == (0, 0)
+
+    async def test_a_connection_refuses_to_end_the_transaction_and_a_part_of_it_may_fail(self) -> None:
+        store = await self.store()
+        if not self.has_sql:
+            return
+
+        def fail_apart(connection: Any) -> None:
+            with suppress(ZeroDivisionError), connection.begin_nested():
+                raise ZeroDivisionError
+
+        async with store.transaction() as transaction:
+            await transaction.append("a", counted(1))
+            for end in (lambda connection: connection.commit(), lambda connection: connection.rollback()):
+                with pytest.raises(TransactionError, match="begin_nested"):
+                    await transaction.run_sync(end)
+            await transaction.run_sync(fail_apart)
+            await transaction.append("a", counted(1), expected=1)
+        assert await store.stream_version("a") == 2
+
+    async def test_a_store_is_not_closed_in_the_block_of_its_transaction(self) -> None:
+        """It would wait for itself."""
+        store = await self.store()
+        async with store.transaction() as transaction:
+            for close in (store.close, lambda: asyncio.gather(store.close())):
+                with pytest.raises(CapabilityError, match="block"):
+                    async with asyncio.timeout(WAIT):
+                        await close()
+            await transaction.append("a", counted(1))
+        await store.append("a", counted(1), expected=1)
+        await store.close()
 
     # --- checkpoints and snapshots ---------------------------------------------------------------------------
 

@@ -171,7 +171,7 @@ class InputTests(EventStoreCase, contract=True):
         async with s.EventStore("memory://") as source:
             await source.append("small", counted(2))
             await source.append("large", [large])
-            with pytest.raises(EventTooLargeError, match=rf"'{large.event_id}' .* 'large', has 2,... bytes.* 2,000"):
+            with pytest.raises(EventTooLargeError, match=rf"'{large.event_id}' .* 'large' has 2,... bytes.* 2,000"):
                 await s.copy_events(source, store)
             assert (await store.head(), await store.checkpoint("copy")) == (0, 0)
             assert await s.copy_events(source, store, transform=lambda stored: Counted(number=stored.position)) == 3

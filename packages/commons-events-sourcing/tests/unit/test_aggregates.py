@@ -100,15 +100,41 @@ def test_a_derived_event_is_handled_as_its_base_and_a_derived_aggregate_may_say_
         assert account.balance == balance
 
 
-def test_a_handler_that_a_test_has_mocked_comes_again() -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_a_test_s_handler_is_there_as_long_as_the_test_says(known: bool) -> None:
     class Mocked(Account):
         pass
 
+    if known:
+        Mocked("a-1").apply(moved(1))
     with patch.object(Mocked, "handle_money_moved") as mock:
         Mocked("a-1").apply(moved(1))
+        Mocked("a-1").replay([moved(1).placed(1)])
+    with patch.object(Mocked, "handle_money_moved", lambda self, event: setattr(self, "balance", 100)):
+        patched = Mocked("a-1")
+        patched.apply(moved(1))
     account = Mocked("a-1")
     account.apply(moved(1))
-    assert (mock.call_count, account.balance) == (1, 1)
+    assert (mock.call_count, patched.balance, account.balance) == (2, 100, 1)
+
+
+def test_an_event_that_cannot_be_copied_did_not_happen() -> None:
+    class Stubborn(BaseModel):
+        def __deepcopy__(self, memo: Any = None) -> Any:
+            raise TypeError("stays as it is")
+
+    class Kept(DomainEvent):
+        what: Stubborn
+
+    class Keeping(Account):
+        def handle_kept(self, event: Kept) -> None: ...
+
+    event, account = Kept(aggregate_id="a-1", what=Stubborn()), Keeping("a-1")
+    for _ in range(2):
+        with pytest.raises(TypeError, match="stays as it is"):
+            account.apply(event)
+    assert (event.aggregate_version, account.version, account.pending_events) == (0, 0, ())
+    account.apply(moved(1))
 
 
 def test_an_event_that_a_handler_refuses_did_not_happen() -> None:

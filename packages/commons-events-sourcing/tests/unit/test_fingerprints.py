@@ -8,9 +8,11 @@ import sys
 import types
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from commons_events.plugins import serializer
 from commons_events.sourcing import _fingerprint
 from commons_events.sourcing._snapshots import state_codec
 
@@ -243,17 +245,31 @@ def test_a_library_that_is_used_counts_by_its_version(
 PROGRAM = (
     HEAD
     + """
-import logging, random, threading
+import importlib.util, logging, random, sys, threading
+from os import environ
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+lazy = importlib.util.find_spec("helpers")
+lazy.loader = importlib.util.LazyLoader(lazy.loader)
+lazy, lazy_spec = importlib.util.module_from_spec(lazy), lazy
+sys.modules["helpers"] = lazy
+lazy_spec.loader.exec_module(lazy)
+class Base(DeclarativeBase): pass
+class Row(Base):
+    __tablename__ = "row"
+    id: Mapped[int] = mapped_column(primary_key=True)
 class Color(Enum):
     RED = "red"; BLUE = "blue"
 class Node:
     def __init__(self): self.other, self.rate, self.lock = None, Decimal(2), threading.Lock()
 A, B = Node(), Node()
 A.other, B.other = B, A
+CIRCLE = [Node() for _ in range(8)]
+for i, node in enumerate(CIRCLE): node.rate, node.other = i, {CIRCLE[i - 1], CIRCLE[i - 2]}
 def check(value): return value
 def times(k): return lambda x: x * k
 K = (logging.getLogger("x"), random.Random(), {Color.RED, Color.BLUE}, frozenset("abc"), {int, str, Node}, A,
-     {"a": times(2), "b": [times(3)]}, Node.__init__, check.__get__(A), {("one",), ("two",)})
+     {"a": times(2), "b": [times(3)]}, Node.__init__, check.__get__(A), {("one",), ("two",)}, {*CIRCLE}, Row, Row.id,
+     environ)
 def one(): return A
 def two(): return B
 @functools.lru_cache
@@ -268,7 +284,7 @@ class Account(AggregateRoot):
     calls: Callable[[], int] | dict[Color, set[str]]
     def handle_moved(self, event: Moved) -> None:
         self.total = cached(dispatched(event.amount)) if event.amount in {"a", "b", "c", "one", "two"} else K
-        one(), two(), K
+        one(), two(), K, lazy.rate()
     def one(self): return A
     def two(self): return B
 """
@@ -277,7 +293,8 @@ class Account(AggregateRoot):
 
 def test_every_process_finds_the_same(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    used = "Moved(aggregate_id='a').serialize(); cached(1); dispatched(2); K[1].random(); "
+    (tmp_path / "helpers.py").write_text("def rate(): return 2\ndef other(): return 3\n")
+    used = "Moved(aggregate_id='a').serialize(); cached(1); dispatched(2); K[1].random(); lazy.rate(); Row(id=1); "
     script = (
         "from program import *; {}from commons_events.sourcing._snapshots import state_codec; "
         "print(state_codec(Account).fingerprint)"
@@ -286,7 +303,7 @@ def test_every_process_finds_the_same(tmp_path: Path) -> None:
         subprocess.run(
             [sys.executable, "-c", script.format(what)],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": ""},
+            env={**os.environ, "PYTHONHASHSEED": seed, "HOSTNAME": seed, "PYTHONDONTWRITEBYTECODE": ""},
             capture_output=True,
             text=True,
             check=True,
@@ -295,3 +312,60 @@ def test_every_process_finds_the_same(tmp_path: Path) -> None:
     ]
     assert len(found[0]) > 10
     assert found[0] == found[1]
+
+
+def test_a_process_that_is_spawned_finds_what_the_main_one_does(tmp_path: Path) -> None:
+    program = (
+        HEAD
+        + USES_K.format("2")
+        + """
+def show():
+    from commons_events.sourcing._snapshots import state_codec
+    print(state_codec(Account).fingerprint, flush=True)
+if __name__ == "__main__":
+    import multiprocessing
+    show()
+    process = multiprocessing.get_context("spawn").Process(target=show)
+    process.start()
+    process.join()
+"""
+    )
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, env={**os.environ}, capture_output=True, text=True, check=True
+    )
+    one, other = done.stdout.split()
+    assert one == other
+
+
+@pytest.mark.parametrize(("format", "library"), [("avro", "avro"), ("protobuf", "google.protobuf")])
+def test_what_a_format_keeps_at_an_event_class_changes_nothing(format: str, library: str) -> None:
+    pytest.importorskip(library)
+    module = run(HEAD + USES_K.format("2"))
+    before = _fingerprint.fingerprint(module.Account, {})
+    serializer(format).encode(module.Moved(aggregate_id="a", amount=1))
+    assert _fingerprint.fingerprint(module.Account, {}) == before
+
+
+DEEP = """
+class Node:
+    def __init__(self, rate): self.rate, self.others = rate, []
+K = [Node(i) for i in range(2_000)]
+for i, node in enumerate(K): node.others = {K[i - 1], K[i // 2]}
+"""
+
+
+def test_values_may_lie_as_deep_in_each_other_as_they_like() -> None:
+    text = HEAD + DEEP + USES_K.format("len(K)")
+
+    def further_down(frames: int) -> str:
+        return further_down(frames - 1) if frames else of(text)
+
+    assert of(text) == further_down(300)
+    assert of(text) != of(text.replace("Node(i)", "Node(i if i != 1_000 else 0)"))
+
+
+def test_a_handler_that_is_mocked_can_be_looked_at() -> None:
+    module = run(HEAD + USES_K.format("2"))
+    with patch.object(module.Account, "handle_moved"):
+        assert _fingerprint.fingerprint(module.Account, {}) != of(HEAD + USES_K.format("2"))

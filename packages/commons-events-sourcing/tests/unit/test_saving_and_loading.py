@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import pytest_asyncio
@@ -31,6 +32,7 @@ from commons_events.errors import (
 )
 from commons_events.event import Event, EventRegistry, registry
 from commons_events.sourcing import AggregateRoot, Append, DomainEvent, EventStore, StreamId
+from commons_events.sourcing._decoding import stored_types
 
 pytestmark = pytest.mark.asyncio
 
@@ -452,6 +454,18 @@ async def test_events_of_a_type_that_was_renamed_come_as_the_new_one(
     # a text is the type that they were stored as, and an old class has what was never anything else
     for kind in ("member.signed-up", SignedUp):
         assert [stored.position async for stored in store.read_all(types=[kind])] == [read[0].position]
+
+
+async def test_what_was_renamed_is_found_out_once_a_question(event_registry: EventRegistry) -> None:
+    class Newest(DomainEvent):
+        pass
+
+    for number in range(20):
+        old = type(f"Old{number}", (DomainEvent,), {"__module__": __name__})
+        event_registry.migrations.migration(from_=old, to=Newest)(lambda event: Newest(aggregate_id=event.aggregate_id))
+    with patch.object(event_registry.migrations, "renamed", wraps=event_registry.migrations.renamed) as renamed:
+        assert len(stored_types(Newest)) == 21
+    assert renamed.call_count == 1
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from copy import copy, deepcopy
-from types import FunctionType
 from typing import Any, ClassVar, TypeVar, cast
 
 from commons_events.errors import (
@@ -41,17 +40,19 @@ _UNPRINTABLE = frozenset({"Cc", "Cs", "Cn"})
 """Unicode's control characters, lone surrogates, and code points that are no characters; joiners are part of words."""
 
 
-class _Handlers(dict[type[Event], tuple[Callable[[Any, Any], object], tuple[str, ...]]]):
-    """An aggregate class's handlers by event class, with the event's `changeable_fields`; each is looked up once."""
+class _Handlers(dict[type[Event], tuple[str, tuple[str, ...]]]):
+    """The names of an aggregate class's handlers by event class, with the event's `changeable_fields`.
+
+    Each is looked for once. The handler itself is what the class has at the time, and may be a test's in its place.
+    """
 
     def __init__(self, aggregate_class: type[AggregateRoot]) -> None:
         super().__init__()
         self._aggregate_class = aggregate_class
 
-    def __missing__(self, event_class: type[Event]) -> tuple[Callable[[Any, Any], object], tuple[str, ...]]:
-        found = _find_handler(self._aggregate_class, event_class), changeable_fields(event_class)
-        if isinstance(found[0], FunctionType):  # a mock of a test gives its place back
-            self[event_class] = found
+    def __missing__(self, event_class: type[Event]) -> tuple[str, tuple[str, ...]]:
+        name = _find_handler(self._aggregate_class, event_class)
+        found = self[event_class] = name, changeable_fields(event_class)
         return found
 
 
@@ -200,11 +201,11 @@ class AggregateRoot:
             raise _handled(self, f"apply {type(event).__qualname__} {event.event_id!r}")
         handler, changeable = handlers[type(event)]
         version = record.version + 1
-        # A handler may make what the event holds a part of the state, which changes, and the fact does not.
-        fact = event._happened(version, changeable)
         record.handling = True
         try:
-            handler(self, event)
+            # A handler may make what the event holds a part of the state, which changes, and the fact does not.
+            fact = event._happened(version, changeable)
+            getattr(type(self), handler)(self, event)
         except BaseException:
             vars(event)["aggregate_version"] = 0
             raise
@@ -255,7 +256,8 @@ def replay(aggregate: AggregateRoot, events: Iterable[Event]) -> None:
             f"{_name(aggregate)} has {len(record.pending)} events that are not saved; stored events come before them. "
             "Save it first, or load it anew."
         )
-    handlers, id, version = aggregate._commons_events_handlers, record.id, record.version
+    aggregate_class, handlers = type(aggregate), aggregate._commons_events_handlers
+    id, version = record.id, record.version
     event: Any  # a DomainEvent: else it has no handler
     record.handling = True
     try:
@@ -269,7 +271,7 @@ def replay(aggregate: AggregateRoot, events: Iterable[Event]) -> None:
                     f"{type(event).__qualname__} {event.event_id!r}, has version {event.aggregate_version}. Give "
                     "it all events of its stream, in order."
                 )
-            handler(aggregate, event)
+            getattr(aggregate_class, handler)(aggregate, event)
             version += 1
     finally:
         record.version, record.handling = version, False
@@ -337,13 +339,11 @@ def fresh(aggregate_class: type[A], id: str) -> A:
     return aggregate
 
 
-def _find_handler(aggregate_class: type[AggregateRoot], event_class: type[Event]) -> Callable[[Any, Any], object]:
+def _find_handler(aggregate_class: type[AggregateRoot], event_class: type[Event]) -> str:
     candidates = [cls for cls in event_class.__mro__ if issubclass(cls, DomainEvent)]
-    for candidate in candidates:
-        handler = getattr(aggregate_class, handler_name(candidate), None)
-        if handler is not None:
-            found: Callable[[Any, Any], object] = handler
-            return found
+    for name in map(handler_name, candidates):
+        if getattr(aggregate_class, name, None) is not None:
+            return name
     if not candidates:
         raise ForeignEventError(
             f"{aggregate_class.__qualname__} cannot apply {event_class.__qualname__}: it is no DomainEvent. Derive it "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from commons_events.errors import DeserializationError, UndecodableEventError, UnknownEventTypeError
@@ -49,7 +49,7 @@ def readers() -> Readers:
 
 
 def _find(event_type: str, schema_version: str, format: str) -> tuple[Reader, bool]:
-    for target in reversed(_names(event_type)):
+    for target in reversed(_names(event_type, registry.migrations.renamed())):
         if registry.migrations.route(target, event_type, schema_version) is not None:
             break
     else:
@@ -59,12 +59,12 @@ def _find(event_type: str, schema_version: str, format: str) -> tuple[Reader, bo
     return read, issubclass(target, DomainEvent)
 
 
-def _names(event_type: str) -> list[type[Event]]:
+def _names(event_type: str, renamed: Mapping[str, str]) -> list[type[Event]]:
     """The newest class of the type, and those of the types that it was renamed to, one after the other.
 
     What an aggregate's event became for the outside, and is no `DomainEvent`, is none of them.
     """
-    renamed, name = registry.migrations.renamed(), event_type
+    name = event_type
     found: list[type[Event]] = []
     while (newest := registry.get(name)) is not None:
         if found and issubclass(found[0], DomainEvent) and not issubclass(newest, DomainEvent):
@@ -80,7 +80,7 @@ def stored_types(event_class: type[Event]) -> set[str]:
     """Under which types events lie that are read as this class: its own, and those that were renamed to it."""
     event_type = event_class.event_type
     renamed = registry.migrations.renamed()
-    return {event_type} | {t for t in renamed if any(cls.event_type == event_type for cls in _names(t))}
+    return {event_type} | {t for t in renamed if any(cls.event_type == event_type for cls in _names(t, renamed))}
 
 
 def decode(stored: StoredEvent) -> Event:

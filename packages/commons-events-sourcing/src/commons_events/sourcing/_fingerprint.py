@@ -50,6 +50,8 @@ _NATIVE = (
     types.MemberDescriptorType,
 )
 _METHODS = (types.FunctionType, classmethod, staticmethod, property)
+_DEEPEST = 100
+"""How many values are looked at that lie in each other: Python's stack, of whatever caller, has room for them."""
 _VALUES = (datetime.tzinfo, operator.attrgetter, operator.itemgetter, operator.methodcaller)
 """What is compared by identity and still is a value."""
 _INSIDE: dict[type, tuple[str, ...]] = {
@@ -65,6 +67,7 @@ _INSIDE: dict[type, tuple[str, ...]] = {
     typing.TypeVar: ("__name__", "__bound__", "__constraints__"),
     typing.NewType: ("__name__", "__supertype__"),
     typing.ForwardRef: ("__forward_arg__",),
+    type(os.environ): (),  # is of the process
     FieldInfo: tuple(name for name in FieldInfo.__slots__ if not name.startswith("_")),
 }
 """Of what holds functions or types, these; and not what it keeps besides, such as a cache."""
@@ -83,10 +86,11 @@ def fingerprint(aggregate_class: type[AggregateRoot], attributes: Mapping[str, A
 class _Walk:
     """The code of one aggregate class, all of which is looked at once."""
 
-    def __init__(self, aggregate_class: type[AggregateRoot]) -> None:
+    def __init__(self, aggregate_class: type[AggregateRoot], deepest: int = _DEEPEST) -> None:
         from commons_events.sourcing._aggregate import AggregateRoot
 
         self._class = aggregate_class
+        self._deepest = deepest
         self._own = [
             cls for cls in aggregate_class.__mro__ if cls is not AggregateRoot and not _is_standard(cls.__module__)
         ]
@@ -105,7 +109,7 @@ class _Walk:
         """All that the state depends on, in no order."""
         self._lines = {
             sys.implementation.cache_tag or "",
-            f"{_name(self._class)} {self._class.snapshot_version!r}",
+            f"{self._name(self._class)} {self._class.snapshot_version!r}",
             *(f"{name}: {self._text(hint)}" for name, hint in attributes.items()),
         }
         for name in sorted({name for cls in self._own for name, member in vars(cls).items() if _is_root(name, member)}):
@@ -146,14 +150,14 @@ class _Walk:
         for cls in self._own:
             if name in vars(cls):
                 member = vars(cls)[name]
-                yield f"{_name(cls)}.{name} = {self._text(member)}"
+                yield f"{self._name(cls)}.{name} = {self._text(member)}"
                 if name.startswith("handle_") and type(member) is types.FunctionType:
                     with suppress(Exception):  # an annotation that cannot be looked up; its name may be found elsewhere
                         hints = typing.get_type_hints(member, include_extras=True)
                         yield from (self._text(hint) for key, hint in hints.items() if key != "return")
 
     def _class_lines(self, cls: Any) -> Iterator[str]:
-        name = _name(cls)
+        name = self._name(cls)
         yield f"{name} is {self._text([type(cls), *cls.__bases__])}"
         if issubclass(cls, BaseModel):
             hints: dict[str, Any] = {**cls.model_fields, **cls.__private_attributes__}
@@ -176,19 +180,19 @@ class _Walk:
         yield from self._values(function.__globals__, global_names, names)
 
     def _values(self, namespace: dict[str, Any], wanted: Iterable[str], names: set[str]) -> Iterator[str]:
-        module = namespace.get("__name__", "")
+        module = self._placed(namespace.get("__name__", ""))
         for name in sorted(wanted):
             if name not in namespace:
                 continue
             value = namespace[name]
-            if type(value) is types.ModuleType:
+            if isinstance(value, types.ModuleType):
                 key = (id(value), frozenset(names))
                 if not self._is_library(value.__name__):  # helpers.price: price is among the names
                     self._once(key, self._values(vars(value), names & vars(value).keys(), names))
-                yield f"{module}.{name} = {self._placed(value.__name__)}"
+                yield f"{module}{name} = {self._placed(value.__name__)}"
             elif (id(namespace), name) not in self._met:
                 self._met.add((id(namespace), name))
-                yield f"{module}.{name} = {self._text(value)}"
+                yield f"{module}{name} = {self._text(value)}"
 
     # --- the text of a value --------------------------------------------------------------------------------
 
@@ -201,13 +205,13 @@ class _Walk:
             return ascii(value)
         if kind is int:
             return hex(value)  # of any length
-        if kind is types.ModuleType:
+        if issubclass(kind, types.ModuleType):
             return self._placed(value.__name__)
         if issubclass(kind, type):
             return self._of_class(value)
         if id(value) in self._texts:
             return self._texts[id(value)][1]
-        if id(value) in self._path:
+        if id(value) in self._path or len(self._path) > self._deepest:
             return "…"
         self._path.add(id(value))
         try:
@@ -221,7 +225,7 @@ class _Walk:
     def _of_class(self, cls: Any) -> str:
         if cls not in self._own and not self._is_library(cls.__module__):
             self._once(cls, self._class_lines(cls))
-        return self._placed(cls.__module__, cls.__qualname__)
+        return self._name(cls)
 
     def _parts(self, value: Any, kind: type) -> Iterator[str]:
         if kind is types.FunctionType:
@@ -229,8 +233,13 @@ class _Walk:
         if kind is types.CodeType:
             return self._of_code(value)
         if issubclass(kind, set | frozenset):
-            return map(self._text, sorted(value, key=_Walk(self._class)._text))
+            items = sorted(value, key=self._at_first_sight) if self._deepest == _DEEPEST else value
+            return iter(sorted(map(self._text, items)))
         return map(self._text, self._inside(value, kind))
+
+    def _at_first_sight(self, item: Any) -> str:
+        """Where a set's item, which may be in a circle with others, comes: sets are in an order of addresses."""
+        return ascii(item) if type(item) in _CONSTANTS else _Walk(self._class, deepest=3)._text(item)
 
     def _inside(self, value: Any, kind: Any) -> Iterable[Any]:
         """What a value consists of."""
@@ -238,12 +247,14 @@ class _Walk:
             return typing.cast("Iterable[Any]", value)
         if kind in (dict, types.MappingProxyType):
             return [*value.keys(), *value.values()]
+        if kind.__module__ == "unittest.mock":  # is as deep as one looks
+            return []
         for base in kind.__mro__:
             if base in _INSIDE:
                 return [getattr(value, name, None) for name in _INSIDE[base]]
         if kind in _NATIVE:
             owner = getattr(value, "__self__", None)
-            return [getattr(value, "__qualname__", ""), *([] if type(owner) is types.ModuleType else [owner])]
+            return [getattr(value, "__qualname__", ""), *([] if isinstance(owner, types.ModuleType) else [owner])]
         if issubclass(kind, Enum):
             return [value.value]
         if kind.__module__ in ("typing", "types", "typing_extensions"):
@@ -251,8 +262,10 @@ class _Walk:
                 return [origin, *typing.get_args(value)]
             if kind.__module__ != "types":
                 return [repr(value), getattr(value, "__value__", None)]
-        # Of what is compared by its value, the value; a lock, a logger or a client of a library is but that.
-        if kind.__eq__ is not object.__eq__ or issubclass(kind, _VALUES) or not self._is_library(kind.__module__):
+        # Of what is compared by its value, the value; a lock, a logger or a client of a library is but that, and so is
+        # what makes a query of ==, and is hashed by identity.
+        by_value = kind.__eq__ is not object.__eq__ and kind.__hash__ is not object.__hash__
+        if by_value or issubclass(kind, _VALUES) or not self._is_library(kind.__module__):
             with suppress(Exception):  # it cannot be taken apart
                 return reduced(value)
         with suppress(Exception):
@@ -289,10 +302,16 @@ class _Walk:
 
     # --- whose code it is -----------------------------------------------------------------------------------
 
+    def _name(self, cls: type) -> str:
+        return self._placed(cls.__module__, cls.__qualname__)
+
     def _placed(self, module: str, name: str = "") -> str:
+        if module == "__mp_main__":  # as the processes that multiprocessing spawns call it
+            module = "__main__"
         return f"{module}.{name}{_version_of(module.partition('.')[0]) if self._is_library(module) else ''}"
 
-    def _is_library(self, module: str) -> bool:
+    def _is_library(self, module: str | None) -> bool:
+        module = module or ""  # a class that was made by exec has none
         known = self._known.get(module)
         if known is None:
             package = module.partition(".")[0]
@@ -339,11 +358,9 @@ def _is_machinery(cls: type, name: str, member: object) -> bool:
         return not isinstance(member, _METHODS)
     if issubclass(cls, Enum):
         return name in cls.__members__ or (name.startswith("_") and name.endswith("_"))
-    return name == "_abc_impl" or (issubclass(cls, Event) and name in Event.__class_vars__)
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+    if issubclass(cls, Event) and type(member).__module__.partition(".")[0] in _FRAMEWORK:
+        return True  # a format's codec
+    return name in ("_abc_impl", "_sa_class_manager") or (issubclass(cls, Event) and name in Event.__class_vars__)
 
 
 def _names_in(code: types.CodeType) -> tuple[set[str], set[str]]:

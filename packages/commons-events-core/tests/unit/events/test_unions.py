@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address
@@ -144,7 +145,7 @@ ALIKE = [
 ]
 
 
-@pytest.mark.parametrize("annotation", ALIKE, ids=str)
+@pytest.mark.parametrize("annotation", ALIKE, ids=lambda annotation: re.sub(" at 0x[0-9a-f]+", "", str(annotation)))
 def test_members_that_look_alike_are_refused_or_hold_all_the_same(annotation: object) -> None:
     """Where a class is made at all, each value that the union takes has to come back as it was."""
     try:

@@ -164,7 +164,8 @@ class _Rewriter:
         return self.children(node, path)
 
     def _refuse(self, path: str, problem: str, advice: str) -> NoReturn:
-        raise EventDefinitionError(f"{self._class.__qualname__}: field {path!r} {problem}. {advice}.")
+        field = f"field {path!r}" if path else "a field"  # of a type that stands in the class more than once
+        raise EventDefinitionError(f"{self._class.__qualname__}: {field} {problem}. {advice}.")
 
     def children(self, node: Schema, path: str) -> Schema:
         """The node with every schema below it rewritten: a copy, unless that leaves it as it is."""
@@ -276,7 +277,8 @@ class _Rewriter:
 
     def model(self, node: Schema, path: str) -> Schema:
         """A model inside an event, which is as exact: NaN must not become null, and instances are looked through."""
-        if node["cls"] in self._class.__mro__ and "event_type" not in vars(node["cls"]):
+        is_any_event = node["cls"] in self._class.__mro__ and "event_type" not in vars(node["cls"])
+        if is_any_event and not getattr(self._class, "__pydantic_generic_metadata__", {}).get("parameters"):
             self._refuse(
                 path,
                 "is any Event, whose own fields neither a schema nor bytes could have",
@@ -286,7 +288,8 @@ class _Rewriter:
         config = {key: value for key, value in (node.get("config") or {}).items() if key not in INEXACT}
         exact["config"] = {**config, "ser_json_inf_nan": "constants"}
         exact["revalidate_instances"] = "always"
-        return _by_name_too(exact)
+        exact = _by_name_too(exact)
+        return _of_just(exact) if is_any_event else exact  # a type variable's bound: Wrapper[Paid] will name the class
 
     def dataclass(self, node: Schema, path: str) -> Schema:
         return _by_name_too({**self._with_config(node, path), "revalidate_instances": "always"})
@@ -430,25 +433,31 @@ def _strict_where_made(node: Schema) -> Schema:
     So is an instance of a subclass, whose bytes would be those of an event that the field does not take.
     """
     lenient = {key: value for key, value in node.items() if key != "ref"}
+    return cast(
+        Schema,
+        core_schema.json_or_python_schema(
+            cast(core_schema.CoreSchema, lenient),
+            cast(core_schema.CoreSchema, _of_just(_forbid_extra(lenient))),
+            ref=node.get("ref"),
+            metadata={_MARK: True},
+        ),
+    )
+
+
+def _of_just(node: Schema) -> Schema:
+    """An event, but for instances of subclasses of the class that is declared."""
     cls = _model(node)["cls"]
 
     def exact_class(value: Any) -> Any:
         if type(value) is not cls and isinstance(value, cls):
             raise ValueError(
                 f"this is a {type(value).__qualname__}, which the field's type {cls.__qualname__} does not hold whole: "
-                "declare a union of the classes, with Field(discriminator='event_type')"
+                "declare that class, or a union of the classes, with Field(discriminator='event_type')"
             )
         return value
 
-    strict = core_schema.no_info_before_validator_function(
-        exact_class, cast(core_schema.CoreSchema, _forbid_extra(lenient))
-    )
-    return cast(
-        Schema,
-        core_schema.json_or_python_schema(
-            cast(core_schema.CoreSchema, lenient), strict, ref=node.get("ref"), metadata={_MARK: True}
-        ),
-    )
+    inner = cast(core_schema.CoreSchema, {key: value for key, value in node.items() if key != "ref"})
+    return cast(Schema, core_schema.no_info_before_validator_function(exact_class, inner, ref=node.get("ref")))
 
 
 def _as_enum(node: Schema) -> Schema | None:

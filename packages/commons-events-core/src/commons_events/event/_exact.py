@@ -277,8 +277,10 @@ class _Rewriter:
 
     def model(self, node: Schema, path: str) -> Schema:
         """A model inside an event, which is as exact: NaN must not become null, and instances are looked through."""
-        is_any_event = node["cls"] in self._class.__mro__ and "event_type" not in vars(node["cls"])
-        if is_any_event and not getattr(self._class, "__pydantic_generic_metadata__", {}).get("parameters"):
+        from commons_events.event._event import Event
+
+        cls = node["cls"]
+        if cls is Event and not cast(type[Event], self._class).__pydantic_generic_metadata__["parameters"]:
             self._refuse(
                 path,
                 "is any Event, whose own fields neither a schema nor bytes could have",
@@ -289,7 +291,13 @@ class _Rewriter:
         exact["config"] = {**config, "ser_json_inf_nan": "constants"}
         exact["revalidate_instances"] = "always"
         exact = _by_name_too(exact)
-        return _of_just(exact) if is_any_event else exact  # a type variable's bound: Wrapper[Paid] will name the class
+        # Event itself bounds a type variable here; another event's class was not complete yet when it was named
+        return _of_just(exact, cls) if issubclass(cls, Event) else exact
+
+    def reference(self, node: Schema, path: str) -> Schema:
+        """The class itself, where it is inside itself."""
+        model = _model(self._definitions.get(node["schema_ref"]))
+        return _of_just(node, self._class) if path and model is not None and model["cls"] is self._class else node
 
     def dataclass(self, node: Schema, path: str) -> Schema:
         return _by_name_too({**self._with_config(node, path), "revalidate_instances": "always"})
@@ -402,6 +410,7 @@ _REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
     "chain": _Rewriter.converter,
     "is-instance": _Rewriter.instance,
     "lax-or-strict": _Rewriter.lax_or_strict,
+    "definition-ref": _Rewriter.reference,
 }
 _FIELDS = frozenset({"model-field", "dataclass-field"})
 _ENVELOPE_NAMES = frozenset({"event_id", "source", "timestamp", "correlation_id", "causation_id", "metadata"})
@@ -437,16 +446,15 @@ def _strict_where_made(node: Schema) -> Schema:
         Schema,
         core_schema.json_or_python_schema(
             cast(core_schema.CoreSchema, lenient),
-            cast(core_schema.CoreSchema, _of_just(_forbid_extra(lenient))),
+            cast(core_schema.CoreSchema, _of_just(_forbid_extra(lenient), _model(node)["cls"])),
             ref=node.get("ref"),
             metadata={_MARK: True},
         ),
     )
 
 
-def _of_just(node: Schema) -> Schema:
+def _of_just(node: Schema, cls: type) -> Schema:
     """An event, but for instances of subclasses of the class that is declared."""
-    cls = _model(node)["cls"]
 
     def exact_class(value: Any) -> Any:
         if type(value) is not cls and isinstance(value, cls):

@@ -389,7 +389,12 @@ class _Rewriter:
                         "guess",
                         "Give the union a discriminator (pydantic's Field(discriminator=…)), or use one of the types",
                     )
-        return self.children(node, path)
+        exact = self.children(node, path)
+        by_function = list(map(_is_written_by_function, exact["choices"]))
+        if node.get("mode") == "left_to_right" or by_function == sorted(by_function):
+            return exact
+        # pydantic writes a value by the first member that does not refuse it, which a function may never do
+        return {**exact, "choices": sorted(exact["choices"], key=_is_written_by_function)}
 
 
 _REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
@@ -420,6 +425,11 @@ _CHECKED_ANYHOW = frozenset({"enum", "function-after"})
 """Types whose serializer is pydantic's own."""
 INEXACT = frozenset({"ser_json_temporal", "ser_json_timedelta"})
 """Settings by which times are written as numbers, which lose digits."""
+
+
+def _is_written_by_function(choice: Any) -> bool:
+    node = choice[0] if isinstance(choice, tuple) else choice
+    return (node.get("serialization") or {}).get("type") == "function-plain"
 
 
 def _model(node: Schema | None) -> Any:

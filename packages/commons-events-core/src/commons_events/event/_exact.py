@@ -164,7 +164,8 @@ class _Rewriter:
         return self.children(node, path)
 
     def _refuse(self, path: str, problem: str, advice: str) -> NoReturn:
-        raise EventDefinitionError(f"{self._class.__qualname__}: field {path!r} {problem}. {advice}.")
+        field = f"field {path!r}" if path else "a field"  # of a type that stands in the class more than once
+        raise EventDefinitionError(f"{self._class.__qualname__}: {field} {problem}. {advice}.")
 
     def children(self, node: Schema, path: str) -> Schema:
         """The node with every schema below it rewritten: a copy, unless that leaves it as it is."""
@@ -276,7 +277,10 @@ class _Rewriter:
 
     def model(self, node: Schema, path: str) -> Schema:
         """A model inside an event, which is as exact: NaN must not become null, and instances are looked through."""
-        if node["cls"] in self._class.__mro__ and "event_type" not in vars(node["cls"]):
+        from commons_events.event._event import Event
+
+        cls = node["cls"]
+        if cls is Event and not cast(type[Event], self._class).__pydantic_generic_metadata__["parameters"]:
             self._refuse(
                 path,
                 "is any Event, whose own fields neither a schema nor bytes could have",
@@ -286,7 +290,14 @@ class _Rewriter:
         config = {key: value for key, value in (node.get("config") or {}).items() if key not in INEXACT}
         exact["config"] = {**config, "ser_json_inf_nan": "constants"}
         exact["revalidate_instances"] = "always"
-        return _by_name_too(exact)
+        exact = _by_name_too(exact)
+        # Event itself bounds a type variable here; another event's class was not complete yet when it was named
+        return _of_just(exact, cls) if issubclass(cls, Event) else exact
+
+    def reference(self, node: Schema, path: str) -> Schema:
+        """The class itself, where it is inside itself."""
+        model = _model(self._definitions.get(node["schema_ref"]))
+        return _of_just(node, self._class) if path and model is not None and model["cls"] is self._class else node
 
     def dataclass(self, node: Schema, path: str) -> Schema:
         return _by_name_too({**self._with_config(node, path), "revalidate_instances": "always"})
@@ -378,7 +389,12 @@ class _Rewriter:
                         "guess",
                         "Give the union a discriminator (pydantic's Field(discriminator=…)), or use one of the types",
                     )
-        return self.children(node, path)
+        exact = self.children(node, path)
+        by_function = list(map(_is_written_by_function, exact["choices"]))
+        if node.get("mode") == "left_to_right" or by_function == sorted(by_function):
+            return exact
+        # pydantic writes a value by the first member that does not refuse it, which a function may never do
+        return {**exact, "choices": sorted(exact["choices"], key=_is_written_by_function)}
 
 
 _REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
@@ -399,6 +415,7 @@ _REWRITES: dict[str, Callable[[_Rewriter, Schema, str], Schema]] = {
     "chain": _Rewriter.converter,
     "is-instance": _Rewriter.instance,
     "lax-or-strict": _Rewriter.lax_or_strict,
+    "definition-ref": _Rewriter.reference,
 }
 _FIELDS = frozenset({"model-field", "dataclass-field"})
 _ENVELOPE_NAMES = frozenset({"event_id", "source", "timestamp", "correlation_id", "causation_id", "metadata"})
@@ -408,6 +425,11 @@ _CHECKED_ANYHOW = frozenset({"enum", "function-after"})
 """Types whose serializer is pydantic's own."""
 INEXACT = frozenset({"ser_json_temporal", "ser_json_timedelta"})
 """Settings by which times are written as numbers, which lose digits."""
+
+
+def _is_written_by_function(choice: Any) -> bool:
+    node = choice[0] if isinstance(choice, tuple) else choice
+    return (node.get("serialization") or {}).get("type") == "function-plain"
 
 
 def _model(node: Schema | None) -> Any:
@@ -430,25 +452,30 @@ def _strict_where_made(node: Schema) -> Schema:
     So is an instance of a subclass, whose bytes would be those of an event that the field does not take.
     """
     lenient = {key: value for key, value in node.items() if key != "ref"}
-    cls = _model(node)["cls"]
+    return cast(
+        Schema,
+        core_schema.json_or_python_schema(
+            cast(core_schema.CoreSchema, lenient),
+            cast(core_schema.CoreSchema, _of_just(_forbid_extra(lenient), _model(node)["cls"])),
+            ref=node.get("ref"),
+            metadata={_MARK: True},
+        ),
+    )
+
+
+def _of_just(node: Schema, cls: type) -> Schema:
+    """An event, but for instances of subclasses of the class that is declared."""
 
     def exact_class(value: Any) -> Any:
         if type(value) is not cls and isinstance(value, cls):
             raise ValueError(
                 f"this is a {type(value).__qualname__}, which the field's type {cls.__qualname__} does not hold whole: "
-                "declare a union of the classes, with Field(discriminator='event_type')"
+                "declare that class, or a union of the classes, with Field(discriminator='event_type')"
             )
         return value
 
-    strict = core_schema.no_info_before_validator_function(
-        exact_class, cast(core_schema.CoreSchema, _forbid_extra(lenient))
-    )
-    return cast(
-        Schema,
-        core_schema.json_or_python_schema(
-            cast(core_schema.CoreSchema, lenient), strict, ref=node.get("ref"), metadata={_MARK: True}
-        ),
-    )
+    inner = cast(core_schema.CoreSchema, {key: value for key, value in node.items() if key != "ref"})
+    return cast(Schema, core_schema.no_info_before_validator_function(exact_class, inner, ref=node.get("ref")))
 
 
 def _as_enum(node: Schema) -> Schema | None:

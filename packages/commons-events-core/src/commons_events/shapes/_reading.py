@@ -249,7 +249,8 @@ class _Reader:
             return self._other(node)
         record = self._records.get(cls)
         if record is None:
-            kind: Literal["event", "model"] = "event" if issubclass(cls, Event) else "model"
+            is_event = issubclass(cls, Event) and cls is not Event  # which bounds a type variable, and has no type
+            kind: Literal["event", "model"] = "event" if is_event else "model"
             record = self._records[cls] = Record(cls.__name__, cls, kind, doc=_class_doc(cls))
             config = {**cls.model_config, **(node.get("config") or {})}
             record.keeps_extra = config.get("extra") == "allow" or config.get("extra_fields_behavior") == "allow"

@@ -190,6 +190,38 @@ def test_an_event_of_a_subclass_is_refused_where_the_class_is_declared() -> None
             Failed(**fields)
 
 
+class Branch(Event):
+    parent: Branch | None = None
+    leaf: Leaf | None = None
+
+
+class Leaf(Event):
+    branch: Branch | None = None
+
+
+class LongBranch(Branch):
+    length: int = 0
+
+
+def test_an_event_of_a_subclass_is_refused_inside_its_own_class_too() -> None:
+    event = Branch(parent=Branch(parent=Branch()), leaf=Leaf(branch=Branch()))
+    assert Branch.from_json(event.to_json()) == event
+    for make in (lambda: Branch(parent=LongBranch()), lambda: Leaf(branch=LongBranch())):
+        with pytest.raises(ValueError, match=r"LongBranch, which the field's type Branch does not hold"):
+            make()
+
+
+def test_a_field_may_have_the_type_of_a_model_that_the_event_derives_from() -> None:
+    class Person(BaseModel):
+        name: str
+
+    class Named(Event, Person):
+        by: Person
+
+    event = Named(name="a", by=Person(name="b"))
+    assert Named.from_json(event.to_json()) == event
+
+
 def test_a_nested_event_that_keeps_unknown_fields_writes_them_again() -> None:
     class Inner(Event):
         model_config = {"extra": "allow"}

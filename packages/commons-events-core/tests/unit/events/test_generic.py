@@ -85,3 +85,23 @@ def test_what_was_called_alike_before_an_isolated_block_is_so_after_it() -> None
             with registry.isolated():
                 pass
             assert Changed[int, here] is one  # type: ignore[valid-type]
+
+
+@pytest.mark.parametrize("format", ["json", "avro", "protobuf"])
+def test_its_type_may_be_bound_to_events(format: str) -> None:
+    AnyEvent = TypeVar("AnyEvent", bound=Event)
+
+    @EventSchema(name=f"retried.{format}", schema_type=format)
+    class Retried(Event, Generic[AnyEvent]):
+        cause: AnyEvent
+        others: list[AnyEvent] = []
+
+    class Paid(Event):
+        event_type = f"retried.{format}.paid"
+        amount: int
+
+    paid = Paid(amount=3)
+    event = Retried[Paid](cause=paid, others=[paid])
+    assert Event.deserialize(event.serialize()) == event
+    with pytest.raises(ValueError, match=r"Paid, which the field's type Event does not hold"):
+        Retried(cause=paid)

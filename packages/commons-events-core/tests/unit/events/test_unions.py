@@ -85,6 +85,10 @@ class Celsius:
         )
 
 
+Name = Annotated[Decimal, PlainSerializer(str)]
+"""What is written by a function that would write anything."""
+
+
 def define(annotation: object) -> type[Event]:
     made: type[Event] = type(Event)(
         "Union_",
@@ -214,6 +218,8 @@ HOLDING: list[tuple[object, list[Any]]] = [
     (SecretStr | int | None, [SecretStr("a"), 1, None]),
     (Pair | str, [Pair(1), "a"]),
     (Literal["a", 1] | str, ["a", 1, "b"]),
+    (Name | list[int], [Decimal("1.5"), [1]]),
+    (Name | Cat | None, [Decimal("1.5"), Cat(lives=2), None]),
 ]
 
 

@@ -346,6 +346,7 @@ async def test_a_nacked_message_waits_in_a_retry_queue(rabbitmq_vhost: str) -> N
                 await producer.publish("t", "", value, key="k", headers={"h": "v"})
         (first,) = await take(consumer)
         assert (first.body, first.attempt) == (b"fails", 1)
+        assert not consumer._subscription.holds_keys, "what follows it is not fetched again at each nack"  # type: ignore[union-attr]
         await first.nack(3.0)
         (second,) = await take(consumer)
         assert second.body == b"passes", "the one that waits is not with the consumer"

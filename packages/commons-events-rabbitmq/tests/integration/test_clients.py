@@ -48,6 +48,7 @@ from commons_events.rabbitmq import (
     _connection,
     _topology,
 )
+from commons_events.rabbitmq._receiver import Receiver
 from commons_events.rabbitmq._topology import delay_exchange, retry_queue
 from commons_events.testing import TcpProxy
 from commons_events.testing.services import RunningRabbitMQ
@@ -500,6 +501,30 @@ async def test_a_queue_that_was_deleted_is_told_until_it_is_there_again(rabbitmq
         for queue in ("gone", "there"):
             await producer.publish("", queue, queue.encode())
         assert {message.body for message in await take(consumer, 2)} == {b"gone", b"there"}
+
+
+async def test_who_asks_again_while_it_is_connected_consumes_once(
+    rabbitmq_vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the second of two subscriptions does, where the first one's asking has brought the connection back."""
+    on_up = Receiver.on_up
+
+    def on_up_and_again(self: Receiver, connection: Any) -> None:
+        on_up(self, connection)
+        self._on_again()
+
+    monkeypatch.setattr(Receiver, "on_up", on_up_and_again)
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    async with (
+        RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer,
+        RabbitMQProducer(rabbitmq_vhost) as producer,
+        RabbitMQAdmin(rabbitmq_vhost) as admin,
+    ):
+        for _ in range(4):
+            await producer.publish("", "q", b"x")
+        await consumer.commit(wait=True)
+        assert (await admin.queue("q")).consumers == 1
+        assert len(await take(consumer, 4)) == 4
 
 
 async def test_an_unknown_queue_is_an_error(rabbitmq_vhost: str) -> None:

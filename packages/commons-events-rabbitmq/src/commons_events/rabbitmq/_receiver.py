@@ -171,8 +171,8 @@ class Receiver:
         Steps(connection, steps(), lambda error, _: self._prepared(connection, error))
 
     def _prepared(self, connection: FastConnection, error: TransportError | None) -> None:
-        if self._ended or connection is not self._link.connection:
-            return
+        if self._ended or self._channel is not None or connection is not self._link.connection:
+            return  # or it was asked for twice: by the connection that came, and by who received meanwhile
         if error is not None:
             self._refused(error)
             return

@@ -711,7 +711,15 @@ async def test_what_stands_before_a_server_ends_connections_while_it_is_away(
             assert message.body == b"x"
 
 
-async def test_a_client_whose_loop_ended_takes_no_messages(rabbitmq_vhost: str) -> None:
+def io_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "commons-events-rabbitmq-io"}
+
+
+async def test_a_client_whose_loop_ended_takes_no_messages(
+    rabbitmq_vhost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = io_threads()
+
     async def leave_open() -> None:
         await declare(rabbitmq_vhost, Queue(name="q"))
         await RabbitMQConsumer(rabbitmq_vhost, queue="q").start()
@@ -731,13 +739,13 @@ async def test_a_client_whose_loop_ended_takes_no_messages(rabbitmq_vhost: str) 
 
     with pytest.warns(ResourceWarning, match="not closed before its event loop ended"):
         await asyncio.to_thread(run)
+    for thread in io_threads() - before:
+        await asyncio.to_thread(thread.join, 60.0)
+    assert [one.message for one in caplog.records if "again" in one.message] == [], "it does not connect any more"
 
 
 async def test_an_admin_whose_closing_was_cancelled_is_closed(rabbitmq_vhost: str) -> None:
-    def threads() -> int:
-        return sum(thread.name == "commons-events-rabbitmq-io" for thread in threading.enumerate())
-
-    before = threads()
+    before = io_threads()
     admin = RabbitMQAdmin(rabbitmq_vhost)
     await admin.declare(Topology(queues=[Queue(name="q")]))
     closing = asyncio.create_task(admin.close())
@@ -745,7 +753,7 @@ async def test_an_admin_whose_closing_was_cancelled_is_closed(rabbitmq_vhost: st
     closing.cancel()
     await asyncio.wait([closing])
     await admin.close()
-    assert threads() == before
+    assert io_threads() == before
 
 
 async def test_the_next_address_is_taken(rabbitmq_vhost: str) -> None:

@@ -295,7 +295,7 @@ class Receiver:
         if channel is not self._channel:
             return
         self._channel = None
-        if self._ended:
+        if self._ended or self._link.ended:
             closing, self._closing = self._closing, None
             self._fail_flushing()
             if closing is not None:

@@ -19,6 +19,7 @@ from commons_events.errors import (
     AuthenticationError,
     AuthorizationError,
     CapabilityError,
+    ClosedError,
     ConfigurationError,
     ConnectionLostError,
     MessageTooLargeError,
@@ -280,6 +281,17 @@ async def test_closing_while_connecting_logs_no_error(rabbitmq_vhost: str, caplo
             await producer.close()
         assert isinstance(sent.exception(), PublishTimeoutError)
     assert [one for one in caplog.records if one.name == "commons_events.rabbitmq" and one.levelname == "ERROR"] == []
+
+
+async def test_who_subscribes_hears_that_the_transport_was_closed(rabbitmq_vhost: str) -> None:
+    async with TcpProxy("127.0.0.1", urlsplit(rabbitmq_vhost).port or 5672) as proxy, asyncio.timeout(60):
+        proxy.block()
+        transport = RabbitMQTransport(f"amqp://{proxy.address}")
+        subscribing = asyncio.create_task(transport.consume(["q"], max_unsettled=1))
+        await asyncio.sleep(0.1)
+        await transport.close()
+        with pytest.raises(ClosedError):
+            await subscribing
 
 
 async def test_messages_of_a_higher_priority_come_first(rabbitmq_vhost: str) -> None:

@@ -12,7 +12,7 @@ from pika import exceptions as pika
 from pika.channel import Channel
 from pika.spec import BasicProperties
 
-from commons_events.errors import AuthorizationError, ConnectionLostError, TransportError
+from commons_events.errors import AuthorizationError, ClosedError, ConnectionLostError, TransportError
 from commons_events.rabbitmq._connection import IO, Link, close_channel
 from commons_events.rabbitmq._errors import TopologyMismatchError, UnknownQueueError, channel_error
 from commons_events.rabbitmq._frames import short
@@ -371,6 +371,9 @@ class Receiver:
             self._on_settlements()
         self._ended = True
         self._link.leave(self)
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            self._io.fail(starting, ClosedError("It was closed before RabbitMQ had confirmed the subscription."))
         channel = self._channel
         if channel is None or channel.is_closed:
             self._channel = None

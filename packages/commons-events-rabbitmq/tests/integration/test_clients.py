@@ -19,6 +19,7 @@ from commons_events.errors import (
     AuthenticationError,
     AuthorizationError,
     CapabilityError,
+    ClosedError,
     ConfigurationError,
     ConnectionLostError,
     MessageTooLargeError,
@@ -48,6 +49,7 @@ from commons_events.rabbitmq import (
     _connection,
     _topology,
 )
+from commons_events.rabbitmq._receiver import Receiver
 from commons_events.rabbitmq._topology import delay_exchange, retry_queue
 from commons_events.testing import TcpProxy
 from commons_events.testing.services import RunningRabbitMQ
@@ -281,6 +283,17 @@ async def test_closing_while_connecting_logs_no_error(rabbitmq_vhost: str, caplo
     assert [one for one in caplog.records if one.name == "commons_events.rabbitmq" and one.levelname == "ERROR"] == []
 
 
+async def test_who_subscribes_hears_that_the_transport_was_closed(rabbitmq_vhost: str) -> None:
+    async with TcpProxy("127.0.0.1", urlsplit(rabbitmq_vhost).port or 5672) as proxy, asyncio.timeout(60):
+        proxy.block()
+        transport = RabbitMQTransport(f"amqp://{proxy.address}")
+        subscribing = asyncio.create_task(transport.consume(["q"], max_unsettled=1))
+        await asyncio.sleep(0.1)
+        await transport.close()
+        with pytest.raises(ClosedError):
+            await subscribing
+
+
 async def test_messages_of_a_higher_priority_come_first(rabbitmq_vhost: str) -> None:
     await declare(rabbitmq_vhost, Queue(name="q", type="classic", max_priority=5))
     async with RabbitMQProducer(rabbitmq_vhost) as producer:
@@ -346,6 +359,7 @@ async def test_a_nacked_message_waits_in_a_retry_queue(rabbitmq_vhost: str) -> N
                 await producer.publish("t", "", value, key="k", headers={"h": "v"})
         (first,) = await take(consumer)
         assert (first.body, first.attempt) == (b"fails", 1)
+        assert not consumer._subscription.holds_keys, "what follows it is not fetched again at each nack"  # type: ignore[union-attr]
         await first.nack(3.0)
         (second,) = await take(consumer)
         assert second.body == b"passes", "the one that waits is not with the consumer"
@@ -499,6 +513,30 @@ async def test_a_queue_that_was_deleted_is_told_until_it_is_there_again(rabbitmq
         for queue in ("gone", "there"):
             await producer.publish("", queue, queue.encode())
         assert {message.body for message in await take(consumer, 2)} == {b"gone", b"there"}
+
+
+async def test_who_asks_again_while_it_is_connected_consumes_once(
+    rabbitmq_vhost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the second of two subscriptions does, where the first one's asking has brought the connection back."""
+    on_up = Receiver.on_up
+
+    def on_up_and_again(self: Receiver, connection: Any) -> None:
+        on_up(self, connection)
+        self._on_again()
+
+    monkeypatch.setattr(Receiver, "on_up", on_up_and_again)
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    async with (
+        RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer,
+        RabbitMQProducer(rabbitmq_vhost) as producer,
+        RabbitMQAdmin(rabbitmq_vhost) as admin,
+    ):
+        for _ in range(4):
+            await producer.publish("", "q", b"x")
+        await consumer.commit(wait=True)
+        assert (await admin.queue("q")).consumers == 1
+        assert len(await take(consumer, 4)) == 4
 
 
 async def test_an_unknown_queue_is_an_error(rabbitmq_vhost: str) -> None:
@@ -685,7 +723,15 @@ async def test_what_stands_before_a_server_ends_connections_while_it_is_away(
             assert message.body == b"x"
 
 
-async def test_a_client_whose_loop_ended_takes_no_messages(rabbitmq_vhost: str) -> None:
+def io_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "commons-events-rabbitmq-io"}
+
+
+async def test_a_client_whose_loop_ended_takes_no_messages(
+    rabbitmq_vhost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = io_threads()
+
     async def leave_open() -> None:
         await declare(rabbitmq_vhost, Queue(name="q"))
         await RabbitMQConsumer(rabbitmq_vhost, queue="q").start()
@@ -705,13 +751,13 @@ async def test_a_client_whose_loop_ended_takes_no_messages(rabbitmq_vhost: str) 
 
     with pytest.warns(ResourceWarning, match="not closed before its event loop ended"):
         await asyncio.to_thread(run)
+    for thread in io_threads() - before:
+        await asyncio.to_thread(thread.join, 60.0)
+    assert [one.message for one in caplog.records if "again" in one.message] == [], "it does not connect any more"
 
 
 async def test_an_admin_whose_closing_was_cancelled_is_closed(rabbitmq_vhost: str) -> None:
-    def threads() -> int:
-        return sum(thread.name == "commons-events-rabbitmq-io" for thread in threading.enumerate())
-
-    before = threads()
+    before = io_threads()
     admin = RabbitMQAdmin(rabbitmq_vhost)
     await admin.declare(Topology(queues=[Queue(name="q")]))
     closing = asyncio.create_task(admin.close())
@@ -719,7 +765,7 @@ async def test_an_admin_whose_closing_was_cancelled_is_closed(rabbitmq_vhost: st
     closing.cancel()
     await asyncio.wait([closing])
     await admin.close()
-    assert threads() == before
+    assert io_threads() == before
 
 
 async def test_the_next_address_is_taken(rabbitmq_vhost: str) -> None:

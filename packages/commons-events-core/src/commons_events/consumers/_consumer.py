@@ -361,10 +361,10 @@ class EventConsumer:
     ) -> Awaitable[None]:
         """A message was given back: so is what was fetched of its key and follows it, which must not overtake it.
 
-        Also where the broker promises a group no order: one consumer that is alone in it may have one all the same.
+        Only where it waits there: else all of it would be fetched again at once, and at the next one again.
         """
         topic, key = delivery.topic, delivery.key
-        if key is None:
+        if key is None or not (subscription.holds_keys or self._transport.capabilities.ordering == "key"):
             return settled
         followers = [fetched for fetched in self._buffer if fetched.key == key and fetched.topic == topic]
         if not followers:

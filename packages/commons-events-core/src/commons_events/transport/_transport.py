@@ -92,6 +92,9 @@ class Subscription(ABC):
     settles_at_once: ClassVar[bool] = False
     """Whether `settle_deliveries` never waits and costs less than each by itself: what is handled within one turn of
     the event loop is then acknowledged at the end of it, in one go."""
+    holds_keys: bool = False
+    """Whether it holds back what follows a nacked message under its key, where the broker promises no order: a consumer
+    that is alone has one then. With the capability `ordering` it does so anyway."""
 
     @abstractmethod
     async def receive(self, limit: int) -> Sequence[Delivery]:

@@ -172,6 +172,8 @@ class Link:
         self._attempt: FastConnection | None = None
         self._connecting = False
         self._wanted = False
+        self.ended = False
+        """Whether it was closed, which is for good."""
         self._was_up = False
         self._closing: list[asyncio.Future[Any]] = []
         self._next_host = 0
@@ -199,7 +201,7 @@ class Link:
 
     def want(self) -> None:
         """Connect, if that is not under way."""
-        if not self._wanted:
+        if not self._wanted and not self.ended:
             self._wanted = True
             self._since = self._runtime.monotonic()
             self._backoff = _FIRST_BACKOFF
@@ -208,7 +210,7 @@ class Link:
 
     def close(self, done: asyncio.Future[Any]) -> None:
         """Disconnect for good."""
-        self._wanted = False
+        self._wanted, self.ended = False, True
         self._users.clear()
         if self._timer is not None:
             self.io.ioloop.remove_timeout(self._timer)  # type: ignore[arg-type]

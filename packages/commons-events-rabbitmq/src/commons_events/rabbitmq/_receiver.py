@@ -12,7 +12,7 @@ from pika import exceptions as pika
 from pika.channel import Channel
 from pika.spec import BasicProperties
 
-from commons_events.errors import AuthorizationError, ConnectionLostError, TransportError
+from commons_events.errors import AuthorizationError, ClosedError, ConnectionLostError, TransportError
 from commons_events.rabbitmq._connection import IO, Link, close_channel
 from commons_events.rabbitmq._errors import TopologyMismatchError, UnknownQueueError, channel_error
 from commons_events.rabbitmq._frames import short
@@ -171,8 +171,8 @@ class Receiver:
         Steps(connection, steps(), lambda error, _: self._prepared(connection, error))
 
     def _prepared(self, connection: FastConnection, error: TransportError | None) -> None:
-        if self._ended or connection is not self._link.connection:
-            return
+        if self._ended or self._channel is not None or connection is not self._link.connection:
+            return  # or it was asked for twice: by the connection that came, and by who received meanwhile
         if error is not None:
             self._refused(error)
             return
@@ -295,7 +295,7 @@ class Receiver:
         if channel is not self._channel:
             return
         self._channel = None
-        if self._ended:
+        if self._ended or self._link.ended:
             closing, self._closing = self._closing, None
             self._fail_flushing()
             if closing is not None:
@@ -371,6 +371,9 @@ class Receiver:
             self._on_settlements()
         self._ended = True
         self._link.leave(self)
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            self._io.fail(starting, ClosedError("It was closed before RabbitMQ had confirmed the subscription."))
         channel = self._channel
         if channel is None or channel.is_closed:
             self._channel = None

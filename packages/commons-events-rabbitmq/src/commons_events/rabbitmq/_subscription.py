@@ -47,6 +47,7 @@ class RabbitMQSubscription(WaitingSubscription[QueueState]):
     ) -> None:
         super().__init__()
         self._transport = transport
+        self.holds_keys = not transport.settings.retry_queues
         self._max_unsettled = max_unsettled
         self._settler: Settler = settler or self
         self._woken = woken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from commons_events.errors import ClosedError
@@ -39,23 +39,18 @@ def all_stored(outcomes: Sequence[Outcome]) -> list[AppendResult]:
     return results
 
 
-def next_batch(waiting: deque[Request], most: int, busy: Set[StreamId] = frozenset()) -> list[Request]:
-    """Take the next requests out, in order, each stream once; none where all are of streams that are busy.
+def next_batch(waiting: deque[Request], most: int) -> list[Request]:
+    """Take the next requests out, in order, each stream once: of those that are not behind ``most`` others.
 
     Others may be added meanwhile at the right end, also by another thread.
-
-    Args:
-        waiting: those that there are; at least one.
-        most: events in one batch.
-        busy: streams to leave alone: an earlier append to them is not done yet.
     """
-    if len(waiting) == 1 and waiting[0].append.stream not in busy:
-        return [waiting.popleft()]
-    batch: list[Request] = []
-    streams = set(busy)
-    size = 0
+    batch = [waiting.popleft()]
+    if not waiting:
+        return batch
+    streams = {batch[0].append.stream}
+    size = len(batch[0].append.events)
     later: list[Request] = []
-    while waiting and size < most:
+    while waiting and size < most and len(later) < most:  # who waits in thousands for one stream is not looked at anew
         request = waiting.popleft()
         if request.append.stream in streams:
             later.append(request)
@@ -95,8 +90,8 @@ class GroupCommit:
         self._most = most
         self._waiting: deque[Request] = deque()
         self._alone: deque[Request] = deque()
-        self._busy: set[StreamId] = set()
-        """Streams whose appends are under way, or are to be tried alone."""
+        self._behind: dict[StreamId, deque[Request]] = {}
+        """Of each stream to which an append was handed over and is not done, those that have to come after it."""
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -107,6 +102,11 @@ class GroupCommit:
             raise ClosedError("The event store is closed; make a new one.")
         loop = asyncio.get_running_loop()
         request = Request(append, loop.create_future())
+        behind = self._behind.get(append.stream)
+        if behind is not None:  # who finishes what is before it goes on with it
+            behind.append(request)
+            return request.done
+        self._behind[append.stream] = deque()
         self._waiting.append(request)
         if not self._running:
             self._start()
@@ -121,13 +121,9 @@ class GroupCommit:
 
     def _overdue(self) -> None:
         self._timer = None
-        if len(self._running) < self._lanes and self._has_work():
+        if len(self._running) < self._lanes and (self._waiting or self._alone):
             self._start()
             self._hurry()
-
-    def _has_work(self) -> bool:
-        """Whether something can be written beside what is under way."""
-        return bool(self._alone) or any(request.append.stream not in self._busy for request in self._waiting)
 
     def _start(self) -> None:
         task = asyncio.get_running_loop().create_task(self._run())
@@ -136,7 +132,7 @@ class GroupCommit:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if self._has_work():
+        if self._waiting or self._alone:
             if not self._running:
                 self._start()
             else:
@@ -144,11 +140,20 @@ class GroupCommit:
 
     def _next(self) -> list[Request]:
         """What can be written now; those who would wait for others let the others go first."""
-        batch = next_batch(self._waiting, self._most, self._busy) if self._waiting else []
-        if not batch and self._alone:
-            batch = [self._alone.popleft()]
-        self._busy.update([request.append.stream for request in batch])
+        if self._waiting:
+            batch = next_batch(self._waiting, self._most)
+        else:
+            batch = [self._alone.popleft()] if self._alone else []
+        if self._waiting or self._alone:
+            self._hurry()
         return batch
+
+    def _done(self, stream: StreamId) -> None:
+        """Let the next append to the stream come, behind those to others."""
+        if self._behind[stream]:
+            self._waiting.append(self._behind[stream].popleft())
+        else:
+            del self._behind[stream]
 
     async def _run(self) -> None:
         while batch := self._next():
@@ -156,7 +161,7 @@ class GroupCommit:
                 outcomes = await self._write([request.append for request in batch])
             except BaseException as error:
                 for request in batch:
-                    self._busy.discard(request.append.stream)
+                    self._done(request.append.stream)
                     if not request.done.done():
                         failure = error if isinstance(error, Exception) else ClosedError("The event store was stopped.")
                         request.done.set_exception(failure)
@@ -167,7 +172,7 @@ class GroupCommit:
                 if isinstance(outcome, Alone):
                     self._alone.append(request)
                     continue
-                self._busy.discard(request.append.stream)
+                self._done(request.append.stream)
                 if request.done.done():
                     continue  # cancelled meanwhile
                 if isinstance(outcome, Exception):
@@ -178,8 +183,8 @@ class GroupCommit:
     async def close(self) -> None:
         """Return once all that was handed over is written."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
         while self._running:
             await asyncio.wait(set(self._running))
             await asyncio.sleep(0)
+        if self._timer is not None:
+            self._timer.cancel()

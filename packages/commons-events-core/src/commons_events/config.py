@@ -131,6 +131,8 @@ class _EnvSource(EnvSettingsSource):
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
+            if not value or value[0] in '[{"' or "," in value:  # JSON that is broken, or several without it
+                raise
             return value  # what it has to be, the field says
 
 

@@ -75,6 +75,13 @@ def test_every_setting_may_come_from_the_environment(monkeypatch: pytest.MonkeyP
     assert (config.address, config.options) == ("memory://here", {"partitions": 3})
 
 
+@pytest.mark.parametrize("text", ["", "a,b", '["a"'])
+def test_what_names_no_topic_of_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("COMMONS_EVENTS_CONSUMER_TOPICS", text)
+    with pytest.raises(ConfigurationError, match="topics"):
+        ConsumerConfig()
+
+
 @pytest.mark.parametrize(("text", "topics"), [("orders", ("orders",)), ('["orders", "b"]', ("orders", "b"))])
 def test_one_topic_of_the_environment_needs_no_json(
     monkeypatch: pytest.MonkeyPatch, text: str, topics: tuple[str, ...]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from pathlib import Path
+from shutil import copymode
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
@@ -204,11 +205,14 @@ def export(
         if to.exists() and not to.is_file():  # a pipe, say
             with to.open("w", encoding="utf-8") as file:  # a command line has nothing else to do
                 return await write(queue, file)
-        part = to.with_name(f".{to.name}.part")
+        whole = to.resolve()  # a link stays one
+        part = whole.with_name(f".{whole.name}.part")
         try:
             with part.open("w", encoding="utf-8") as file:
+                if whole.exists():
+                    copymode(whole, part)
                 code = await write(queue, file)
-            part.replace(to)
+            part.replace(whole)
         finally:
             part.unlink(missing_ok=True)
         return code

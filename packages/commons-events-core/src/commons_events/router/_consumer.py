@@ -65,6 +65,9 @@ class RouterConsumer(EventConsumer):
 
     def settle_delivery(self, delivery: Delivery, outcome: Outcome, delay: float | None) -> Awaitable[None]:
         """See `Settler`."""
+        if self.rejected and delivery in self.rejected:  # which comes first, and wins
+            delivery.outcome = None
+            return DONE
         subscription = self._subscription
         if outcome is not _ACK or subscription is None or self._closed or self._loop is not _get_running_loop():
             return super().settle_delivery(delivery, outcome, delay)
@@ -73,7 +76,7 @@ class RouterConsumer(EventConsumer):
     def reject_delivery(self, delivery: Delivery, reason: str, error: BaseException | None) -> Awaitable[None]:
         """See `Settler`, and `rejected`."""
         cause = error or exception()
-        self.rejected[delivery] = Rejected(reason, cause if isinstance(cause, Exception) else None)
+        self.rejected.setdefault(delivery, Rejected(reason, cause if isinstance(cause, Exception) else None))
         return DONE
 
     def finish(self, delivery: Delivery) -> Awaitable[None]:

@@ -195,10 +195,10 @@ class Failures:
         delivery = lane.deliveries[0]
         plan = self._plan
         if plan.dead_letter is None:
+            why = f"{reason}: {type(error).__name__}: {error}" if error is not None else f"was rejected: {reason}"
             raise HandlerFailedError(
-                f"{delivery!r} on {plan.name} {reason}: {type(error).__name__}: {error}. There is no dead_letter= "
-                "topic to keep it, so it is left unsettled and the router stops. Name one, or let Retry(ignore=…) "
-                "finish what may get lost."
+                f"{delivery!r} on {plan.name} {why}. There is no dead_letter= topic to keep it, so it is left "
+                "unsettled and the router stops. Name one, or let Retry(ignore=…) finish what may get lost."
             ) from error
         if turn is not None and turn.head is not None:
             return await self._return(lane, turn, reason, error)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from decimal import getcontext
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Protocol
@@ -69,6 +70,14 @@ Step = Callable[[Lane], Awaitable[float | None]]
 def release(deliveries: Iterable[Delivery]) -> list[Awaitable[None]]:
     """Give messages back as if they had never been delivered."""
     return [settle(delivery, Outcome.RELEASE) for delivery in deliveries]
+
+
+def _is_now(context: Context) -> bool:
+    """Whether nothing was set in the current context since ``context`` was copied from it."""
+    try:
+        return copy_context() == context
+    except Exception:  # noqa: BLE001  # of values that cannot be compared, such as arrays
+        return False
 
 
 class Plain(Protocol):
@@ -295,6 +304,7 @@ class LaneWorkers:
 
     async def _work(self) -> None:
         self._starting = False
+        getcontext()  # else the first Decimal makes one, which would pass for something that a handler has set
         step, clean = self.step, copy_context()
         lane = self.take()
         if lane is not None:
@@ -315,14 +325,14 @@ class LaneWorkers:
                             break
                     lane.next_message()
                     self.buffered -= 1
-                    if not deliveries or not self._open or self.paused or copy_context() != clean:
+                    if not deliveries or not self._open or self.paused or not _is_now(clean):
                         break
             except BaseException as error:  # noqa: BLE001  # also SystemExit: the router ends, and raises it where it runs
                 self.broke(error)
                 return
             self.put_back(lane, wait)
             self.probed(probing)
-            lane = self.take() if copy_context() == clean else None
+            lane = self.take() if _is_now(clean) else None
 
     async def _work_plainly(self, plain: Plain, lane: Lane | None) -> Lane | None:
         """Handle a lane's message, and those of the next ones, as long as each can take the short way.
@@ -372,7 +382,7 @@ class LaneWorkers:
                     lane.next_message()
                     self.buffered -= 1
                 self.put_back(lane, wait)
-            lane = self.take() if copy_context() == clean else None
+            lane = self.take() if _is_now(clean) else None
         return None
 
     def put_back(self, lane: Lane, wait: float | None) -> None:

@@ -221,6 +221,9 @@ def test_a_file_is_exported_whole_or_left_as_it_was(
 ) -> None:
     file = tmp_path / "file"
     file.write_text("before", "utf-8")
+    file.chmod(0o600)  # who may read letters
+    link = tmp_path / "link"
+    link.symlink_to(file)
     if fails is not None:
 
         async def letters(self: DeadLetterQueue, wanted: LetterFilter) -> AsyncIterator[DeadLetter]:
@@ -230,10 +233,12 @@ def test_a_file_is_exported_whole_or_left_as_it_was(
 
         of_broker = DeadLetterQueue.letters
         monkeypatch.setattr(DeadLetterQueue, "letters", letters)
-    code, _, _ = dlq("export", "letters", "--broker", broker, "--to", str(file))
+    code, _, _ = dlq("export", "letters", "--broker", broker, "--to", str(link))
     assert code == (0 if fails is None else 1)
     assert (file.read_text("utf-8") == "before") is (fails is not None)
-    assert [*tmp_path.iterdir()] == [file]
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert link.is_symlink()
+    assert {*tmp_path.iterdir()} == {file, link}
 
 
 @pytest.mark.parametrize("place", [".", "not/there"])

@@ -249,6 +249,8 @@ async def test_what_a_handler_rejects_is_kept_by_the_subscription_s_plan(
                 raise LookupError("no such thing")
             except LookupError:
                 await message.reject("not ours")
+            await message.reject("nor anybody's")  # the first one wins
+            await message.ack()
             if raises:
                 raise OSError
 
@@ -278,6 +280,7 @@ async def test_a_batch_handler_rejects_single_messages(harness: EventTestHarness
     async def handle(events: list[Step], messages: list[Delivery]) -> None:
         calls.extend(event.n for event in events)
         await messages[1].reject("not ours")
+        await messages[1].nack()
 
     async with harness.run(router) as t:
         await t.send("steps", *(Step(n=n) for n in range(3)), key="k")

@@ -7,7 +7,8 @@ import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
+from decimal import Decimal
 from typing import Annotated
 
 import pytest
@@ -275,6 +276,57 @@ async def test_what_a_handler_sets_in_its_context_is_gone_for_the_next_message(
                 await eventually(lambda: len(seen) >= tries, timeout=30)
         assert seen == [None] * tries
         seen.clear()
+
+
+async def test_a_context_may_hold_what_cannot_be_compared(harness: EventTestHarness) -> None:
+    class Array:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("The truth value of an array is ambiguous.")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    array: ContextVar[Array] = ContextVar("array")
+    first = Array()
+    seen: list[bool] = []
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        array.set(first)
+        yield
+
+    router = EventRouter(lifespan=lifespan)
+
+    @router.subscribe("users", group="g", concurrency=1)
+    async def handle(event: Registered) -> None:
+        seen.append(array.get() is first)
+        array.set(Array())
+
+    for key in ("k", None):
+        await harness.publish("users", *[Registered(n=n) for n in range(3)], key=key)
+    async with router.running(broker=harness.transport()) as running:
+        await eventually(lambda: len(seen) == 6 or running.error is not None, timeout=30)
+    assert seen == [True] * 6
+
+
+async def test_decimals_are_nothing_that_a_handler_sets(harness: EventTestHarness) -> None:
+    """The first one makes a context variable; a worker for each message would cost twice as much."""
+    router = EventRouter()
+    workers: list[asyncio.Task[object] | None] = []
+
+    @router.subscribe("users", group="g", concurrency=1)
+    async def handle(event: Registered) -> None:
+        workers.append(asyncio.current_task())
+        assert Decimal(event.n) / 3 >= 0
+
+    await harness.publish("users", *[Registered(n=n) for n in range(20)])
+    running = Context().run(asyncio.create_task, _until(router, harness, lambda: len(workers) == 20))
+    await running
+    assert len(set(workers)) < 10
+
+
+async def _until(router: EventRouter, harness: EventTestHarness, done: Callable[[], bool]) -> None:
+    async with router.running(broker=harness.transport()):
+        await eventually(done, timeout=30)
 
 
 async def test_what_an_async_handler_is_wrapped_in_may_be_plain(harness: EventTestHarness) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from commons_events.errors import HandlerCancelledError
+from commons_events.runtime import current_runtime
 
 __all__ = ["CutOff", "cancelled"]
 
@@ -34,7 +35,7 @@ class CutOff:
             while task.uncancel():
                 pass
             with suppress(asyncio.CancelledError):  # Python before 3.13 raises one that was taken back before it came
-                await asyncio.sleep(0)
+                await current_runtime().sleep(0)
         if self.begun or (task is not None and task.cancelling()):
             raise asyncio.CancelledError
 

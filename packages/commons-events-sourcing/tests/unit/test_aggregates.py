@@ -124,6 +124,7 @@ def test_an_event_that_cannot_be_copied_did_not_happen() -> None:
             raise TypeError("stays as it is")
 
     class Kept(DomainEvent):
+        event_type = "tests.aggregates.kept"
         what: Stubborn
 
     class Keeping(Account):
@@ -299,6 +300,7 @@ def test_an_event_that_cannot_change_is_not_copied() -> None:
     UserId = NewType("UserId", str)
 
     class Plain(DomainEvent):
+        event_type = "tests.aggregates.plain"
         user: UserId
         names: tuple[str, ...] = ()
         kinds: frozenset[Literal["a", "b"]] = frozenset()

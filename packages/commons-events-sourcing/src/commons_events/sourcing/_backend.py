@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
+from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._types import AppendResult, PreparedAppend, StoredEvent, StoredSnapshot, StreamId
 
 if TYPE_CHECKING:
@@ -114,6 +116,11 @@ class Backend(ABC):
     def place(self) -> object:
         """What two backends on the same database have in common, as far as can be told without asking it."""
         return self
+
+    @cached_property
+    def _blocks(self) -> Nesting:
+        """The blocks of its transactions, which the stores in front of it keep: several may share it."""
+        return Nesting()
 
     @abstractmethod
     async def open(self) -> None:

@@ -26,7 +26,6 @@ from commons_events.errors import (
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Alone, GroupCommit, Outcome, all_stored
-from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._postgres_errors import failure_of, is_trouble, not_connected, unreachable
 from commons_events.sourcing._postgres_news import PostgresNews, discard
 from commons_events.sourcing._postgres_read import (
@@ -146,7 +145,6 @@ class PostgresBackend(Backend):
         self._writes = GroupCommit(self._write, lanes=write_connections)
         self._watermark = Watermark()
         self._news = PostgresNews(self._connect, notify=notify)
-        self._nesting = Nesting()
         self._reads: set[asyncio.Future[Any]] = set()
         self._closed = False
 
@@ -230,7 +228,6 @@ class PostgresBackend(Backend):
 
     async def _sync(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function of `_sql` in a transaction of its own."""
-        self._nesting.refuse()
 
         async def attempt() -> T:
             async with self._begin(own=True) as connection:
@@ -264,7 +261,6 @@ class PostgresBackend(Backend):
     # --- writing ---------------------------------------------------------------------------------------------
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        self._nesting.refuse()
         if len(appends) == 1 and len(appends[0].events) < COPY_FROM:
             return [await self._writes.submit(appends[0])]
         if not appends:
@@ -308,10 +304,8 @@ class PostgresBackend(Backend):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTransaction]:
-        self._nesting.refuse()
         async with self._begin(own=False) as connection, PostgresTransaction.begin(connection) as transaction:
-            with self._nesting.block():
-                yield transaction
+            yield transaction
         if transaction.stored:  # else the readers, which a checkpoint is no news to, would all look in vain
             self._announce(transaction.stored)
 

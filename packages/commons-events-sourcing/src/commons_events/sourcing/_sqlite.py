@@ -25,7 +25,6 @@ from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Outcome, all_stored
 from commons_events.sourcing._guard import TransactionGuard
-from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import deleted
 from commons_events.sourcing._sqlite_errors import failure_of, find_trouble
@@ -184,7 +183,6 @@ class SqliteBackend(Backend):
         self._names_read = Names()
         self._news = News()
         self._writes = ThreadCommit(self._writer, self._commit, self._news.tell)
-        self._nesting = Nesting()
         self._closed = False
 
     @property
@@ -283,7 +281,6 @@ class SqliteBackend(Backend):
     # --- writing ---------------------------------------------------------------------------------------------
 
     async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        self._nesting.refuse()
         if len(appends) == 1:
             return [await self._writes.submit(appends[0])]
         if not appends:
@@ -319,7 +316,6 @@ class SqliteBackend(Backend):
         return all_stored(self._commit(appends, True))
 
     async def _sync(self, function: Callable[..., T], *arguments: Any) -> T:
-        self._nesting.refuse()
         async with self._writes.turn():
             return await _whole(self._writer.submit(self._in_transaction, function, *arguments))
 
@@ -328,7 +324,6 @@ class SqliteBackend(Backend):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Transaction]:
-        self._nesting.refuse()
         async with self._writes.turn():
             beginning = self._writer.submit(self._begin)
             try:
@@ -339,8 +334,7 @@ class SqliteBackend(Backend):
                 raise
             transaction = _Transaction(self, connection, self._raw)
             try:
-                with self._nesting.block():
-                    yield transaction
+                yield transaction
             except BaseException as error:
                 await _whole(self._writer.submit(connection.close))
                 if (failed := find_trouble(error)) is not None:
@@ -359,7 +353,7 @@ class SqliteBackend(Backend):
 
     async def _read(self, function: Callable[..., T], *arguments: Any) -> T:
         try:
-            if self._path or self._nesting.inside:
+            if self._path or self._blocks.inside:
                 return await self._reader.submit(function, self._reading, *arguments)
             async with self._writes.turn():  # one connection for all: another task's open transaction is not to be seen
                 return await self._reader.submit(function, self._reading, *arguments)
@@ -371,7 +365,7 @@ class SqliteBackend(Backend):
             raise self._failure(error) from error
 
     async def _read_events(self, function: Callable[..., T], *arguments: Any) -> T:
-        own = not self._path and self._nesting.inside  # in a transaction that may be rolled back
+        own = not self._path and self._blocks.inside  # in a transaction that may be rolled back
         return await self._read(function, Names() if own else self._names_read, *arguments)
 
     async def fetch_stream(

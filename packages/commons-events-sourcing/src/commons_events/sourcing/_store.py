@@ -18,7 +18,6 @@ from commons_events.event import Event
 from commons_events.sourcing._backend import Backend
 from commons_events.sourcing._encoding import prepare_events
 from commons_events.sourcing._groups import GroupSubscription, check_group
-from commons_events.sourcing._nesting import Nesting
 from commons_events.sourcing._store_transaction import (
     MAX_EVENT_BYTES,
     MAX_POSITION,
@@ -68,7 +67,6 @@ class BaseEventStore:
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._blocks = Nesting()
         self._closed = False
 
     # --- life ------------------------------------------------------------------------------------------------
@@ -101,7 +99,7 @@ class BaseEventStore:
 
     async def _writable(self) -> Backend:
         """As `_ready`, for what would wait for the end of an open transaction."""
-        self._blocks.refuse()
+        self.backend._blocks.refuse()
         return await self._ready()
 
     async def close(self) -> None:
@@ -110,7 +108,7 @@ class BaseEventStore:
         To be cancelled does not stop it: it goes on, and who calls it again waits for its end. In the block of a
         transaction it would wait for itself: that is a `CapabilityError`.
         """
-        self._blocks.refuse("Close the store after the block.")
+        self.backend._blocks.refuse("Close the store after the block.")
         await asyncio.shield(self._begin_closing())
 
     def _begin_closing(self) -> asyncio.Task[None]:
@@ -215,7 +213,7 @@ class BaseEventStore:
         async with backend.transaction() as begun:
             transaction = StoreTransaction(begun, self.max_event_bytes)
             try:
-                with self._blocks.block():
+                with self.backend._blocks.block():
                     yield transaction
             except BaseException:
                 await transaction._end(failed=True)

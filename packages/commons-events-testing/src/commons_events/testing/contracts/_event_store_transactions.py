@@ -79,6 +79,7 @@ class TransactionTests(EventStoreCase, contract=True):
                 lambda: store.save_snapshot(snapshot),
                 lambda: store.delete_snapshots("a"),
                 begin,
+                lambda: s.EventStore(backend=store.backend).append("a", counted(1)),
             ):
                 for call in (write, lambda write=write: asyncio.gather(write())):
                     with pytest.raises(CapabilityError, match="transaction"):

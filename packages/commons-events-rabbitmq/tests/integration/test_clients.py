@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -754,6 +755,43 @@ async def test_a_client_whose_loop_ended_takes_no_messages(
     for thread in io_threads() - before:
         await asyncio.to_thread(thread.join, 60.0)
     assert [one.message for one in caplog.records if "again" in one.message] == [], "it does not connect any more"
+
+
+@pytest.mark.parametrize("held", [pytest.param(2.5, id="slow"), pytest.param(8.0, id="silent")])
+async def test_a_client_whose_loop_ended_leaves_no_connection_to_a_server_that_is(
+    rabbitmq_vhost: str, held: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_connection, "_LOOK", 0.2)
+    await declare(rabbitmq_vhost, Queue(name="q"))
+    address = urlsplit(rabbitmq_vhost)
+    async with (
+        TcpProxy("127.0.0.1", address.port or 5672) as proxy,
+        RabbitMQProducer(rabbitmq_vhost) as producer,
+    ):
+        url = address._replace(netloc=f"guest:guest@{proxy.address}").geturl()
+
+        async def leave_open() -> None:
+            consumer = RabbitMQConsumer(url, queue="q")
+            await consumer.start()
+            assert len(await take(consumer)) == 1
+
+        await producer.publish("", "q", b"x")
+
+        async def leave_it_to_a_server_that_is_held() -> None:
+            before = io_threads()
+            await asyncio.to_thread(asyncio.run, leave_open())
+            (left,) = io_threads() - before
+            proxy.block()
+            await asyncio.sleep(held)
+            proxy.restore()
+            await asyncio.to_thread(left.join, 60.0)
+            gc.collect()  # what was left open would be warned of here, too, and fail the test
+
+        with pytest.warns(ResourceWarning, match="not closed before its event loop ended"):
+            await leave_it_to_a_server_that_is_held()
+        async with RabbitMQConsumer(rabbitmq_vhost, queue="q") as consumer:
+            (again,) = await take(consumer)
+            assert again.redelivered
 
 
 async def test_an_admin_whose_closing_was_cancelled_is_closed(rabbitmq_vhost: str) -> None:

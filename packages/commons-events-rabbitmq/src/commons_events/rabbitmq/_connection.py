@@ -114,13 +114,20 @@ class IO:
             nobody: asyncio.Future[Any] = asyncio.Future(loop=self.loop)
             for link in self.links:
                 link.close(nobody)
-            self.later(1.0, self.ioloop.stop)
+            self._stop_once_closed()
             warnings.warn(
                 "A client of RabbitMQ was not closed before its event loop ended; its connections are closed now, and "
                 "what was not acknowledged is delivered again. Use it in async with, or await close().",
                 ResourceWarning,
                 stacklevel=2,
             )
+
+    def _stop_once_closed(self) -> None:
+        """End with the last connection; `Link.close` gives a server that does not answer some seconds."""
+        if all(link.closed for link in self.links):
+            self.ioloop.stop()
+        else:
+            self.later(_FIRST_BACKOFF, self._stop_once_closed)
 
 
 def _fill(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
@@ -207,6 +214,12 @@ class Link:
             self._backoff = _FIRST_BACKOFF
             self._tried = 0
             self._connect()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is connected, and nothing is on the way to it."""
+        connection = self.connection or self._attempt
+        return connection is None or connection.is_closed
 
     def close(self, done: asyncio.Future[Any]) -> None:
         """Disconnect for good."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,13 +26,20 @@ class TestMemory(EventStoreContract):
         return EventStore(backend=self.backend, **settings)
 
 
-class TestSqlite(EventStoreContract):
+class TestSqliteInItsThread(EventStoreContract):
+    limit: ClassVar[float] = 0.0
+    """Seconds for which an append may keep the event loop."""
+
     @pytest.fixture(autouse=True)
     def _path(self, tmp_path: Path) -> None:
         self.path = tmp_path / "events.db"
 
     async def make_store(self, **settings: Any) -> EventStore:
-        return EventStore(f"sqlite:///{self.path}", synchronous="NORMAL", **settings)
+        return EventStore(f"sqlite:///{self.path}", synchronous="NORMAL", blocking_limit=self.limit, **settings)
+
+
+class TestSqliteInTheEventLoop(TestSqliteInItsThread):
+    limit: ClassVar[float] = math.inf
 
 
 @pytest.fixture(scope="module")

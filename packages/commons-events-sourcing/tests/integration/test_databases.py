@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import sqlite3
 import threading
 from datetime import UTC, datetime
@@ -959,9 +961,11 @@ async def test_appends_together_are_stored_whole_or_not_at_all_however_many_they
         assert (await store.append_many([Append("many", many[:3], 0), Append("all", many)]))[1].version == COPY_FROM
 
 
-async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [0.0, math.inf], ids=["thread", "loop"])
+async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path, limit: float) -> None:
     path = tmp_path / "events.db"
-    async with EventStore(f"sqlite:///{path}", busy_timeout=0.1) as store:
+    url = f"sqlite:///{path}?synchronous=NORMAL"
+    async with EventStore(url, busy_timeout=0.1, blocking_limit=limit) as store:
         await store.append("a", [Kept()])
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -973,6 +977,21 @@ async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path) -> None:
         other.execute("ROLLBACK")
         other.close()
         assert (await store.append("a", [Kept()])).version == 2
+
+
+async def test_the_event_loop_does_not_wait_for_another_process_that_writes(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    async with EventStore(f"sqlite:///{path}", synchronous="NORMAL", blocking_limit=math.inf) as store:
+        writes: Any = store.backend._writes  # type: ignore[attr-defined]
+        await store.append("a", [Kept()])
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            appending = asyncio.create_task(store.append("a", [Kept()]))
+            await eventually(lambda: writes._lock.locked(), timeout=60)  # the thread has it, and waits
+            assert not appending.done()
+            other.execute("ROLLBACK")
+        assert (await appending).version == 2
+        assert (await store.append("a", [Kept()])).version == 3
 
 
 async def test_a_transaction_that_is_cancelled_twice_while_it_begins_leaves_nothing_open(tmp_path: Path) -> None:

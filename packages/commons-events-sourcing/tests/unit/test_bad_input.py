@@ -52,13 +52,16 @@ async def test_without_psycopg_it_is_said_what_to_type(monkeypatch: pytest.Monke
 async def test_time_limits_of_a_database_are_numbers_of_seconds(bad: Any) -> None:
     with pytest.raises(ConfigurationError, match="busy_timeout is .*number of seconds"):
         EventStore("sqlite://", busy_timeout=bad)
+    with pytest.raises(ConfigurationError, match="blocking_limit is .*number of seconds"):
+        EventStore("sqlite://", blocking_limit=bad)
     with pytest.raises(ConfigurationError, match="connect_timeout is .*number of seconds"):
         EventStore("postgresql://localhost/x", connect_timeout=bad)
 
 
 @pytest.mark.parametrize("seconds", [0, float("inf")])
 async def test_a_time_limit_may_be_none_at_all_or_endless(tmp_path: Path, seconds: float) -> None:
-    async with EventStore(f"sqlite:///{tmp_path / 'events.db'}", busy_timeout=seconds) as store:
+    url = f"sqlite:///{tmp_path / 'events.db'}"
+    async with EventStore(url, busy_timeout=seconds, blocking_limit=seconds) as store:
         assert await store.head() == 0
     EventStore("postgresql://localhost/x", connect_timeout=float("inf"))
 

@@ -21,13 +21,14 @@ from commons_events.errors import (
     ConfigurationError,
     StoreUnavailableError,
 )
+from commons_events.runtime import current_runtime
 from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Outcome, all_stored
 from commons_events.sourcing._guard import TransactionGuard
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import deleted
-from commons_events.sourcing._sqlite_errors import failure_of, find_trouble
+from commons_events.sourcing._sqlite_errors import failure_of, find_trouble, is_busy
 from commons_events.sourcing._sqlite_log import lengthen_log
 from commons_events.sourcing._sqlite_names import Names
 from commons_events.sourcing._sqlite_read import fetch_from_snapshot, fetch_log, fetch_snapshot, fetch_stream, find_head
@@ -69,6 +70,7 @@ class _Transaction(BackendTransaction):
     def __init__(self, backend: SqliteBackend, connection: Connection, raw: sqlite3.Connection) -> None:
         self._submit = backend._writer.submit
         self._failure = backend._failure
+        self._now = backend._runtime.now
         self._connection = connection
         self._raw = raw
         self.stored = 0
@@ -107,7 +109,8 @@ class _Transaction(BackendTransaction):
     def _append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
         self._raw.execute("SAVEPOINT commons_events_append")
         try:
-            results = all_stored(write(self._raw, appends, Names()))  # its caller may roll back
+            # its caller may roll back: so nothing is kept of the names
+            results = all_stored(write(self._raw, appends, Names(), self._now()))
         except BaseException as error:
             if self._raw.in_transaction:  # a full disk, for one, makes SQLite roll all of it back at once
                 self._raw.execute("ROLLBACK TO commons_events_append")
@@ -158,11 +161,21 @@ class SqliteBackend(Backend):
         synchronous: as SQLite's setting. With FULL what `append` has confirmed outlives the loss of power; with NORMAL
             that of the process, and the last moments may be lost with power; OFF is for tests.
         busy_timeout: seconds to wait for another process that writes.
+        blocking_limit: seconds for which an append may keep the event loop. One that comes alone, and whose like have
+            been written within this time of late, is written there, since the way to the writer's thread and back
+            takes longer than it does; all others are left to that thread, and so are all with 0.
     """
 
     name: ClassVar[str] = "sqlite"
 
-    def __init__(self, url: str, *, synchronous: Synchronous = "FULL", busy_timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        synchronous: Synchronous = "FULL",
+        busy_timeout: float = 30.0,
+        blocking_limit: float = 0.002,
+    ) -> None:
         self._path = file_of(url)
         settings = dict(parse_qsl(url.partition("?")[2]))
         if unknown := settings.keys() - {"synchronous"}:
@@ -171,7 +184,8 @@ class SqliteBackend(Backend):
         self._synchronous = str(given).upper()
         if self._synchronous not in ("OFF", "NORMAL", "FULL", "EXTRA"):
             raise ConfigurationError(f"synchronous is {given!r}; it is OFF, NORMAL, FULL or EXTRA.")
-        self._timeout = min(check_interval(busy_timeout, "busy_timeout") if busy_timeout != 0 else 0, _LONGEST)
+        self._timeout = min(_check_seconds(busy_timeout, "busy_timeout"), _LONGEST)
+        self._runtime = current_runtime()
         self._writer = DatabaseThread("commons-events-sqlite-writer")
         self._reader = DatabaseThread("commons-events-sqlite-reader") if self._path else self._writer
         self._raw: sqlite3.Connection
@@ -182,7 +196,16 @@ class SqliteBackend(Backend):
         self._names = Names()
         self._names_read = Names()
         self._news = News()
-        self._writes = ThreadCommit(self._writer, self._commit, self._news.tell)
+        self._patience: float = self._timeout
+        """Seconds for which the writer's connection waits for another process."""
+        self._writes = ThreadCommit(
+            self._writer,
+            self._commit,
+            self._commit_now,
+            self._news.tell,
+            limit=_check_seconds(blocking_limit, "blocking_limit"),
+            runtime=self._runtime,
+        )
         self._closed = False
 
     @property
@@ -254,7 +277,7 @@ class SqliteBackend(Backend):
         connection: Connection = self._engine.connect()
         connection.begin()  # which sends nothing, but makes commit() send something
         try:
-            self._raw.execute("BEGIN IMMEDIATE")
+            self._begin_write(self._timeout)
         except sqlite3.Error as error:
             connection.close()
             raise self._failure(error) from error
@@ -290,16 +313,41 @@ class SqliteBackend(Backend):
         self._news.tell(max(result.last_position for result in results))
         return results
 
+    def _begin_write(self, patience: float) -> None:
+        if patience != self._patience:
+            self._raw.execute(f"PRAGMA busy_timeout={int(patience * 1000)}")
+            self._patience = patience
+        self._raw.execute("BEGIN IMMEDIATE")
+
     def _commit(self, appends: Sequence[PreparedAppend], together: bool = False) -> list[Outcome]:
-        raw = self._raw
         if self._short:
             self._short -= 1
             if not self._short:
-                lengthen_log(raw, self._path)
+                lengthen_log(self._raw, self._path)
         try:
-            raw.execute("BEGIN IMMEDIATE")
+            self._begin_write(self._timeout)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return self._write(appends, together)
+
+    def _commit_now(self, append: PreparedAppend) -> Outcome | None:
+        """For `ThreadCommit`: in the event loop's thread, where nothing waits."""
+        if self._short:
+            return None
+        try:
+            self._begin_write(0.0)
+        except sqlite3.Error as error:
+            if is_busy(error):
+                return None
+            raise self._failure(error) from error
+        return self._write((append,))[0]
+
+    def _write(self, appends: Sequence[PreparedAppend], together: bool = False) -> list[Outcome]:
+        """Store them in the transaction that has begun, and end it."""
+        raw = self._raw
+        try:
             try:
-                outcomes = write(raw, appends, self._names)
+                outcomes = write(raw, appends, self._names, self._runtime.now())
                 if together:
                     all_stored(outcomes)
                 raw.execute("COMMIT")
@@ -420,6 +468,10 @@ class SqliteBackend(Backend):
         if self._closed:
             raise ClosedError("The event store is closed; make a new one.")
         await self._news.wait(position, min(seconds, _POLL) if self._path else seconds)
+
+
+def _check_seconds(seconds: float, what: str) -> float:
+    return check_interval(seconds, what) if seconds != 0 else 0.0
 
 
 async def _whole(work: asyncio.Future[T]) -> T:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from commons_events.errors import CommonsEventsError, StoreSchemaError, StoreUnavailableError, UnknownDatabaseError
 
-__all__ = ["failure_of", "find_trouble"]
+__all__ = ["failure_of", "find_trouble", "is_busy"]
 
 _TROUBLES = frozenset(
     {
@@ -58,6 +58,12 @@ def find_trouble(error: BaseException, *, own: bool = False) -> sqlite3.Error | 
     code = getattr(found, "sqlite_errorcode", None)
     in_trouble = code is not None and code & 0xFF in _TROUBLES
     return found if in_trouble or (own and _of_other_tables(found)) else None
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process is writing."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _of_other_tables(error: sqlite3.Error) -> bool:

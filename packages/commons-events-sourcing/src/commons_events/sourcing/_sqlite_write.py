@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 
-from commons_events.runtime import current_runtime
 from commons_events.sourcing._group_commit import Outcome
 from commons_events.sourcing._rules import Known, conflict, deleted, find_repeat, fits, lookup
 from commons_events.sourcing._sqlite_names import HEAD, Kind, Names
@@ -33,15 +33,15 @@ _INSERTS = {
 }
 
 
-def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend], names: Names) -> list[Outcome]:
+def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend], names: Names, now: datetime) -> list[Outcome]:
     """Store each, or say why not; one that fails has written nothing of its events."""
     cursor = raw.cursor()
-    now = current_runtime().now().isoformat(" ")
+    recorded_at = now.isoformat(" ")
     outcomes: list[Outcome] = []
     for append in appends:
         before = raw.total_changes
         try:
-            outcomes.append(_write_one(cursor, append, now, names))
+            outcomes.append(_write_one(cursor, append, recorded_at, names))
         except sqlite3.Error:
             raise
         except Exception as error:
@@ -51,7 +51,7 @@ def write(raw: sqlite3.Connection, appends: Sequence[PreparedAppend], names: Nam
     return outcomes
 
 
-def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, names: Names) -> AppendResult:
+def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, recorded_at: str, names: Names) -> AppendResult:
     stream, events, expected = append
     stream_id, version, gone, head = cursor.execute(STATE, stream).fetchone()
     if gone:
@@ -92,7 +92,8 @@ def _write_one(cursor: sqlite3.Cursor, append: PreparedAppend, now: str, names: 
             tags_text = json.dumps(tags, ensure_ascii=False)
             tagged += [(tag, position) for tag in tags]
         values += (
-            position, stream_id, at, kind_id, event_id, json_text, raw_bytes, tags_text, timestamp.isoformat(" "), now
+            position, stream_id, at, kind_id, event_id, json_text, raw_bytes, tags_text, timestamp.isoformat(" "),
+            recorded_at,
         )  # fmt: skip
     _insert(cursor, values, len(events))
     if tagged:

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from commons_events.errors import ClosedError
+from commons_events.runtime import Runtime
 from commons_events.sourcing._group_commit import Outcome, Request, next_batch
+from commons_events.sourcing._pace import Pace
 from commons_events.sourcing._thread import DatabaseThread
 from commons_events.sourcing._types import AppendResult, PreparedAppend
 
@@ -24,27 +26,41 @@ class ThreadCommit:
     So an append costs the event loop one wake-up, and appends that come one after the other never make the thread wait
     for the loop. Whoever else uses the thread's connection takes turns with it: see `turn`.
 
+    An append that is alone and short is written in the event loop's thread: the way to the other one and back takes
+    longer than it does.
+
     Args:
         thread: the writer's.
         write: stores a batch, each stream once, in a transaction, and gives each append's outcome; in the thread.
+        write_now: stores one, as ``write`` does, but in the event loop's thread and without waiting for another
+            process; None where that cannot be, and nothing was written.
         told: called in the event loop after each batch, with the highest position that was stored.
+        limit: seconds up to which an append is short: see `Pace`.
+        runtime: whose clock says what they take.
     """
 
     def __init__(
         self,
         thread: DatabaseThread,
         write: Callable[[Sequence[PreparedAppend]], Sequence[Outcome]],
+        write_now: Callable[[PreparedAppend], Outcome | None],
         told: Callable[[int], object],
+        *,
+        limit: float,
+        runtime: Runtime,
     ) -> None:
         self._thread = thread
         self._write = write
+        self._write_now = write_now
         self._told = told
+        self._pace = Pace(limit)
+        self._clock = runtime.monotonic
         self._waiting: deque[Request] = deque()
         self._lock = asyncio.Lock()
         self._others = 0
         """How many wait for their turn."""
         self._busy = False
-        """Whether the thread is at work on appends, or will be."""
+        """Whether somebody is at work on appends, or will be: the thread, or the first who came."""
         self._starting: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -57,17 +73,52 @@ class ThreadCommit:
         """
         if self._closed:
             raise ClosedError("The event store is closed; make a new one.")
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[AppendResult] = loop.create_future()
-        self._waiting.append(Request(append, done))
+        request = Request(append, asyncio.get_running_loop().create_future())
+        self._waiting.append(request)
         if not self._busy:
             self._busy = True
-            if self._lock.locked() or self._others:
-                self._starting = loop.create_task(self._start())
-            else:
-                await self._lock.acquire()  # free: this does not wait
-                self._thread.call(self._work, loop)
-        return await done
+            if self._pace.is_short(append):
+                try:
+                    await asyncio.sleep(0)  # whoever is about to append, too, or waits for a turn, comes now
+                except BaseException:
+                    request.done.cancel()
+                    await self._hand_over()
+                    raise
+                if self._may_write_now() and (outcome := self._at_once(append)) is not None:
+                    return outcome
+            await self._hand_over()
+        return await request.done
+
+    def _may_write_now(self) -> bool:
+        return len(self._waiting) == 1 and not self._lock.locked() and not self._others
+
+    def _at_once(self, append: PreparedAppend) -> AppendResult | None:
+        """In the event loop's thread, which nobody else gets to meanwhile; None leaves it to the other thread."""
+        began = self._clock()
+        outcome = None
+        ended = True
+        try:
+            outcome = self._write_now(append)
+            ended = outcome is not None
+        finally:
+            if ended:
+                self._pace.note(append, self._clock() - began)
+                self._waiting.clear()
+                self._busy = False
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome is not None and outcome.last_position:
+            self._told(outcome.last_position)
+        return outcome
+
+    async def _hand_over(self) -> None:
+        """Leave what waits to the thread; this itself does not wait."""
+        loop = asyncio.get_running_loop()
+        if self._lock.locked() or self._others:
+            self._starting = loop.create_task(self._start())
+        else:
+            await self._lock.acquire()  # free
+            self._thread.call(self._work, loop)
 
     async def _start(self) -> None:
         await self._lock.acquire()
@@ -78,11 +129,14 @@ class ThreadCommit:
         more = True
         while more:
             batch = next_batch(self._waiting, _MOST)
+            began = self._clock()
             outcomes: Sequence[Outcome]
             try:
                 outcomes = self._write([request.append for request in batch])
             except Exception as error:  # noqa: BLE001  # it belongs to those who wait
                 outcomes = [error] * len(batch)
+            if len(batch) == 1:
+                self._pace.note(batch[0].append, self._clock() - began)
             more = bool(self._waiting) and not self._others
             try:
                 loop.call_soon_threadsafe(self._settle, batch, outcomes, more)
@@ -130,4 +184,4 @@ class ThreadCommit:
             if self._starting is not None:
                 await asyncio.wait([self._starting])
             async with self.turn():
-                pass
+                await asyncio.sleep(0)  # an append that lets others go first goes on

@@ -23,15 +23,15 @@ from commons_events.errors import (
 )
 from commons_events.runtime import current_runtime
 from commons_events.sourcing import _sql
-from commons_events.sourcing._backend import Backend, BackendTransaction, Lease, LogPage, LogQuery
+from commons_events.sourcing._backend import Backend, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Outcome, all_stored
-from commons_events.sourcing._guard import TransactionGuard
 from commons_events.sourcing._news import News
 from commons_events.sourcing._rules import deleted
 from commons_events.sourcing._sqlite_errors import failure_of, find_trouble, is_busy
 from commons_events.sourcing._sqlite_log import lengthen_log
 from commons_events.sourcing._sqlite_names import Names
 from commons_events.sourcing._sqlite_read import fetch_from_snapshot, fetch_log, fetch_snapshot, fetch_stream, find_head
+from commons_events.sourcing._sqlite_transaction import SqliteTransaction
 from commons_events.sourcing._sqlite_write import STATE, write
 from commons_events.sourcing._thread import DatabaseThread
 from commons_events.sourcing._thread_commit import ThreadCommit
@@ -46,8 +46,7 @@ from commons_events.sourcing._types import (
 from commons_events.sourcing._url import file_of
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, Result
-    from sqlalchemy.sql import Executable
+    from sqlalchemy.engine import Connection
 
 __all__ = ["SqliteBackend"]
 
@@ -64,91 +63,6 @@ _PAUSE = 0.01
 """Seconds between two tries to switch a file to its mode."""
 _WARM = 16
 """Commits after which it pays to give the write-ahead log its length at once."""
-
-
-class _Transaction(BackendTransaction):
-    def __init__(self, backend: SqliteBackend, connection: Connection, raw: sqlite3.Connection) -> None:
-        self._submit = backend._writer.submit
-        self._failure = backend._failure
-        self._now = backend._runtime.now
-        self._connection = connection
-        self._raw = raw
-        self.stored = 0
-        """The highest position that it has stored; 0 where it has stored nothing."""
-        self._guard = TransactionGuard(connection, lambda: raw.in_transaction)
-
-    def check(self) -> None:
-        self._guard.check()
-
-    async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
-        return await self._submit(self._guarded, function, *arguments)
-
-    def _guarded(self, function: Callable[..., T], *arguments: Any) -> T:
-        self._guard.check()
-        try:
-            result = function(*arguments)
-        except Exception as error:
-            if not isinstance(error, CommonsEventsError) and find_trouble(error) is None:
-                self._guard.check()  # else SQLite itself may have rolled back
-            raise
-        self._guard.check()
-        return result
-
-    def commit(self) -> None:
-        """In the writer's thread."""
-        try:
-            self._guard.commit()
-        finally:
-            self._connection.close()
-
-    async def append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        results = await self._call(self._append, appends)
-        self.stored = max([self.stored, *(result.last_position for result in results)])
-        return results
-
-    def _append(self, appends: Sequence[PreparedAppend]) -> list[AppendResult]:
-        self._raw.execute("SAVEPOINT commons_events_append")
-        try:
-            # its caller may roll back: so nothing is kept of the names
-            results = all_stored(write(self._raw, appends, Names(), self._now()))
-        except BaseException as error:
-            if self._raw.in_transaction:  # a full disk, for one, makes SQLite roll all of it back at once
-                self._raw.execute("ROLLBACK TO commons_events_append")
-                self._raw.execute("RELEASE commons_events_append")
-            if (failed := find_trouble(error, own=True)) is not None:
-                raise self._failure(failed) from error
-            raise
-        self._raw.execute("RELEASE commons_events_append")
-        return results
-
-    async def fetch_stream(
-        self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
-    ) -> list[StoredEvent]:
-        return await self._call(fetch_stream, self._raw, Names(), stream, first, last, limit, backwards)
-
-    async def checkpoint(self, name: str) -> int:
-        return await self._call(_sql.checkpoint, self._connection, name)
-
-    async def save_checkpoint(self, name: str, position: int, *, backwards: bool) -> None:
-        await self._call(_sql.save_checkpoint, self._connection, name, position, backwards)
-
-    async def save_snapshot(self, snapshot: StoredSnapshot) -> None:
-        await self._call(_sql.save_snapshot, self._connection, snapshot)
-
-    async def check_lease(self, lease: Lease) -> None:
-        await self._call(_sql.check_lease, self._connection, lease)
-
-    async def execute(self, statement: Executable, parameters: Any = None) -> Result[Any]:
-        return await self._call(self._execute, statement, parameters)
-
-    def _execute(self, statement: Executable, parameters: Any) -> Result[Any]:
-        result = self._connection.execute(statement, parameters)
-        if not result.returns_rows:
-            return result
-        return result.freeze()()  # wholly read, so that it may be used outside the thread
-
-    async def run_sync(self, function: Callable[[Connection], T]) -> T:
-        return await self._call(function, self._connection)
 
 
 class SqliteBackend(Backend):
@@ -371,7 +285,7 @@ class SqliteBackend(Backend):
         await self._sync(_sql.delete_stream, stream, expected)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[_Transaction]:
+    async def transaction(self) -> AsyncIterator[SqliteTransaction]:
         async with self._writes.turn():
             beginning = self._writer.submit(self._begin)
             try:
@@ -380,7 +294,9 @@ class SqliteBackend(Backend):
                 if beginning.done() and not beginning.cancelled() and beginning.exception() is None:
                     await _whole(self._writer.submit(beginning.result().close))  # it has begun all the same
                 raise
-            transaction = _Transaction(self, connection, self._raw)
+            transaction = SqliteTransaction(
+                self._writer, connection, self._raw, now=self._runtime.now, failure=self._failure
+            )
             try:
                 yield transaction
             except BaseException as error:

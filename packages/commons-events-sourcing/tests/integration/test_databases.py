@@ -36,7 +36,7 @@ from commons_events.sourcing._postgres_write import _WITH_ID, COPY_FROM
 from commons_events.sourcing._sqlite_names import UNTAG
 from commons_events.sourcing._sqlite_write import BY_ID, BY_VERSION, STATE
 from commons_events.sourcing._tables import SCHEMA_VERSION, metadata, metadata_of
-from commons_events.sourcing._types import PreparedAppend, PreparedEvent
+from commons_events.sourcing._types import PreparedAppend, PreparedEvent, StoredSnapshot
 from commons_events.sourcing.projections import ProjectionStates
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningPostgres
@@ -977,6 +977,30 @@ async def test_a_lock_of_another_process_on_sqlite(tmp_path: Path, limit: float)
         other.execute("ROLLBACK")
         other.close()
         assert (await store.append("a", [Kept()])).version == 2
+
+
+@pytest.mark.parametrize("limit", [0.0, math.inf], ids=["thread", "loop"])
+async def test_a_stream_is_read_whole_wherever_its_first_events_are_read(tmp_path: Path, limit: float) -> None:
+    url = f"sqlite:///{tmp_path / 'events.db'}?synchronous=NORMAL"
+    async with EventStore(url, blocking_limit=limit) as store:
+        await store.append("a", [Kept() for _ in range(200)])
+        await store.append("b", [Kept() for _ in range(64)])
+        await store.save_snapshot(
+            StoredSnapshot(
+                stream=StreamId("a"), version=100, kind="k", schema_version="1", data=b"s", taken_at=datetime.now(UTC)
+            )
+        )
+        for first, last, most in ((1, 200, 500), (1, 64, 64), (1, 65, 65), (30, 180, 64), (30, 180, 65), (5, 5, 1)):
+            expected = list(range(first, last + 1))
+            found = await store.backend.fetch_stream(StreamId("a"), first, last, most, False)
+            assert [one.aggregate_version for one in found] == expected[:most]
+            found = await store.backend.fetch_stream(StreamId("a"), first, last, most, True)
+            assert [one.aggregate_version for one in found] == expected[::-1][:most]
+        assert len(await store.fetch_stream("b")) == 64
+        snapshot, found = await store.backend.fetch_from_snapshot(StreamId("a"), "k", 190, 80)
+        assert snapshot is not None
+        assert [one.aggregate_version for one in found] == list(range(100, 180))
+        assert await asyncio.gather(*(store.fetch_stream("b") for _ in range(9))) == [await store.fetch_stream("b")] * 9
 
 
 async def test_the_event_loop_does_not_wait_for_another_process_that_writes(tmp_path: Path) -> None:

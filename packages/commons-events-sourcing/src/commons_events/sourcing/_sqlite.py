@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from urllib.parse import parse_qsl
@@ -26,6 +27,7 @@ from commons_events.sourcing import _sql
 from commons_events.sourcing._backend import Backend, Lease, LogPage, LogQuery
 from commons_events.sourcing._group_commit import Outcome, all_stored
 from commons_events.sourcing._news import News
+from commons_events.sourcing._pace import Pace
 from commons_events.sourcing._rules import deleted
 from commons_events.sourcing._sqlite_errors import failure_of, find_trouble, is_busy
 from commons_events.sourcing._sqlite_log import lengthen_log
@@ -61,6 +63,8 @@ _LONGEST = 2_000_000
 """Seconds for which SQLite can wait: it counts milliseconds in 31 bits."""
 _PAUSE = 0.01
 """Seconds between two tries to switch a file to its mode."""
+_FEW = 64
+"""Events that are read as quickly as a thread is woken."""
 _WARM = 16
 """Commits after which it pays to give the write-ahead log its length at once."""
 
@@ -75,9 +79,9 @@ class SqliteBackend(Backend):
         synchronous: as SQLite's setting. With FULL what `append` has confirmed outlives the loss of power; with NORMAL
             that of the process, and the last moments may be lost with power; OFF is for tests.
         busy_timeout: seconds to wait for another process that writes.
-        blocking_limit: seconds for which an append may keep the event loop. One that comes alone, and whose like have
-            been written within this time of late, is written there, since the way to the writer's thread and back
-            takes longer than it does; all others are left to that thread, and so are all with 0.
+        blocking_limit: seconds for which an append, or reading a few events of a stream, may keep the event loop. Where
+            it comes alone, and its like were done within this time of late, it is done there, since the way to a thread
+            and back takes longer than it does. All else is left to the threads, and with 0 all is.
     """
 
     name: ClassVar[str] = "sqlite"
@@ -110,6 +114,9 @@ class SqliteBackend(Backend):
         self._names = Names()
         self._names_read = Names()
         self._news = News()
+        limit = _check_seconds(blocking_limit, "blocking_limit")
+        self._pace = Pace(limit)
+        """Of reading a few events."""
         self._patience: float = self._timeout
         """Seconds for which the writer's connection waits for another process."""
         self._writes = ThreadCommit(
@@ -117,7 +124,7 @@ class SqliteBackend(Backend):
             self._commit,
             self._commit_now,
             self._news.tell,
-            limit=_check_seconds(blocking_limit, "blocking_limit"),
+            limit=limit,
             runtime=self._runtime,
         )
         self._closed = False
@@ -316,11 +323,16 @@ class SqliteBackend(Backend):
     # --- reading ---------------------------------------------------------------------------------------------
 
     async def _read(self, function: Callable[..., T], *arguments: Any) -> T:
-        try:
+        with self._telling():
             if self._path or self._blocks.inside:
                 return await self._reader.submit(function, self._reading, *arguments)
             async with self._writes.turn():  # one connection for all: another task's open transaction is not to be seen
                 return await self._reader.submit(function, self._reading, *arguments)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.ProgrammingError as error:
             if self._closed:
                 raise ClosedError("The event store is closed; make a new one.") from error
@@ -332,10 +344,36 @@ class SqliteBackend(Backend):
         own = not self._path and self._blocks.inside  # in a transaction that may be rolled back
         return await self._read(function, Names() if own else self._names_read, *arguments)
 
+    async def _read_few(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Read `_FEW` events at most: in the event loop's thread, where that is short and nobody else reads."""
+        if self._path and self._pace.is_short():
+            await asyncio.sleep(0)  # others run, and those who read at the same time come now
+            if self._reader.idle and not self._closed:
+                with self._telling():
+                    return self._timed(function, self._reading, self._names_read, *arguments)
+        return await self._read_events(partial(self._timed, function), *arguments)
+
+    def _timed(self, function: Callable[..., T], *arguments: Any) -> T:
+        began = self._runtime.monotonic()
+        result = function(*arguments)
+        self._pace.note(self._runtime.monotonic() - began)
+        return result
+
     async def fetch_stream(
         self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
     ) -> list[StoredEvent]:
-        return await self._read_events(fetch_stream, stream, first, last, limit, backwards)
+        found = await self._read_few(fetch_stream, stream, first, last, min(limit, _FEW), backwards)
+        return found + await self._rest(found, stream, first, last, limit, backwards)
+
+    async def _rest(
+        self, found: Sequence[StoredEvent], stream: StreamId, first: int, last: int, limit: int, backwards: bool
+    ) -> list[StoredEvent]:
+        """What of a stream comes after the first few."""
+        if len(found) < _FEW or limit == _FEW:
+            return []
+        at = found[-1].aggregate_version
+        first, last = (first, at - 1) if backwards else (at + 1, last)
+        return await self._read_events(fetch_stream, stream, first, last, limit - _FEW, backwards)
 
     async def fetch_log(
         self, query: LogQuery, first: int, last: int, limit: int, backwards: bool, *, scan: int | None = None
@@ -363,7 +401,8 @@ class SqliteBackend(Backend):
     async def fetch_from_snapshot(
         self, stream: StreamId, kind: str, last: int, limit: int
     ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
-        return await self._read_events(fetch_from_snapshot, stream, kind, last, limit)
+        snapshot, found = await self._read_few(fetch_from_snapshot, stream, kind, last, min(limit, _FEW))
+        return snapshot, found + await self._rest(found, stream, 0, last, limit, False)
 
     async def delete_snapshots(self, stream: StreamId) -> None:
         await self._sync(_sql.delete_snapshots, stream)

@@ -28,6 +28,12 @@ class DatabaseThread:
         self._name = name
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._put_so_far = self._done_so_far = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do. In the event loop's thread this stays so until the loop goes on."""
+        return self._put_so_far == self._done_so_far
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         """Call ``function(*arguments)`` in the thread. Cancelling the future does not stop it."""
@@ -44,12 +50,14 @@ class DatabaseThread:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
+        self._put_so_far += 1
         self._calls.put(call)
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
             if call.loop is None or call.done is None:
                 call.function(*call.arguments)
+                self._done_so_far += 1
                 continue
             result: Any = None
             error: BaseException | None = None
@@ -57,6 +65,7 @@ class DatabaseThread:
                 result = call.function(*call.arguments)
             except BaseException as caught:  # noqa: BLE001  # whatever it is, it belongs to who waits
                 error = caught
+            self._done_so_far += 1
             try:
                 call.loop.call_soon_threadsafe(_settle, call.done, result, error)
             except RuntimeError:  # the event loop has ended: nobody waits any more

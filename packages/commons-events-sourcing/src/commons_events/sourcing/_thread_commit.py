@@ -18,6 +18,8 @@ __all__ = ["ThreadCommit"]
 
 _MOST = 1000
 """Events in one batch."""
+_ROW = 256
+"""Bytes that count for an event beside its data: its row's other columns, and its places in the indexes."""
 
 
 class ThreadCommit:
@@ -77,7 +79,7 @@ class ThreadCommit:
         self._waiting.append(request)
         if not self._busy:
             self._busy = True
-            if self._pace.is_short(append):
+            if self._pace.is_short(_size(append)):
                 try:
                     await asyncio.sleep(0)  # whoever is about to append, too, or waits for a turn, comes now
                 except BaseException:
@@ -102,7 +104,7 @@ class ThreadCommit:
             ended = outcome is not None
         finally:
             if ended:
-                self._pace.note(append, self._clock() - began)
+                self._pace.note(self._clock() - began, _size(append))
                 self._waiting.clear()
                 self._busy = False
         if isinstance(outcome, Exception):
@@ -136,7 +138,7 @@ class ThreadCommit:
             except Exception as error:  # noqa: BLE001  # it belongs to those who wait
                 outcomes = [error] * len(batch)
             if len(batch) == 1:
-                self._pace.note(batch[0].append, self._clock() - began)
+                self._pace.note(self._clock() - began, _size(batch[0].append))
             more = bool(self._waiting) and not self._others
             try:
                 loop.call_soon_threadsafe(self._settle, batch, outcomes, more)
@@ -185,3 +187,7 @@ class ThreadCommit:
                 await asyncio.wait([self._starting])
             async with self.turn():
                 await asyncio.sleep(0)  # an append that lets others go first goes on
+
+
+def _size(append: PreparedAppend) -> int:
+    return sum([_ROW + len(event.data) for event in append.events])

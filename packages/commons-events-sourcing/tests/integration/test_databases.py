@@ -1088,7 +1088,10 @@ async def test_a_server_whose_transactions_keep_their_snapshot_is_read_without_g
                 after = await reader.execute(counted)
 
                 async def waits() -> bool:
-                    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                    query = (
+                        "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database "
+                        "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+                    )
                     return bool(connection.execute(text(query)).scalar_one())
 
                 await eventually(waits, timeout=60)
@@ -1116,7 +1119,9 @@ async def test_a_call_that_waits_for_a_lock_while_its_block_ends_is_over_before_
             await other.execute("SELECT 1 FROM commons_events_streams FOR UPDATE")
 
             async def waits() -> bool:
-                found = await watch.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                found = await watch.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                )
                 return await found.fetchone() is not None
 
             calls, ending = [], asyncio.Event()

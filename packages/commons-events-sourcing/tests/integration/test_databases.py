@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,19 @@ async def test_tables_that_do_not_say_what_they_are_are_not_upgraded(place: Plac
         engine.dispose()
         with pytest.raises(StoreSchemaError, match="commons_events_version names none, or several"):
             await asyncio.to_thread(upgrade, place.url)
+
+
+async def test_an_upgrade_waits_for_another_process_that_is_slow_on_sqlite(tmp_path: Path) -> None:
+    path, another = tmp_path / "events.db", tmp_path / "another.db"
+    path.touch()
+    another.touch()
+    await asyncio.to_thread(upgrade, f"sqlite:///{another}")  # what it imports takes its time once
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        upgrading = asyncio.ensure_future(asyncio.to_thread(upgrade, f"sqlite:///{path}"))
+        await asyncio.sleep(6)  # more than the five seconds that it waited once
+        other.execute("ROLLBACK")
+        assert await upgrading == SCHEMA_VERSION
 
 
 async def test_an_upgrade_makes_no_new_file(tmp_path: Path) -> None:

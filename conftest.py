@@ -1,11 +1,21 @@
-"""What every test run of this repository shares: how it is spread over processes, and what its last lines say."""
+"""What every test run of this repository shares: how it is spread over processes, and what its last lines say.
+
+No example of a property has to be quick: on a busy machine none is.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from contextlib import suppress
 from typing import Any
 
 import pytest
+
+with suppress(ImportError):  # a package that tests no properties does without
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
 
 SHOWN = 5
 

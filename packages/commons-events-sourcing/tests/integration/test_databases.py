@@ -7,6 +7,7 @@ import contextlib
 import math
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,19 @@ async def test_tables_that_do_not_say_what_they_are_are_not_upgraded(place: Plac
         engine.dispose()
         with pytest.raises(StoreSchemaError, match="commons_events_version names none, or several"):
             await asyncio.to_thread(upgrade, place.url)
+
+
+async def test_an_upgrade_waits_for_another_process_that_is_slow_on_sqlite(tmp_path: Path) -> None:
+    path, another = tmp_path / "events.db", tmp_path / "another.db"
+    path.touch()
+    another.touch()
+    await asyncio.to_thread(upgrade, f"sqlite:///{another}")  # what it imports takes its time once
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        upgrading = asyncio.ensure_future(asyncio.to_thread(upgrade, f"sqlite:///{path}"))
+        await asyncio.sleep(6)  # more than the five seconds that it waited once
+        other.execute("ROLLBACK")
+        assert await upgrading == SCHEMA_VERSION
 
 
 async def test_an_upgrade_makes_no_new_file(tmp_path: Path) -> None:
@@ -1131,7 +1145,10 @@ async def test_a_server_whose_transactions_keep_their_snapshot_is_read_without_g
                 after = await reader.execute(counted)
 
                 async def waits() -> bool:
-                    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                    query = (
+                        "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database "
+                        "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+                    )
                     return bool(connection.execute(text(query)).scalar_one())
 
                 await eventually(waits, timeout=60)
@@ -1159,7 +1176,9 @@ async def test_a_call_that_waits_for_a_lock_while_its_block_ends_is_over_before_
             await other.execute("SELECT 1 FROM commons_events_streams FOR UPDATE")
 
             async def waits() -> bool:
-                found = await watch.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                found = await watch.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                )
                 return await found.fetchone() is not None
 
             calls, ending = [], asyncio.Event()

@@ -44,6 +44,8 @@ class Writer:
 
     @classmethod
     async def start(cls, url: str, name: str, tasks: int) -> Writer:
+        if url.startswith("postgresql"):
+            url += "?application_name=writer"
         process = await asyncio.create_subprocess_exec(
             sys.executable, WRITER, url, name, str(tasks), stdout=asyncio.subprocess.PIPE
         )
@@ -62,6 +64,22 @@ class Writer:
         await self.process.wait()
         await self.reading
         return [name for name in self.confirmed if name != "ready"]
+
+
+async def all_have_ended(url: str) -> None:
+    """The writers, on the server, too: it may have what they sent last still to do after they were killed."""
+    if not url.startswith("postgresql"):
+        return
+    import psycopg
+
+    async def ended() -> bool:
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            found = await connection.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'writer'"
+            )
+            return await found.fetchone() is None
+
+    await eventually(ended, timeout=WAIT, interval=0.05)
 
 
 class Reader:
@@ -99,6 +117,7 @@ async def test_writers_are_killed(place: Place) -> None:  # noqa: F811
             for writer in writers:
                 await eventually(lambda writer=writer: len(writer.confirmed) > 30, timeout=WAIT, interval=0.02)  # type: ignore[misc]
                 confirmed.update(await writer.kill())
+        await all_have_ended(place.url)
         head = (await store.append("last", [Written(text="")] * SIZE)).last_position
         await eventually(lambda: reader.seen and reader.seen[-1].position == head, timeout=WAIT)
         stored = [stored async for stored in store.read_all()]
@@ -126,6 +145,7 @@ async def test_the_server_is_killed(postgres_service: RunningPostgres, postgres_
         before = len(writer.confirmed)
         await eventually(lambda w=writer, n=before: len(w.confirmed) > n, timeout=WAIT, interval=0.02)  # type: ignore[misc]
         confirmed.update(await writer.kill())
+    await all_have_ended(postgres_database)
     async with EventStore(postgres_database) as store:
         head = (await store.append("last", [Written(text="")] * SIZE)).last_position
         reader = Reader(store)

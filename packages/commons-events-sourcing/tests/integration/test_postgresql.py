@@ -442,8 +442,12 @@ async def test_an_append_that_is_broken_off_while_it_takes_positions_leaves_no_l
                 with pytest.raises(StoreUnavailableError, match="canceling statement"):
                     await appending
         monkeypatch.undo()
-        async with store.transaction() as transaction, asyncio.timeout(WAIT):
-            assert await session_locks(postgres_database) == 0
+        async with store.transaction() as transaction:
+
+            async def none_is_left() -> bool:  # a closed connection's process on the server ends by and by
+                return await session_locks(postgres_database) == 0
+
+            await eventually(none_is_left, timeout=WAIT)
             await transaction.append("b", [Kept(), Kept()], expected=0)
 
 
@@ -484,7 +488,7 @@ async def disconnect(url: str) -> None:
     """As a server does that restarts."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
 

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -79,6 +79,7 @@ class People:
 
     version: int = 1
     extra: tuple[Any, ...] = ()
+    held_up: Callable[[], Awaitable[object]] | None = None
     broken: set[str] = field(default_factory=set)
     calls: list[int] = field(default_factory=list)
     parking: Any = "stream"
@@ -98,6 +99,8 @@ class People:
         @self.projection.handler
         async def named(event: UserNamed, stored: StoredEvent, transaction: StoreTransaction) -> None:
             self.calls.append(stored.position)
+            if self.held_up is not None:
+                await self.held_up()
             mine = people.c.id == event.aggregate_id
             changed = await transaction.execute(
                 update(people).where(mine).values(name=event.name, changes=people.c.changes + 1)
@@ -341,7 +344,7 @@ async def test_with_parking_by_event_the_stream_goes_on(store: EventStore) -> No
 async def test_what_fails_for_a_while_is_tried_again_and_nothing_is_parked(store: EventStore) -> None:
     people = People(broken={"late"})
     await name(store, "Ann", "late", "Anna")
-    projector = people.projector(store, retry=Retry(attempts=1_000, delay=0.01, factor=1))
+    projector = people.projector(store, retry=Retry(attempts=1_000_000, delay=0.01, factor=1))
     running = asyncio.create_task(projector.run())
 
     async def failing() -> bool:
@@ -734,6 +737,12 @@ async def test_a_rebuild_leaves_the_live_tables_to_readers_and_workers(store: Ev
         if len(tasks) < 3 and not step.swapped:
             tasks.append(loop.create_task(meanwhile()))
 
+    async def wait_for_the_first() -> None:
+        """The rebuild's own transaction is open meanwhile."""
+        if tasks:
+            await asyncio.wait([tasks[0]], timeout=60)
+
+    new.held_up = wait_for_the_first
     new_projector = new.projector(store, batch=1)
     await new_projector.rebuild("people", on_progress=progress)
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)

@@ -103,7 +103,7 @@ async def test_a_command_inside_another_one_waits_for_nobody(store: EventStore) 
         await purses.execute("p-1", Purse.deposit, 1)
         purse.deposit(1)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await purses.execute("p-1", look_at, "p-1") == 20
         crossing = (purses.execute("p-1", look_at, "p-2"), purses.execute("p-2", look_at, "p-1"))
         assert await asyncio.gather(*crossing) == [20, 20]
@@ -115,16 +115,17 @@ async def test_a_command_in_a_transaction_s_block_waits_for_nobody_who_waits_for
     async with EventStore("sqlite://") as store:
         await filled(store, "p-1")
         purses = Repository(store, Purse)
-        began = asyncio.Event()
+        began, inside = asyncio.Event(), asyncio.Event()
 
         async def deposit_within(purse: Purse) -> None:
             began.set()
-            await asyncio.sleep(0.01)
+            await inside.wait()
             purse.deposit(1)
 
         depositing = asyncio.create_task(purses.execute("p-1", deposit_within))
         await began.wait()
-        async with asyncio.timeout(20), store.transaction():
+        async with asyncio.timeout(60), store.transaction():
+            inside.set()
             assert await purses.execute("p-1", Purse.look) == 10
         await depositing
         assert await purses.execute("p-1", Purse.look) == 11
@@ -135,13 +136,13 @@ async def test_a_command_that_is_cancelled_gives_its_turn_away(store: EventStore
     purses = Repository(store, Purse)
 
     async def sleep(purse: Purse) -> None:
-        await asyncio.sleep(60)
+        await asyncio.sleep(600)
 
     running, waiting, last = (asyncio.create_task(purses.execute("p-1", c)) for c in (sleep, sleep, Purse.look))
     await asyncio.sleep(0.01)
     waiting.cancel()
     running.cancel()
-    assert await asyncio.wait_for(last, 20) == 10
+    assert await asyncio.wait_for(last, 60) == 10
     assert running.cancelled()
     assert waiting.cancelled()
 

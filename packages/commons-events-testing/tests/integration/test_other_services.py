@@ -139,7 +139,7 @@ def rest(pubsub: RunningPubsub, method: str, path: str, body: dict[str, Any]) ->
         data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as response:
         return json.loads(response.read())
 
 
@@ -150,7 +150,11 @@ def exchanged(pubsub: RunningPubsub) -> bytes:
     rest(pubsub, "PUT", topic, {})
     rest(pubsub, "PUT", subscription, {"topic": topic})
     rest(pubsub, "POST", f"{topic}:publish", {"messages": [{"data": base64.b64encode(b"body").decode()}]})
-    [received] = rest(pubsub, "POST", f"{subscription}:pull", {"maxMessages": 10})["receivedMessages"]
+    pulled: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 60
+    while not pulled and time.monotonic() < deadline:  # an answer may have none
+        pulled = rest(pubsub, "POST", f"{subscription}:pull", {"maxMessages": 10}).get("receivedMessages", [])
+    [received] = pulled
     return base64.b64decode(received["message"]["data"])
 
 

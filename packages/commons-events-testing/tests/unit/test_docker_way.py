@@ -28,7 +28,8 @@ def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is remembered of engines and registries, and no context of this machine's is the current one."""
     monkeypatch.setattr(_docker, "_silent", {})
     monkeypatch.setattr(_docker, "_unreached", {})
-    monkeypatch.setattr(_docker, "_ANSWER", 0.3)
+    monkeypatch.setattr(_docker, "_ANSWER", 60)  # the engine of a test is in this busy process
+    monkeypatch.setattr(_docker, "_REGISTRY_ANSWER", 60)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     for variable in ("DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
         monkeypatch.delenv(variable, raising=False)
@@ -90,6 +91,9 @@ def test_no_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_no_engine_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(_docker, "_USUAL", f"unix://{tmp_path}/none.sock")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()  # what other tests have left open
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert f"at unix://{tmp_path}/none.sock" in why_not()
@@ -103,11 +107,12 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_listener_that_says_nothing_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_docker, "_ANSWER", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
         for service in SERVICES:
             assert "no Docker engine answers at tcp://127.0.0.1:" in why_not(service)
-        silent.settimeout(5)
+        silent.settimeout(60)
         silent.accept()[0].close()
         silent.settimeout(0.1)
         with pytest.raises(TimeoutError):
@@ -129,6 +134,8 @@ def test_an_image_that_can_t_be_had(
     def answers(path: str) -> tuple[int, Any] | None:
         return answer if "/distribution/" in path else (404, {"message": "No such image"})
 
+    if answer is None:
+        monkeypatch.setattr(_docker, "_REGISTRY_ANSWER", 0.3)
     monkeypatch.setenv("COMMONS_EVENTS_TEST_POSTGRES_IMAGE", "mine/postgres:1")
     with engine(answers) as host:
         monkeypatch.setenv("DOCKER_HOST", host)

@@ -138,7 +138,7 @@ class OnSound:
     """A private in-process broker behind a wrapper."""
 
     scale = SHORT
-    timeout = 10.0
+    timeout = 60.0
     quiet = 0.03
     nack_delay = 0.06
     room = 100
@@ -950,8 +950,9 @@ class ReadsWhatIsThere(JsonSerializer):
             return event_class()
 
 
-# What a bug keeps from coming is not waited for long.
-HASTE = {"timeout": 0.4, "hang_after": 1.5}
+# What a bug keeps from coming is not waited for long. What it lets come, or come too soon, does so in time, and is too
+# soon, on a busy machine as well.
+HASTE = {"timeout": 0.4, "hang_after": 1.5, "quiet": 0.3, "nack_delay": 60.0}
 
 
 def contract_of(bug: type) -> type[Contract]:

@@ -42,7 +42,7 @@ def alive(pid: int) -> bool:
     return bool(state.strip()) and not state.strip().startswith("Z")
 
 
-def soon(condition: Callable[[], bool], timeout: float = 30) -> bool:
+def soon(condition: Callable[[], bool], timeout: float = 60) -> bool:
     deadline = time.monotonic() + timeout
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -78,7 +78,8 @@ def test_stopping_ends_even_a_server_that_does_not_want_to(
     folder = tmp_path / "data"
     folder.mkdir()
     log = tmp_path / "log"
-    process = ServerProcess(command, log=log, folder=folder, stop_signal=signal.SIGTERM, grace=0.5)
+    grace = 0.5 if command is STUBBORN else 60.0
+    process = ServerProcess(command, log=log, folder=folder, stop_signal=signal.SIGTERM, grace=grace)
     wait_until(lambda: "up" in log.read_text(), what="it", process=process)
     if frozen:
         process.signal(signal.SIGSTOP)
@@ -127,7 +128,7 @@ THEN = {
     "plainly": "",
     "with the server frozen": "server.signal(signal.SIGSTOP)",
     # The forked process keeps its copy of the pipe open and outlives its parent by far.
-    "with a forked child that lives on": "os.fork() or (time.sleep(20), os._exit(0))",
+    "with a forked child that lives on": "os.fork() or (time.sleep(600), os._exit(0))",
 }
 
 

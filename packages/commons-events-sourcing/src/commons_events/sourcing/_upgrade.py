@@ -25,8 +25,8 @@ from commons_events.sourcing._url import check_file, file_of, read_url
 __all__ = ["upgrade"]
 
 _SCRIPTS = Path(__file__).parent / "migrations"
-_WAIT = 5.0
-"""Seconds for another process that writes to an SQLite file."""
+_WAIT = 30.0
+"""Seconds for another process that writes to an SQLite file, as a store waits: it may be upgrading, and be slow."""
 _OTHER_TABLES = re.compile(
     r"no such (table|column|index)|(table|column|index|relation|constraint) .*(already exists|does not exist)"
 )

@@ -35,7 +35,9 @@ OWNER = "commons-events.owner"
 """The label of containers and networks that says which process they belong to."""
 
 _ANSWER = 5
-"""Seconds that an engine, and a registry through it, has to answer."""
+"""Seconds that an engine has to answer."""
+_REGISTRY_ANSWER = 5
+"""Seconds that a registry has to answer an engine that asks it."""
 _USUAL = "unix:///var/run/docker.sock" if os.name == "posix" else "the usual pipe"
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _silent: dict[str, str] = {}
@@ -122,7 +124,7 @@ def available(client: DockerClient, image: str) -> str | None:
     if registry in _unreached:
         return f"the engine has no image {image}, and {_unreached[registry]}"
     api = client.client.api
-    patience, api.timeout = api.timeout, _ANSWER
+    patience, api.timeout = api.timeout, _REGISTRY_ANSWER
     try:
         client.client.images.get_registry_data(image)
     except APIError as error:
@@ -130,7 +132,7 @@ def available(client: DockerClient, image: str) -> str | None:
             return f"the engine has no image {image}, and its registry refuses it: {short(error)}"
         _unreached[registry] = f"can't reach its registry: {short(error)}"
     except (DockerException, RequestException) as error:
-        _unreached[registry] = f"its registry gave no answer within {_ANSWER} s: {short(error)}"
+        _unreached[registry] = f"its registry gave no answer within {_REGISTRY_ANSWER} s: {short(error)}"
     else:
         return None
     finally:

@@ -135,6 +135,7 @@ def test_a_module_that_configures_logging_decides_what_is_told(folder: Path) -> 
 def test_health_tells_of_the_subscriptions(folder: Path, port: int) -> None:
     line = command("shop:router", "--health-port", str(port))
     with started(line, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        until(lambda: health(port)[0] == 200)  # it answers before it has begun
         code, body = health(port)
         process.terminate()
         process.wait(60)
@@ -304,7 +305,7 @@ def test_reload_starts_anew_when_a_file_changes(folder: Path, port: int) -> None
         change("broken", "SyntaxError")
         assert process.poll() is None, "a mistake is mended by the next change"
         change("3", "began 3")
-        assert health(port)[0] == 200
+        until(lambda: health(port)[0] == 200)  # it has said so before it has begun
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert output.read_text().rstrip().endswith("ended")

@@ -473,10 +473,9 @@ async def test_what_is_never_confirmed_is_reported(rabbitmq_service: RunningRabb
                     return
 
         await publish(b"before")
-        with rabbitmq_service.alarm():
-            with pytest.raises(PublishTimeoutError, match="delivery_timeout"):
-                while True:  # until RabbitMQ has heard of its alarm
-                    await producer.publish("", "q", b"during")
+        with rabbitmq_service.alarm(), pytest.raises(PublishTimeoutError, match="delivery_timeout"):
+            while True:  # until RabbitMQ has heard of its alarm
+                await producer.publish("", "q", b"during")
         await publish(b"after")
 
 
@@ -808,10 +807,13 @@ async def test_a_client_whose_loop_ended_takes_no_messages(
         asyncio.run(leave_open())
         asyncio.run(go_on())
 
-    with pytest.warns(ResourceWarning, match="not closed before its event loop ended"):
+    async def run_to_the_end() -> None:
         await asyncio.to_thread(run)
-        for thread in io_threads() - before:  # it warns when it has closed its connection
+        for thread in io_threads() - before:  # it warns when it closes its connection
             await asyncio.to_thread(thread.join, 60.0)
+
+    with pytest.warns(ResourceWarning, match="not closed before its event loop ended"):
+        await run_to_the_end()
     assert [one.message for one in caplog.records if "again" in one.message] == [], "it does not connect any more"
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from commons_events.testing.services import free_port
 
 MODULE = """
 import asyncio
@@ -56,10 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-    return number
+    return free_port()  # none of those that the system gives to other tests' clients meanwhile
 
 
 def command(*arguments: str) -> list[str]:

@@ -293,6 +293,9 @@ class HandlerError(CommonsEventsError):
 class HandlerTimeoutError(HandlerError, TimeoutError):
     """A handler did not return in time, and was cancelled."""
 
+    began = True
+    """False where a handler that is not async was not even called, since no thread came to it in time."""
+
 
 class HandlerCancelledError(HandlerError):
     """A handler was cancelled, and not by the router: it or what it uses did that, or raised ``CancelledError``."""

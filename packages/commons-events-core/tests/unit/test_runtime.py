@@ -82,9 +82,9 @@ def test_ids_of_many_threads_differ() -> None:
 
 
 def test_now_is_aware_and_in_utc() -> None:
-    now = Runtime().now()
+    before, now, after = datetime.now(UTC), Runtime().now(), datetime.now(UTC)
     assert now.utcoffset() == timedelta(0)
-    assert abs(now - datetime.now(UTC)) < timedelta(seconds=5)
+    assert before <= now <= after
 
 
 def test_random_is_in_the_unit_interval_and_differs() -> None:
@@ -207,7 +207,7 @@ async def test_call_later_calls_unless_it_is_cancelled() -> None:
     runtime = Runtime()
     runtime.call_later(0, lambda: dropped.append(1)).cancel()
     runtime.call_later(0.001, lambda: called.set_result(None))
-    await asyncio.wait_for(called, 5)
+    await asyncio.wait_for(called, 60)
     assert dropped == []
 
 

@@ -275,6 +275,8 @@ async def test_transactions_handle_nothing_twice(kafka_service: RunningKafka) ->
                 await producer.send(run.topic, b"%d" % number, key=key)
                 run.history.confirmed.append((key, number))
 
+    all_written = asyncio.Event()
+
     async def transform(limit: int) -> None:
         servers = kafka_service.bootstrap_servers
         async with (
@@ -282,7 +284,10 @@ async def test_transactions_handle_nothing_twice(kafka_service: RunningKafka) ->
             KafkaConsumer(bootstrap_servers=servers, group_id=run.group, topics=[run.topic]) as consumer,
         ):
             handled = 0
-            while handled < limit and (messages := await consumer.receive(20, timeout=5)):
+            while handled < limit and not all_written.is_set():
+                messages = await consumer.receive(20, timeout=0.5)
+                if not messages:
+                    continue
                 with suppress(TransportError):
                     async with producer.transaction() as transaction:
                         for message in messages:
@@ -291,9 +296,21 @@ async def test_transactions_handle_nothing_twice(kafka_service: RunningKafka) ->
                         transaction.send_offsets(messages)
                 handled += len(messages)
 
-    await asyncio.gather(transform(60), transform(80))
-    await transform(1_000_000)
+    first = [run.begin(transform(60)), run.begin(transform(80))]
+    await run.until(lambda: all(one.done() for one in first), "transforming some")
     async with KafkaConsumer(kafka_service.bootstrap_servers, run.group + "-check", [output]) as consumer:
-        while batch := await consumer.receive(1000, timeout=3):
+
+        async def check(timeout: float) -> bool:
+            batch = await consumer.receive(1000, timeout=timeout)
             run.history.handled += [((m.key or b"").decode(), int(m.value)) for m in batch]
+            return bool(batch)
+
+        rest = run.begin(transform(1_000_000))
+        async with asyncio.timeout(run.patience):
+            while run.history.missing():
+                await check(0.5)
+        all_written.set()
+        await rest
+        while await check(3.0):
+            pass
     run.history.check(duplicates=False)

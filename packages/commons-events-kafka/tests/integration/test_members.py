@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from commons_events.errors import FencedError
-from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaSubscription, _poller
+from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaSubscription, _membership, _poller
 from commons_events.kafka._membership import Membership
+from commons_events.kafka._poller import Poller
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningKafka
 from commons_events.transport import Delivery, TopicPartition
@@ -115,6 +117,31 @@ async def test_partitions_that_are_added_later_are_received(kafka_service: Runni
             await producer.send(topic, b"new", partition=2)
         (message,) = await take(consumer, 1)  # from its beginning: nobody has skipped it
         assert (message.partition, message.value) == (2, b"new")
+
+
+async def test_what_is_sent_before_a_slow_group_gives_anything_is_received_from_the_end(
+    kafka_service: RunningKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members of the newer protocol have subscribed when nobody has given them anything for a second."""
+    settings = settings_of(kafka_service, "consumer")
+    topic, group = await new_topic(kafka_service, 2), kafka_service.unique("group")
+    await fill(kafka_service, topic, 2, 5)
+    sent = threading.Event()
+    on_assign = Membership.on_assign
+
+    def late(self: Membership, *arguments: Any) -> None:
+        if arguments[1]:
+            sent.wait(SOON)
+        on_assign(self, *arguments)
+
+    monkeypatch.setattr(_membership, "_SILENT_MEMBER", 0.0)
+    monkeypatch.setattr(Poller, "poll_one", lambda _: None)  # while it joins
+    monkeypatch.setattr(Membership, "on_assign", late)
+    async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, start="latest", **settings) as consumer:
+        monkeypatch.undo()
+        await fill(kafka_service, topic, 2, 1)
+        sent.set()
+        assert sorted((message.partition, message.offset) for message in await take(consumer, 2)) == [(0, 5), (1, 5)]
 
 
 @PROTOCOLS

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from commons_events.consumers import EventConsumer
 from commons_events.errors import ConnectionLostError, TransactionAbortedError, TransactionError
-from commons_events.kafka import KafkaAdmin, KafkaProducer
+from commons_events.kafka import KafkaAdmin, KafkaProducer, _subscription
 from commons_events.kafka._poller import Poller
 from commons_events.kafka._publisher import Publisher
 from commons_events.kafka._subscription import KafkaSubscription
@@ -150,6 +150,58 @@ async def test_a_commit_that_is_under_way_and_fails_is_made_again_on_closing(kaf
     ) as next:
         (message,) = await next.receive(10, timeout=PATIENCE)
         assert message.value == b"5"
+
+
+class Refusing:
+    """A client of librdkafka one of whose methods fails so often, as it does for a while on a slow broker."""
+
+    def __init__(self, client: Any, method: str, code: int, times: int) -> None:
+        self.client = client
+        self.method = method
+        self.code = code
+        self.left = times
+
+    def __getattr__(self, name: str) -> Any:
+        return self.refuse if name == self.method and self.left else getattr(self.client, name)
+
+    def refuse(self, *_: object, **__: object) -> None:
+        self.left -= 1
+        raise KafkaException(KafkaError(self.code))
+
+
+async def test_a_commit_waits_for_the_end_of_a_rebalance(
+    kafka_service: RunningKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes as long as the slowest member does."""
+    monkeypatch.setattr(_subscription, "_COMMIT_TRIES", 3)
+    case = Case(kafka_service)
+    await case.declare()
+    await case.send(5)
+    async with case.consumer(options={"commit.interval.ms": 600_000}) as consumer:
+        await case.receive(consumer, 4)
+        _, poller = subscription(consumer)
+        poller.consumer = refusing = Refusing(poller.consumer, "commit", KafkaError.REBALANCE_IN_PROGRESS, 10)  # type: ignore[assignment]
+        await consumer.commit(wait=True)
+        assert not refusing.left
+        poller.consumer = refusing.client
+
+
+async def test_a_seek_waits_until_its_partition_is_fetched(
+    kafka_service: RunningKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after the assignment, and where its group's place is told late."""
+    monkeypatch.setattr(_subscription, "sleep", lambda _: None)
+    case = Case(kafka_service)
+    await case.declare()
+    await case.send(5)
+    async with case.consumer() as consumer:
+        await case.receive(consumer, 4)
+        _, poller = subscription(consumer)
+        poller.consumer = refusing = Refusing(poller.consumer, "seek", KafkaError._STATE, 500)  # type: ignore[assignment]
+        await consumer.seek("beginning")
+        assert not refusing.left
+        poller.consumer = refusing.client
+        assert (await consumer.receive(1, timeout=PATIENCE))[0].value == b"0"
 
 
 async def test_a_producer_made_anew_sends_what_was_not_confirmed_in_its_order(kafka_service: RunningKafka) -> None:
@@ -321,8 +373,12 @@ async def test_closing_waits_for_no_broker_that_is_gone(kafka_service: RunningKa
     producer = KafkaProducer(kafka_service.bootstrap_servers, **settings)
     try:
         async with asyncio.timeout(PATIENCE):
-            async with producer.transaction():
-                await producer.send(case.topic, b"0", key="key")
+            done = False
+            while not done:  # a busy broker takes longer than that, too
+                with suppress(TransactionAbortedError):
+                    async with producer.transaction():
+                        await producer.send(case.topic, b"0", key="key")
+                    done = True
             open_one = producer.transaction()
             await open_one.__aenter__()
             await producer.send(case.topic, b"1", key="key")

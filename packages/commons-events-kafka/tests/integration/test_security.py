@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -26,6 +27,7 @@ from commons_events.errors import AuthenticationError, AuthorizationError
 from commons_events.event import Event
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
 from commons_events.message import Message, Receipt
+from commons_events.testing import eventually
 from commons_events.testing.services import KafkaSecurity, RunningKafka
 from commons_events.transport import SubscribeRequest
 
@@ -65,6 +67,20 @@ async def allow(kafka: RunningKafka, username: str, topic: str, group: str) -> N
     ]
     for future in client.create_acls(bindings).values():
         await asyncio.wrap_future(future)
+    of_user = AclBindingFilter(
+        ResourceType.ANY,
+        None,
+        ResourcePatternType.ANY,
+        f"User:{username}",
+        None,
+        AclOperation.ANY,
+        AclPermissionType.ANY,
+    )
+
+    async def heard() -> bool:
+        return set(bindings) <= set(await asyncio.wrap_future(client.describe_acls(of_user)))
+
+    await eventually(heard, timeout=60, interval=0.05, what="the broker's word that they may")  # the controller knows
 
 
 async def round_trip(transport: KafkaTransport, topic: str, group: str) -> None:

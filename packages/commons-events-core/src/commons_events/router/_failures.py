@@ -111,7 +111,9 @@ class Failures:
             return await self.keep(lane, rejected.reason, rejected.error, headers, turn)
         retry = handler.registration.retry
         verdict = "fatal" if isinstance(error, TooManyDeliveriesError) else retry.verdict(error)
-        if isinstance(_said(error), HandlerTimeoutError) and handler.signature.kind in ("sync", "generator"):
+        said = _said(error)
+        in_a_thread = handler.signature.kind in ("sync", "generator")
+        if isinstance(said, HandlerTimeoutError) and said.began and in_a_thread:
             verdict = "fatal"  # its thread goes on: another try would run beside it
         if verdict == "ignore":
             logger().info("failed, and is ignored", handler=handler.name, delivery=repr(delivery), error=repr(error))

@@ -93,8 +93,9 @@ class Handler:
             threads = executor()
             try:
                 result = await asyncio.get_running_loop().run_in_executor(threads, call)
-            except asyncio.CancelledError:
-                threads.leave(call)
+            except asyncio.CancelledError as error:
+                if not threads.leave(call):
+                    raise _NeverBegunError from error
                 raise
             return await result if inspect.isawaitable(result) else result  # of a plain decorator of an async function
 
@@ -190,11 +191,16 @@ def _brief(value: Any) -> str:
     )
 
 
+class _NeverBegunError(asyncio.CancelledError):
+    """A call was cancelled before a thread had come to it."""
+
+
 async def _in_time(call: HandlerCall, timeout: float, place: str, runtime: Runtime, event: Any, delivery: Any) -> Any:
     """``call``, but cancelled after ``timeout`` seconds of the runtime's time.
 
     Raises:
-        HandlerTimeoutError: the time was up. A handler that is not async goes on in its thread, which nobody can stop.
+        HandlerTimeoutError: the time was up. A handler that is not async goes on in its thread, which nobody can stop,
+            if it has begun.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -211,7 +217,11 @@ async def _in_time(call: HandlerCall, timeout: float, place: str, runtime: Runti
         return await call(event, delivery)
     except asyncio.CancelledError as error:
         if expired and task.cancelling() <= before + 1:
-            raise HandlerTimeoutError(f"The handler {place} did not return within {timeout:g} s (timeout).") from error
+            began = not isinstance(error, _NeverBegunError)
+            said = "return" if began else "begin, for want of a thread,"
+            late = HandlerTimeoutError(f"The handler {place} did not {said} within {timeout:g} s (timeout).")
+            late.began = began
+            raise late from error
         raise
     finally:
         timer.cancel()

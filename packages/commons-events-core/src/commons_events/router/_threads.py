@@ -95,17 +95,23 @@ class HandlerThreads(Executor):
         else:
             work.future.set_result(result)
 
-    def leave(self, fn: Callable[..., Any]) -> None:
-        """Nobody waits any more for a call of what was submitted: where it runs, another thread may take its place."""
+    def leave(self, fn: Callable[..., Any]) -> bool:
+        """Nobody waits any more for a call of what was submitted: where it runs, another thread may take its place.
+
+        Returns whether it has begun; one that has not never will.
+        """
         with self._lock:
             work = self._works.get(fn)
-            if work is None or not work.began or work.ended or work.left:
-                return
-            work.left = True
-            self.left += 1
-            self._threads -= 1
-            if not self._queue.empty():
-                self._begin()
+            if work is not None and not work.began:
+                work.future.cancel()
+                return False
+            if work is not None and not work.ended and not work.left:
+                work.left = True
+                self.left += 1
+                self._threads -= 1
+                if not self._queue.empty():
+                    self._begin()
+            return True
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads; calls that run go on, and are never waited for."""

@@ -21,7 +21,7 @@ from commons_events.cli import _scenario
 from commons_events.cli._app import app
 from commons_events.cli._desk import OrderDesk
 from commons_events.cli._input import MAX_LINE, open_lines
-from commons_events.cli._scenario import Result, Scenario
+from commons_events.cli._scenario import Result, Scenario, _UnderWay
 from commons_events.event import Event
 from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.message import Message
@@ -396,8 +396,15 @@ def test_lines_that_get_lost_are_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     async def lose(self: Scenario, consumer: object) -> None:
         pass
 
+    move = _UnderWay._move
+
+    async def move_or_lose_patience(self: _UnderWay) -> None:
+        """At once where all that can move has moved, however long that took."""
+        monkeypatch.setattr(_scenario, "_PATIENCE", 0.2 if set(self.lines) <= set(BROKEN) else 60.0)
+        await move(self)
+
     monkeypatch.setattr(Scenario, "_collect", lose)
-    monkeypatch.setattr(_scenario, "_PATIENCE", 0.2)
+    monkeypatch.setattr(_UnderWay, "_move", move_or_lose_patience)
 
     code, output = invoke()
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from commons_events.testing.services import free_port
 
 MODULE = """
 import asyncio
@@ -56,10 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-    return number
+    return free_port()  # none of those that the system gives to other tests' clients meanwhile
 
 
 def command(*arguments: str) -> list[str]:
@@ -135,6 +133,7 @@ def test_a_module_that_configures_logging_decides_what_is_told(folder: Path) -> 
 def test_health_tells_of_the_subscriptions(folder: Path, port: int) -> None:
     line = command("shop:router", "--health-port", str(port))
     with started(line, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        until(lambda: health(port)[0] == 200)  # it answers before it has begun
         code, body = health(port)
         process.terminate()
         process.wait(60)
@@ -304,7 +303,7 @@ def test_reload_starts_anew_when_a_file_changes(folder: Path, port: int) -> None
         change("broken", "SyntaxError")
         assert process.poll() is None, "a mistake is mended by the next change"
         change("3", "began 3")
-        assert health(port)[0] == 200
+        until(lambda: health(port)[0] == 200)  # it has said so before it has begun
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert output.read_text().rstrip().endswith("ended")

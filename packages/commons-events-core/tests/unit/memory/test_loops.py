@@ -94,7 +94,7 @@ def test_publishing_wakes_a_receiver_in_another_thread_s_loop() -> None:
     thread = in_thread(receive)
     assert waiting.wait(60)
     asyncio.run(produce(1, start=7))
-    thread.join(20)
+    thread.join(60)
     assert got == [7]
 
 
@@ -109,7 +109,7 @@ def test_settling_in_one_thread_lets_a_waiting_publisher_in_another_go_on() -> N
         second = transport.publish([Message("t", b"2", partition=0)])
         assert not second.done()
         full.set()
-        offsets.append((await asyncio.wait_for(second, 20))[0])
+        offsets.append((await asyncio.wait_for(second, 60))[0])
 
     async def settle() -> None:
         subscription = await MemoryTransport(broker).subscribe(SubscribeRequest(topics=("t",), group_id="g"))
@@ -120,7 +120,7 @@ def test_settling_in_one_thread_lets_a_waiting_publisher_in_another_go_on() -> N
     thread = in_thread(publish)
     assert full.wait(60)
     asyncio.run(settle())
-    thread.join(20)
+    thread.join(60)
     assert [receipt.offset for receipt in offsets] == [1]
 
 

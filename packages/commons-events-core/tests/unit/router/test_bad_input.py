@@ -24,6 +24,7 @@ from commons_events.memory import MemoryBroker, MemoryTransport
 from commons_events.middleware import CircuitBreaker, RateLimit
 from commons_events.retries import Retry
 from commons_events.router import DeadLetters, EventRouter
+from commons_events.router._threads import HandlerThreads
 from commons_events.testing import EventTestHarness, eventually
 from commons_events.transport import Capabilities
 
@@ -368,6 +369,40 @@ async def test_a_thread_that_never_returns_is_left_and_its_message_is_a_dead_let
     assert calls == 5
 
 
+@pytest.mark.asyncio
+async def test_a_handler_that_no_thread_came_to_in_time_is_tried_again(
+    harness: EventTestHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine: nothing of it runs, so that another try runs beside nothing."""
+    may_begin = threading.Event()
+    run, submit, tries = HandlerThreads._run, HandlerThreads.submit, 0
+
+    def runs_late(self: HandlerThreads) -> None:
+        may_begin.wait()
+        run(self)
+
+    def counted(self: HandlerThreads, *arguments: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        return submit(self, *arguments)
+
+    monkeypatch.setattr(HandlerThreads, "_run", runs_late)
+    monkeypatch.setattr(HandlerThreads, "submit", counted)
+    handled: list[int] = []
+    router = EventRouter()
+
+    @router.subscribe("topic", group="g", timeout=0.05, retry=Retry(attempts=2, delay=0.01), dead_letter="letters")
+    def handle(event: Counted) -> None:
+        handled.append(event.n)
+
+    await harness.publish("topic", Counted(n=1), key="k")
+    async with router.running(broker=harness.transport()):
+        [letter] = await harness.deliveries("letters", timeout=60)
+        may_begin.set()
+    assert (tries, handled) == (2, [])
+    assert "did not begin, for want of a thread, within 0.05 s" in (DeadLetter.read(letter.message).error_message or "")
+
+
 def test_a_thread_that_never_returns_does_not_hold_up_the_end_of_the_program(python: Callable[..., str]) -> None:
     code = """
 import asyncio, threading
@@ -398,7 +433,9 @@ async def test_too_many_threads_that_hang_stop_the_router(monkeypatch: pytest.Mo
     may_end = threading.Event()
     router = EventRouter()
 
-    @router.subscribe("topic", group="g", timeout=0.02, dead_letter="letters", concurrency=1)
+    again = Retry(attempts=100, delay=0.01)  # of what no thread came to in time
+
+    @router.subscribe("topic", group="g", timeout=0.02, retry=again, dead_letter="letters", concurrency=1)
     def hangs(event: Counted) -> None:
         may_end.wait()
 

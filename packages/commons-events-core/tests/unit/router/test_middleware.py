@@ -141,16 +141,18 @@ async def test_a_thread_that_hangs_is_not_tried_again_because_of_an_open_circuit
     may_end = threading.Event()
     calls = 0
 
-    @router.subscribe("entries", group="g", timeout=0.05, dead_letter="letters")
+    @router.subscribe("entries", group="g", timeout=0.05, retry=Retry(attempts=100, delay=0.01), dead_letter="letters")
     def handle(event: Entry) -> None:
         nonlocal calls
         calls += 1
-        may_end.wait(30)
+        may_end.wait()
 
     await harness.publish("entries", Entry())
-    async with router.running(broker=harness.transport()):
-        [letter] = await harness.deliveries("letters")
-    may_end.set()
+    try:
+        async with router.running(broker=harness.transport()):
+            [letter] = await harness.deliveries("letters", timeout=60)
+    finally:
+        may_end.set()
     assert calls == 1
     assert letter.message.header("deadletter-error-type") == "commons_events.errors.HandlerTimeoutError"
 

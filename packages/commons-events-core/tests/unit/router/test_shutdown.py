@@ -14,7 +14,7 @@ from commons_events.errors import PublishTimeoutError
 from commons_events.memory import MemoryTransport
 from commons_events.retries import Retry
 from commons_events.router import EventRouter
-from commons_events.testing import EventTestHarness
+from commons_events.testing import EventTestHarness, eventually
 
 pytestmark = pytest.mark.asyncio
 
@@ -31,11 +31,13 @@ async def left_over(harness: EventTestHarness) -> list[int]:
     return sorted(left)
 
 
-def slow_router(seconds: float, done: list[int]) -> EventRouter:
+def slow_router(seconds: float, done: list[int], begun: list[int] | None = None) -> EventRouter:
     router = EventRouter()
+    began = [] if begun is None else begun
 
     @router.subscribe("jobs", group="g", concurrency=2)
     async def handle(event: Job) -> None:
+        began.append(event.n)
         await asyncio.sleep(seconds)
         done.append(event.n)
 
@@ -62,10 +64,11 @@ async def test_past_grace_handlers_are_cut_off_and_their_messages_come_again(har
 
 async def test_cancelling_commits_nothing_that_was_not_handled(harness: EventTestHarness) -> None:
     done: list[int] = []
-    router = slow_router(100, done)
+    begun: list[int] = []
+    router = slow_router(100, done, begun)
     await harness.publish("jobs", *(Job(n=n) for n in range(4)))
     task = asyncio.create_task(router.run(broker=MemoryTransport(harness.broker)))
-    await asyncio.sleep(0.05)
+    await eventually(lambda: len(begun) == 2, timeout=60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -96,7 +99,7 @@ async def test_a_signal_ends_gracefully_and_a_second_one_at_once(harness: EventT
         if signals == 1:
             assert not task.done()
             may_end.set()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 60)
     assert done == [1]
     assert await left_over(harness) == [2]
 
@@ -108,11 +111,13 @@ async def test_a_signal_ends_all_routers_of_an_event_loop(harness: EventTestHarn
         return asyncio.create_task(slow_router(0, []).run(broker=MemoryTransport(harness.broker), grace=60))
 
     first, second, third = run(), run(), run()
-    await asyncio.sleep(0.02)
+    await eventually(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, timeout=60)
     third.cancel()
     await asyncio.wait([third])
+    assert not first.done()
+    assert not second.done()
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(asyncio.gather(first, second), 30)
+    await asyncio.wait_for(asyncio.gather(first, second), 60)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

@@ -42,8 +42,8 @@ def test_a_call_that_was_left_gives_its_place_to_another() -> None:
 
     hanging, waiting = threads.submit(hang), threads.submit(lambda: "done")
     assert begun.wait(MOST)
-    threads.leave(hang)
-    threads.leave(hang)  # harmless twice
+    assert threads.leave(hang)
+    assert threads.leave(hang)  # harmless twice
     assert threads.left == 1
     assert waiting.result(MOST) == "done"
     may_end.set()
@@ -55,6 +55,28 @@ def test_a_call_that_was_left_gives_its_place_to_another() -> None:
         time.sleep(0.001)
     threads.leave(hang)  # it has ended
     assert threads.left == 0
+    threads.shutdown()
+
+
+def test_a_call_that_was_left_before_a_thread_came_to_it_never_begins() -> None:
+    threads = HandlerThreads(1, "late")
+    begun, may_end = threading.Event(), threading.Event()
+    called: list[int] = []
+
+    def hang() -> None:
+        begun.set()
+        may_end.wait(MOST)
+
+    never = partial(called.append, 1)
+    threads.submit(hang)
+    waiting = threads.submit(never)
+    assert begun.wait(MOST)
+    assert not threads.leave(never)
+    assert threads.left == 0
+    may_end.set()
+    assert waiting.cancelled()
+    threads.submit(partial(called.append, 2)).result(MOST)
+    assert called == [2]
     threads.shutdown()
 
 

@@ -195,7 +195,9 @@ class KafkaAdmin:
         )
 
     async def create_partitions(self, topic: str, count: int) -> None:
-        """Let a topic have ``count`` partitions, which is more than it has. Keys then land elsewhere.
+        """Let a topic have ``count`` partitions, which is more than it has, and return once they can be used.
+
+        Keys then land elsewhere.
 
         Raises:
             ConfigurationError: it has as many already, or ``count`` is no number of partitions.
@@ -206,6 +208,10 @@ class KafkaAdmin:
         admin = await self._connected()
         asked = admin.create_partitions([NewPartitions(topic, count)])
         await self._ask(asked[topic], f"Adding partitions to topic {topic!r}")
+        # As after `delete_topic`.
+        deadline = current_runtime().monotonic() + _TIMEOUT
+        while (await self.topic(topic)).partitions < count and current_runtime().monotonic() < deadline:
+            await current_runtime().sleep(0.05)
 
     async def topic_config(self, topic: str) -> dict[str, str | None]:
         """A topic's settings, those that it has from the broker included.

@@ -62,6 +62,8 @@ class Membership:
         """How many partitions each topic had when we came."""
         self._starts: dict[PartitionId, int] = {}
         """Without a group: where each partition began."""
+        self._ends: dict[PartitionId, int] = {}
+        """Where partitions ended when we joined, if they were not assigned by then."""
         self.hear_until = inf
         """By when something should have been heard of each partition that we have."""
         self._looked_for_partitions = monotonic()
@@ -120,7 +122,24 @@ class Membership:
         while not self._poller.is_ending and not self.joined.done():
             self._poller.poll_one()
             if monotonic() - began > self._silent_for and not self.joined.done():
+                self._note_ends()
                 self.joined.set_result(None)
+
+    def _note_ends(self) -> None:
+        """Who subscribes at the end gets what is sent from now on, also where the group is slow to give anything."""
+        if self._request.start == "latest":
+            try:
+                for topic, count in self._known.items():
+                    for partition in range(count):
+                        self._ends[PartitionId(topic, partition)] = self._end_of(
+                            self._poller.consumer, topic, partition
+                        )
+            except KafkaException as error:
+                LOGGER.debug("the end of a partition is told when it is assigned: %s", error)
+
+    @staticmethod
+    def _end_of(consumer: Consumer, topic: str, partition: int) -> int:
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1])
 
     def join_again(self, before: Consumer) -> Callable[[], None]:
         """A new client comes in place of this one. Returns what is to be called once it is there."""
@@ -166,7 +185,7 @@ class Membership:
             for partition in range(count):
                 offset = OFFSET_BEGINNING
                 if self._request.start == "latest":
-                    offset = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+                    offset = self._end_of(consumer, topic, partition)
                 partitions.append(TopicPartition(topic, partition, offset))
         consumer.assign(partitions)
         self._tell_assigned(partitions)
@@ -249,9 +268,11 @@ class Membership:
         ends = []
         for partition in seen:
             is_new = partition.partition >= self._known.get(partition.topic, 1 << 31)
+            end = self._ends.pop(PartitionId(partition.topic, partition.partition), None)
             if partition.offset < 0 and not is_new:
-                end = consumer.get_watermark_offsets(TopicPartition(partition.topic, partition.partition), timeout=10)
-                ends.append(TopicPartition(partition.topic, partition.partition, end[1]))
+                if end is None:
+                    end = self._end_of(consumer, partition.topic, partition.partition)
+                ends.append(TopicPartition(partition.topic, partition.partition, end))
         if ends:
             consumer.commit(offsets=ends, asynchronous=False)
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Collection, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
-from time import sleep
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -47,12 +47,14 @@ __all__ = ["KafkaSubscription"]
 _ACK = Outcome.ACK
 _CLOSED = "The consumer of these messages is closed, so nothing is committed."
 _COMMIT_TRIES = 50
+_LONGEST_REBALANCE = 60.0
+"""Seconds for which a commit is tried while the group is rebalanced, which takes as long as its slowest member does."""
 _ASK = 1.0
 """Seconds for which the thread asks at most what is committed: meanwhile it does not poll."""
-_SEEK_TRIES, _SEEK_AGAIN = 200, 0.02
-_REBALANCING = frozenset(
-    {KafkaError.REBALANCE_IN_PROGRESS, KafkaError._WAIT_COORD, KafkaError.STALE_MEMBER_EPOCH, *UNREACHABLE}
-)
+_SEEK_PATIENCE, _SEEK_AGAIN = 30.0, 0.02
+"""Seconds until a partition that was assigned just now is fetched, at most; and between two tries to seek in it."""
+_REBALANCING = frozenset({KafkaError.REBALANCE_IN_PROGRESS, KafkaError.STALE_MEMBER_EPOCH})
+_PASSING = frozenset({*_REBALANCING, KafkaError._WAIT_COORD, *UNREACHABLE})
 
 
 class KafkaSubscription(WaitingSubscription[PartitionState]):
@@ -312,19 +314,21 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
 
     async def flush(self) -> None:
         """See `Subscription.flush`."""
-        for left in reversed(range(_COMMIT_TRIES)):
-            if self._closed:
-                return
+        began, tries = self._runtime.monotonic(), 0
+        while not self._closed:
             positions = self._last_positions(self._states.values())
             try:
                 if positions:
                     await self._poller.call(partial(self._poller.commit, positions))
             except KafkaException as error:
                 self.on_commit_failed([PartitionId(p.topic, p.partition) for p in positions])
-                if kafka_error(error).code() in _REBALANCING and left:
-                    await self._runtime.sleep(0.1)
-                    continue
-                raise transport_error(error, "Committing offsets") from error
+                tries += 1
+                code, waited = kafka_error(error).code(), self._runtime.monotonic() - began
+                if code not in _PASSING or (
+                    tries >= _COMMIT_TRIES and (code not in _REBALANCING or waited > _LONGEST_REBALANCE)
+                ):
+                    raise transport_error(error, "Committing offsets") from error
+                await self._runtime.sleep(0.1)
             else:
                 return
 
@@ -445,11 +449,12 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         return offsets
 
     def _seek_one(self, place: TopicPartition) -> None:
-        for left in reversed(range(_SEEK_TRIES)):
+        deadline = monotonic() + _SEEK_PATIENCE
+        while True:
             try:
                 self._poller.consumer.seek(place)
             except KafkaException as error:
-                if kafka_error(error).code() != KafkaError._STATE or not left:
+                if kafka_error(error).code() != KafkaError._STATE or monotonic() > deadline:
                     raise
                 sleep(_SEEK_AGAIN)  # it was assigned just now, and is not fetched yet
             else:

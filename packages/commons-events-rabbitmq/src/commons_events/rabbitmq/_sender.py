@@ -132,6 +132,8 @@ class Sender:
         self._unconfirmed: dict[int, Item] = {}
         self._bytes = 0
         self._waiting: deque[Item] = deque()
+        self._beginning: list[Callable[[], None]] = []
+        """What waits for the first connection, or for word that there is none."""
         self._known: set[str] = {""}
         self._held: dict[str, deque[Item]] = {}
         """What waits until its exchange is known to be there."""
@@ -192,8 +194,11 @@ class Sender:
         if self._joined and self._link.connection is not None:
             begin()
             return
+        if self._ups:
+            self._io.later(0.2, begin)  # it may be back by then
+        else:
+            self._beginning.append(begin)
         self._on_told()
-        self._io.later(0.2, begin)
 
     def _on_told(self) -> None:
         self._told = False
@@ -367,6 +372,7 @@ class Sender:
         """See `User`."""
         self._ups, self._up_at = self._ups + 1, monotonic()
         self._open_channel(connection)
+        self._begin()
 
     def _open_channel(self, connection: FastConnection) -> None:
         self._ready = False
@@ -459,6 +465,12 @@ class Sender:
         waiting, self._waiting = self._waiting, deque()
         for item in waiting:
             self._finish(item, error)
+        self._begin()
+
+    def _begin(self) -> None:
+        beginning, self._beginning = self._beginning, []
+        for begin in beginning:
+            begin()
 
     def on_blocked(self, reason: str | None) -> None:
         """See `User`."""

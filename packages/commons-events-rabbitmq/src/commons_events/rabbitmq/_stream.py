@@ -44,11 +44,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST = (1 << 63) - 1
 _PAUSE = 0.1
 """Seconds between two reports of a group's place, at least."""
-_TURN = 2.0
-"""Seconds that subscribing waits for its turn where nobody seemed to have it."""
+_TURN, _LONGEST_TURN = 2.0, 60.0
+"""Seconds that subscribing waits for its turn where nobody seemed to have it; and where nobody else may have it now."""
 _CLOSING = 10.0
 _LAST_PATIENCE, _LAST_QUIET = 1.0, 0.2
 """Seconds for which the last messages of a stream are waited for: for the first of them, and for another one."""
+_LONGEST_PATIENCE = 30.0
+"""Seconds for the first of them, where the stream is known not to be empty."""
 
 
 class _Part:
@@ -123,7 +125,7 @@ class RabbitMQStreamSubscription(Subscription):
             if offset == "next":
                 for part in self._parts.values():
                     part.prepared = await self._read(part, offset)
-            alone = [part for part in self._parts.values() if not await self._transport.consumers_of(part.queue)]
+            alone = [part for part in self._parts.values() if not (await self._transport.look_at(part.queue))[1]]
             queues = [(part.topic, part.queue) for part in self._parts.values()]
             self._places = await self._transport.hold_places(queues, self._lost)
             # It says that the group is new, where nothing else is in the queue.
@@ -132,17 +134,28 @@ class RabbitMQStreamSubscription(Subscription):
                 part.first = Place(0, "first" if prepared is None else prepared)
                 await self._send(part, part.first)
             self._holding = asyncio.create_task(self._hold(self._places))
-            # Who is alone has its turn at once, and can seek then.
-            turns = [asyncio.create_task(part.turn.wait()) for part in alone]
-            if turns:
-                await asyncio.wait(turns, timeout=_TURN)
-            for turn in turns:
-                turn.cancel()
+            for part in alone:
+                await self._wait_for_turn(part)
         except BaseException:
             self._closed = True
             for subscription in self._all():
                 subscription.drop()
             raise
+
+    async def _wait_for_turn(self, part: _Part) -> None:
+        """Who is alone has its turn soon, however slow RabbitMQ is, and can seek then."""
+        waited = 0.0
+        turn = asyncio.create_task(part.turn.wait())
+        try:
+            while not turn.done() and waited < _LONGEST_TURN and self._error is None:
+                await asyncio.wait([turn], timeout=_TURN)
+                waited += _TURN
+                if not turn.done() and (await self._transport.look_at(part.queue))[1] != 1:
+                    return
+        except TransportError as error:
+            LOGGER.debug("waiting for the turn in stream %r: %s", part.topic, error)
+        finally:
+            turn.cancel()
 
     def _all(self) -> list[RabbitMQSubscription]:
         found = [self._places]
@@ -280,11 +293,11 @@ class RabbitMQStreamSubscription(Subscription):
         return True
 
     async def _last_offset(self, part: _Part) -> int:
-        """The last offset of a stream, or one before it; -1 where it is empty, or slow to answer."""
+        """The last offset of a stream, or one before it; -1 where it is empty, or as good as new and slow to answer."""
         probe = await self._transport.read_stream(part.topic, "last", 10_000, None, None)
         last = -1
         try:
-            patience = _LAST_PATIENCE
+            patience = _LONGEST_PATIENCE if (await self._transport.look_at(part.topic))[0] else _LAST_PATIENCE
             while True:
                 async with asyncio.timeout(patience):
                     batch = await probe.receive(1000)

@@ -321,8 +321,11 @@ class RabbitMQTransport(ConnectedTransport):
         except TransportError as error:
             LOGGER.info("a temporary queue is left to expire: %s", error)
 
-    async def consumers_of(self, queue: str) -> int:
-        """How many active consumers a queue has; 0 where there is no such queue, or nobody to ask."""
+    async def look_at(self, queue: str) -> tuple[int, int]:
+        """How many messages and active consumers a queue has; none where there is no such queue, or nobody to ask.
+
+        What is in a stream counts some seconds late.
+        """
         look: Step = (
             f"Looking for queue {queue!r}",
             lambda channel, done: channel.queue_declare(queue, passive=True, callback=done),
@@ -330,8 +333,8 @@ class RabbitMQTransport(ConnectedTransport):
         try:
             frame = await self._do(iter([look]))
         except UnknownQueueError:
-            return 0
-        return 0 if frame is None else int(frame.method.consumer_count)
+            return 0, 0
+        return (0, 0) if frame is None else (int(frame.method.message_count), int(frame.method.consumer_count))
 
     async def _do(self, steps: Iterator[Step]) -> Any:
         """Do something over the connection for consuming; what it brought, or None where the connection is down."""

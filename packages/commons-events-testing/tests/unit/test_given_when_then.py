@@ -194,7 +194,7 @@ class Passed(Event):
         (lambda: opening().then_raises(ValueError("it")), TypeError, "then_raises(ValueError, match=…)"),  # type: ignore[arg-type]
         (lambda: opening().then_raises("it"), TypeError, "or a tuple of them, and no 'it'"),  # type: ignore[arg-type]
         (lambda: opening().then_raises(()), TypeError, "or a tuple of them, and no empty one"),
-        (lambda: given(Door, "d").when("open"), TypeError, "when(Door.open, 'Ann'), and 'open' can't be called"),  # type: ignore[arg-type]
+        (lambda: given(Door, "d").when("open"), TypeError, "when(Door.open, 'Ann'). 'open' can't be called"),  # type: ignore[arg-type]
         (lambda: opening().then_raises((KeyError, OSError)), AssertionError, "KeyError or OSError was expected"),
     ],
 )

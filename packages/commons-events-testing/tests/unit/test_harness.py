@@ -253,6 +253,21 @@ async def test_eventually() -> None:
         await eventually(lambda: 0, timeout=0.01, what="the light")
 
 
+@pytest.mark.asyncio
+async def test_a_condition_without_an_answer_is_not_waited_for_without_an_end() -> None:
+    async with EventTestHarness() as harness, harness.consumer("topic", group_id="g") as consumer:
+        with virtual_time(), pytest.raises(AssertionError, match="a message did not hold: .* no answer within 7 s"):
+            await eventually(lambda: consumer.receive(1), timeout=7, what="a message")
+        await harness.publish("topic", Noticed(number=1))
+        assert len(await eventually(lambda: consumer.receive(1), timeout=60)) == 1
+
+    async def out_of_time() -> None:
+        raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        await eventually(out_of_time)
+
+
 def test_the_fixture_resets_the_default_broker(memory_broker: MemoryBroker, event_harness: EventTestHarness) -> None:
     assert MemoryBroker.get() is memory_broker
     assert memory_broker.topics() == []

@@ -80,7 +80,7 @@ class Given(Generic[A]):
         __tracebackhide__ = True
         if not callable(command):
             raise TypeError(
-                f"when() takes a command and what it takes, when(Door.open, 'Ann'), and {command!r:.100} can't be called."
+                f"when() takes a command and what that takes: when(Door.open, 'Ann'). {command!r:.100} can't be called."
             )
         before, error = len(self.aggregate.pending_events), None
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -20,6 +21,7 @@ from commons_events.retries import Retry
 from commons_events.router import EventRouter
 from commons_events.testing import EventTestHarness, MockProducer, eventually
 from commons_events.testing._virtual_time import virtual_time
+from commons_events.testing.services import shared
 
 
 class Noticed(Event):
@@ -237,6 +239,25 @@ async def test_a_forgotten_topic_is_noticed() -> None:
         for send in (harness.publish, t.send, lambda topic: MockProducer().send_batch(topic, [])):
             with pytest.raises(InvalidTopicError, match="A topic name is a str, not Noticed"):
                 await send(Noticed(number=1))  # type: ignore[operator]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("before", [None, "false"])
+async def test_topics_are_made_while_any_block_of_a_kafka_is_open(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = "COMMONS_EVENTS_KAFKA_AUTO_CREATE_TOPICS"
+    monkeypatch.setattr(shared, "get", lambda name: name)
+    monkeypatch.delenv(variable, raising=False)
+    if before is not None:
+        monkeypatch.setenv(variable, before)
+    one, other = EventTestHarness().kafka_container(), EventTestHarness().kafka_container()
+    await one.__aenter__()
+    await other.__aenter__()
+    await one.__aexit__(None, None, None)
+    assert os.environ[variable] == "true"
+    await other.__aexit__(None, None, None)
+    assert os.environ.get(variable) == before
 
 
 @pytest.mark.asyncio

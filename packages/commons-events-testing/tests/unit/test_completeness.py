@@ -157,3 +157,20 @@ class TestIt(ClaimContract): pass
     result.stdout.fnmatch_lines(
         ["*contracts: what is not claimed*", "*TestIt: capability ordering is not claimed (1 test skipped)"]
     )
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "said"),
+    [
+        ("pytest.UsageError('set SHOP_DATABASE')", pytest.ExitCode.USAGE_ERROR, "ERROR: set SHOP_DATABASE*"),
+        ("pytest.exit.Exception('not here', 7)", 7, "*Exit: not here*"),
+    ],
+)
+def test_a_conftest_that_refuses_the_run_is_heard(
+    pytester: pytest.Pytester, refusal: str, status: int, said: str
+) -> None:
+    pytester.makeconftest(f"import pytest\ndef pytest_configure(config): raise {refusal}")
+    result = pytester.runpytest_subprocess(*INI, *_plugin())
+    assert result.ret == status
+    result.stderr.fnmatch_lines([said])
+    result.stderr.no_fnmatch_line("*Traceback*")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +46,14 @@ class Door(AggregateRoot):
         raise RuntimeError("broken")
 
     async def wait(self) -> None: ...
+
+    def open_each(self, *names: str) -> Iterator[None]:
+        for name in names:
+            yield self.open(name)
+
+    async def open_each_in_time(self, *names: str) -> AsyncIterator[None]:
+        for name in names:
+            yield self.open(name)
 
     def handle_door_opened(self, event: DoorOpened) -> None:
         self.is_open = True
@@ -151,6 +160,25 @@ def test_an_async_command_is_refused() -> None:
         given(Door, "d").when(Door.wait)
 
 
+@pytest.mark.parametrize("command", [Door.open_each, Door.open_each_in_time, lambda door, name: door.open_each(name)])
+def test_a_command_of_which_nothing_has_run_is_refused(command: Any) -> None:
+    with pytest.raises(TypeError, match="nothing has run"):
+        given(Door, "d").when(command, "Ann")
+    given(Door, "d").when(lambda door: list(door.open_each("Ann"))).then(OPENED)
+
+
+def test_a_second_command_has_its_own_events_alone() -> None:
+    door = given(Door, "d")
+    first = door.when(Door.open, "Ann")
+    door.when(lambda door: None).then_nothing()
+    door.when(Door.open, "Bob").then_raises(ValueError, match="is open")
+    second = door.when(lambda door: door.apply(DoorClosed(aggregate_id="d")))
+    first.then(OPENED)
+    second.then(DoorClosed(aggregate_id="d", aggregate_version=2))
+    with pytest.raises(AssertionError, match="1 were expected, and 0 happened"):
+        door.when(lambda door: None).then(OPENED)
+
+
 class Passed(Event):
     event_type = "door.passed"
 
@@ -165,6 +193,8 @@ class Passed(Event):
         (lambda: opening().then(DoorOpened), TypeError, "DoorOpened'> is none. Make one: DoorOpened(…)."),  # type: ignore[arg-type]
         (lambda: opening().then_raises(ValueError("it")), TypeError, "then_raises(ValueError, match=…)"),  # type: ignore[arg-type]
         (lambda: opening().then_raises("it"), TypeError, "or a tuple of them, and no 'it'"),  # type: ignore[arg-type]
+        (lambda: opening().then_raises(()), TypeError, "or a tuple of them, and no empty one"),
+        (lambda: given(Door, "d").when("open"), TypeError, "when(Door.open, 'Ann'). 'open' can't be called"),  # type: ignore[arg-type]
         (lambda: opening().then_raises((KeyError, OSError)), AssertionError, "KeyError or OSError was expected"),
     ],
 )

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
+from collections.abc import Callable
+from functools import wraps
 from subprocess import run
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 import commons_events.testing
+from commons_events.errors import InvalidTopicError
 from commons_events.event import Event, EventRegistry
 from commons_events.memory import MemoryBroker
+from commons_events.message import Message
 from commons_events.retries import Retry
 from commons_events.router import EventRouter
-from commons_events.testing import EventTestHarness, eventually
+from commons_events.testing import EventTestHarness, MockProducer, eventually
+from commons_events.testing._virtual_time import virtual_time
+from commons_events.testing.services import shared
 
 
 class Noticed(Event):
@@ -68,6 +76,192 @@ async def test_idle_says_that_the_router_has_stopped() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("shared", [True, False], ids=["one harness", "two harnesses"])
+async def test_routers_run_side_by_side_in_one_virtual_time(shared: bool) -> None:
+    handled: list[str] = []
+
+    def router(name: str) -> EventRouter:
+        made = EventRouter()
+
+        @made.subscribe(name, group=name)
+        async def handle(event: Noticed) -> None:
+            await asyncio.sleep(100)
+            handled.append(name)
+
+        return made
+
+    async with EventTestHarness() as harness, EventTestHarness() as other:
+        second = harness if shared else other
+        async with harness.run(router("a")) as t:
+            async with second.run(router("b")) as u:
+                await asyncio.gather(t.send("a", Noticed(number=1)), u.send("b", Noticed(number=1)))
+                await asyncio.gather(t.idle(), u.idle())
+                assert sorted(handled) == ["a", "b"]
+                await t.send("a", Noticed(number=2))
+            await t.idle()  # the time of the outer one is still virtual
+            assert sorted(handled) == ["a", "a", "b"]
+        assert u.time.passed >= 100
+        assert t.time.passed >= 200
+
+
+@pytest.mark.asyncio
+async def test_routers_of_several_tasks_share_the_virtual_time() -> None:
+    async def run(seconds: float) -> None:
+        router = EventRouter()
+
+        @router.subscribe("topic", group="g")
+        async def handle(event: Noticed) -> None:
+            await asyncio.sleep(seconds)
+
+        async with EventTestHarness() as harness, harness.run(router) as t:
+            await t.send("topic", Noticed(number=1))
+            await t.handled(handle)
+            assert t.time.passed >= seconds
+
+    await asyncio.gather(*(run(seconds) for seconds in (200, 300, 100)))
+
+
+@pytest.mark.asyncio
+async def test_what_waits_goes_on_from_where_virtual_time_was() -> None:
+    loop = asyncio.get_running_loop()
+    with virtual_time() as time:
+        await asyncio.sleep(5000)
+        waiting = asyncio.create_task(asyncio.sleep(0.01))
+        await asyncio.sleep(0)
+        virtual = loop.time(), time.monotonic(), time.now()
+    assert time.passed == 5000
+    async with asyncio.timeout(60):
+        await waiting
+    assert loop.time() >= virtual[0]
+    assert time.monotonic() >= virtual[1]
+    assert time.now() >= virtual[2]
+
+
+@pytest.mark.asyncio
+async def test_handlers_of_one_name_are_told_apart() -> None:
+    router = EventRouter()
+
+    class Service:
+        async def handle(self, event: Noticed) -> None: ...
+
+    def declare(topic: str) -> Callable[..., Any]:
+        @router.subscribe(topic, group="g")
+        async def handle(event: Noticed) -> None: ...
+
+        return handle
+
+    functions, services = [declare("a"), declare("b")], [Service(), Service()]
+    for topic, service in zip(("c", "d"), services, strict=True):
+        router.subscribe(topic, group="g")(service.handle)
+    async with EventTestHarness() as harness, harness.run(router) as t:
+        for topic in ("a", "c"):
+            await t.send(topic, Noticed(number=1))
+        await t.idle()
+        for handlers in (functions, [service.handle for service in services]):
+            assert [event.number for event in await t.handled(handlers[0])] == [1]
+            assert await t.handled(handlers[1], 0) == []
+            with pytest.raises(AssertionError, match="handled 0 of 1 times"):
+                await t.handled(handlers[1], timeout=1)
+        with pytest.raises(ValueError, match="2 handlers of this router have the name"):
+            await t.handled(Service.handle)
+        with pytest.raises(ValueError, match="is no handler of this router, which has: .*declare"):
+            await t.failed(test_eventually)
+
+
+@pytest.mark.asyncio
+async def test_a_handler_is_known_by_what_a_decorator_made_of_it() -> None:
+    router = EventRouter()
+
+    @router.subscribe("topic", group="g")
+    async def handle(event: Noticed) -> None: ...
+
+    @wraps(handle)
+    async def decorated(event: Noticed) -> None: ...
+
+    async with EventTestHarness() as harness, harness.run(router) as t:
+        await t.send("topic", Noticed(number=1))
+        assert len(await t.handled(decorated)) == 1
+
+
+@pytest.mark.asyncio
+async def test_nobody_waits_for_a_router_that_has_ended() -> None:
+    router = EventRouter()
+
+    @router.subscribe("topic", group="g")
+    async def handle(event: Noticed) -> None: ...
+
+    async with EventTestHarness() as harness, asyncio.timeout(60):
+        async with harness.run(router) as t:
+            await t.send("topic", Noticed(number=1))
+            await t.handled(handle)
+        assert len(await t.handled(handle)) == 1
+        with pytest.raises(AssertionError, match=r"handled 1 of 2 times\. The router has ended"):
+            await t.handled(handle, 2)
+        with pytest.raises(AssertionError, match="The router has ended"):
+            await t.idle()
+
+
+@pytest.mark.asyncio
+async def test_brokers_that_handlers_name_are_at_hand() -> None:
+    router = EventRouter()
+    tries: list[int] = []
+    router.bridge("orders", group="to-archive", to_broker="archive")
+
+    @router.subscribe("orders", group="g", broker="archive", retry=Retry(delay=50, by="redelivery"), dead_letter="dead")
+    async def handle(event: Noticed) -> None:
+        tries.append(event.number)
+        if event.number == 9 or len(tries) < 3:
+            raise OSError
+
+    async with EventTestHarness() as harness, harness.run(router) as t:
+        await t.send("orders", Noticed(number=1))
+        await t.idle()
+        assert tries == [1, 1, 1]
+        assert len(t.messages("orders", broker="archive")) == 1
+        await t.send("orders", Noticed(number=9), broker="archive")
+        await t.publish(Message("orders", b"?"), broker="archive")
+        await t.idle()
+        assert len(t.messages("orders")) == 1
+        assert len(t.dead_letters("dead", broker="archive")) == 2
+        with pytest.raises(ValueError, match="No handler names the broker 'archives'; those that are named: 'archive'"):
+            t.messages("orders", broker="archives")
+        with pytest.raises(TypeError, match="publish\\(\\) takes Messages"):
+            await t.publish(Noticed(number=1))  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+async def test_a_forgotten_topic_is_noticed() -> None:
+    router = EventRouter()
+
+    @router.subscribe("topic", group="g")
+    async def handle(event: Noticed) -> None: ...
+
+    async with EventTestHarness() as harness, harness.run(router) as t:
+        for send in (harness.publish, t.send, lambda topic: MockProducer().send_batch(topic, [])):
+            with pytest.raises(InvalidTopicError, match="A topic name is a str, not Noticed"):
+                await send(Noticed(number=1))  # type: ignore[operator]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("before", [None, "false"])
+async def test_topics_are_made_while_any_block_of_a_kafka_is_open(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = "COMMONS_EVENTS_KAFKA_AUTO_CREATE_TOPICS"
+    monkeypatch.setattr(shared, "get", lambda name: name)
+    monkeypatch.delenv(variable, raising=False)
+    if before is not None:
+        monkeypatch.setenv(variable, before)
+    one, other = EventTestHarness().kafka_container(), EventTestHarness().kafka_container()
+    await one.__aenter__()
+    await other.__aenter__()
+    await one.__aexit__(None, None, None)
+    assert os.environ[variable] == "true"
+    await other.__aexit__(None, None, None)
+    assert os.environ.get(variable) == before
+
+
+@pytest.mark.asyncio
 async def test_eventually() -> None:
     asked: list[int] = []
 
@@ -79,6 +273,21 @@ async def test_eventually() -> None:
     assert await EventTestHarness().wait_until(lambda: "yes") == "yes"
     with pytest.raises(AssertionError, match=r"the light did not hold within 0\.01 s; the last value was 0"):
         await eventually(lambda: 0, timeout=0.01, what="the light")
+
+
+@pytest.mark.asyncio
+async def test_a_condition_without_an_answer_is_not_waited_for_without_an_end() -> None:
+    async with EventTestHarness() as harness, harness.consumer("topic", group_id="g") as consumer:
+        with virtual_time(), pytest.raises(AssertionError, match="a message did not hold: .* no answer within 7 s"):
+            await eventually(lambda: consumer.receive(1), timeout=7, what="a message")
+        await harness.publish("topic", Noticed(number=1))
+        assert len(await eventually(lambda: consumer.receive(1), timeout=60)) == 1
+
+    async def out_of_time() -> None:
+        raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        await eventually(out_of_time)
 
 
 def test_the_fixture_resets_the_default_broker(memory_broker: MemoryBroker, event_harness: EventTestHarness) -> None:

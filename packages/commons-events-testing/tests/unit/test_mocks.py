@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from commons_events.errors import BatchError, ClosedError, InvalidTopicError, PublishError, SerializationError
@@ -142,3 +144,18 @@ async def test_breaking_and_going_on() -> None:
     assert len([event async for event in consumer]) == 2
     consumer.add(Placed(number=4))
     assert len([event async for event in consumer]) == 1
+
+
+@pytest.mark.parametrize(
+    ("misuse", "message"),
+    [
+        (lambda: MockConsumer(Placed(number=1)), r"MockConsumer\(\[event\]\)"),
+        (lambda: MockConsumer([Placed]), "'.*Placed'> is neither"),
+        (lambda: MockConsumer([Placed(number=1), None]), "None is neither"),
+        (lambda: MockProducer().fail_with(OSError), r"make one: OSError\(…\)"),
+        (lambda: MockProducer().fail_with("boom"), "'boom' is none"),
+    ],
+)
+async def test_what_is_no_event_and_no_error_is_refused_at_once(misuse: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        misuse()

@@ -300,6 +300,16 @@ def test_options_that_make_no_sense() -> None:
         main(["up", "postgres", "--secured"])
 
 
+def test_a_reader_of_the_list_may_leave() -> None:
+    command = [sys.executable, "-m", "commons_events.testing", "services"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 1
+
+
 def test_the_mocks_load_no_service() -> None:
     code = (
         "import sys, commons_events.testing as t; t.MockProducer, t.EventTestHarness; "

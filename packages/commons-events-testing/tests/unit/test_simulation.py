@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -237,3 +238,46 @@ def test_what_hangs_or_fails_by_itself_is_found_before_any_fault(
     with pytest.raises(SimulationFailure, match=problem) as found:
         simulate(program, scenario=Scenario(max_steps=20_000), runs=1)
     assert found.value.schedule == ()
+
+
+def nothing_said(history: History) -> Any:
+    return None
+
+
+def said_in_one_piece(history: History) -> Any:
+    return "wrong"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "problem"),
+    [
+        ({"faults": ("krash",)}, ValueError, "'krash' is not a valid FaultKind; there are: 'crash', 'stop'"),
+        ({"faults": ()}, ValueError, "has to be some of: 'crash'"),
+        ({"faults": "crash"}, ValueError, "has to be some of: 'crash'"),
+        ({"runs": 0}, ValueError, "runs=0 has to be 1 or more"),
+        ({"max_faults": 0}, ValueError, "max_faults=0 has to be 1 or more"),
+        ({"invariants": handled_once}, TypeError, "invariants are a list of functions"),
+        ({"invariants": (nothing_said,)}, TypeError, "nothing_said returned None; it yields a sentence"),
+        ({"invariants": (said_in_one_piece,)}, TypeError, "said_in_one_piece returned 'wrong'"),
+    ],
+)
+def test_what_would_try_nothing_is_refused(settings: Any, error: type[Exception], problem: str) -> None:
+    with pytest.raises(error, match=problem):
+        simulate(good, **{"runs": 1, **settings})
+
+
+@pytest.mark.parametrize("name", ["events", "keys", "partitions", "workers", "max_steps"])
+def test_a_scenario_has_one_of_each_at_least(name: str) -> None:
+    for wrong in (0, "1"):
+        with pytest.raises(ValueError, match=f"Scenario: {name}={wrong!r} has to be 1 or more"):
+            Scenario(**{name: wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.asyncio
+async def test_where_a_loop_runs_it_is_said_what_to_do() -> None:
+    with pytest.raises(RuntimeError, match="call it in a test that is not async"):
+        simulate(good, runs=1)
+
+
+def test_faults_may_be_named_by_their_words() -> None:
+    assert simulate(good, runs=2, faults=("crash",)).runs > 1  # type: ignore[arg-type]

@@ -333,8 +333,7 @@ class EventProducer:
     async def _send_all(
         self, topic: str, events: list[Event], key: Key | Callable[[Event], Key], headers: BatchHeaders
     ) -> Sequence[Receipt]:
-        if events:
-            self._check_topic(topic)
+        self._check_topic(topic)  # also of no events: an event in the topic's place is a topic that was forgotten
         if len(events) > _CHUNK:  # else nothing is sent before all of it is looked at
             key, headers = self._looked_at(events, key, headers)
         published: list[_Chunk] = []

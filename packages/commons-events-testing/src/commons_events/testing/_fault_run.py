@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -78,11 +79,12 @@ class FaultRun:
         try:
             while not leave.is_set():
                 receiving = asyncio.ensure_future(consumer.receive(50))
-                await asyncio.wait([receiving, leaving], return_when=asyncio.FIRST_COMPLETED)
-                if not receiving.done():
-                    receiving.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await receiving
+                try:
+                    await asyncio.wait([receiving, leaving], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    receiving.cancel()  # also where this task is cancelled: it would take what others are to get
+                    await asyncio.wait([receiving])
+                if receiving.cancelled():
                     break
                 for message in receiving.result():
                     self.note((message.key or b"").decode(), int(message.value or b""))
@@ -100,13 +102,23 @@ class FaultRun:
             folder: where it works; by default here.
 
         Raises:
-            AssertionError: its first line is another one, or it ended.
+            AssertionError: its first line is another one, or it ended, or said nothing for `patience` seconds. It is
+                killed then.
         """
         process = await asyncio.create_subprocess_exec(
             sys.executable, *map(str, arguments), stdout=asyncio.subprocess.PIPE, cwd=folder
         )
         assert process.stdout is not None
-        first = await process.stdout.readline()
+        first = b""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.patience):
+                    first = await process.stdout.readline()
+        finally:
+            if first != b"ready\n":
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.communicate()
         assert first == b"ready\n", f"{arguments} began with {first!r}"
         return process
 
@@ -119,20 +131,36 @@ class FaultRun:
                 self.note(key, int(number))
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait until ``condition()`` holds.
+        """Wait until ``condition()`` holds, and all work goes on that was begun.
 
         Raises:
             AssertionError: it took longer than `patience`; ``what`` is in the message, and how much is missing.
+            TypeError: the condition is async.
+            BaseException: what work raised that `begin` let go on.
         """
         try:
             async with asyncio.timeout(self.patience):
-                while not condition():  # it is about counters
-                    for task in self.tasks:
-                        if task.done():
-                            task.result()
-                    await asyncio.sleep(0.05)
+                while True:
+                    self._look_at_work()
+                    if _answer(condition):
+                        return
+                    await asyncio.sleep(0.05)  # it is about counters
         except TimeoutError:
             raise AssertionError(
                 f"{what} took more than {self.patience:g} s; {len(self.history.missing())} of "
                 f"{len(self.history.confirmed)} confirmed ones are missing"
             ) from None
+
+    def _look_at_work(self) -> None:
+        for task in self.tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+
+def _answer(condition: Callable[[], object]) -> object:
+    value = condition()
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise TypeError("until() takes a condition that awaits nothing; for another one there is eventually().")
+    return value

@@ -66,38 +66,42 @@ class Given(Generic[A]):
     ) -> Decided[A]:
         """Carry out a command; what it raises is kept for `Decided.then_raises`.
 
+        A second command finds the aggregate as the first has left it, and its events are its own alone.
+
         Args:
             command: is called with the aggregate and the other arguments: ``UserAggregate.activate``, or a lambda.
             arguments: passed on.
             keywords: passed on.
 
         Raises:
-            TypeError: the command is async; an aggregate's commands await nothing.
+            TypeError: the command can't be called, is async (an aggregate's commands await nothing), or is a
+                generator, of which nothing has run.
         """
+        __tracebackhide__ = True
+        if not callable(command):
+            raise TypeError(
+                f"when() takes a command and what that takes: when(Door.open, 'Ann'). {command!r:.100} can't be called."
+            )
+        before, error = len(self.aggregate.pending_events), None
         try:
             result = command(self.aggregate, *arguments, **keywords)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the test says whether it was to come
-            return Decided(self.aggregate, error)
-        if inspect.isawaitable(result):
-            if inspect.iscoroutine(result):
-                result.close()
-            raise TypeError("when() takes a command that awaits nothing; await before it, and pass what came of it.")
-        return Decided(self.aggregate, None)
+        except Exception as raised:  # noqa: BLE001  # whatever it is, the test says whether it was to come
+            error = raised
+        else:
+            _check_run(result)
+        return Decided(self.aggregate, error, self.aggregate.pending_events[before:])
 
 
 class Decided(Generic[A]):
     """What came of a command. `Given.when` makes it; each assertion returns it again."""
 
-    def __init__(self, aggregate: A, error: Exception | None) -> None:
+    def __init__(self, aggregate: A, error: Exception | None, events: Sequence[Any]) -> None:
         self.aggregate = aggregate
         """The aggregate, after the command."""
         self.error = error
         """What the command raised, or None."""
-
-    @property
-    def events(self) -> Sequence[Any]:
+        self.events = events
         """The events that the command applied."""
-        return self.aggregate.pending_events
 
     def then(self, *expected: Event) -> Decided[A]:
         """Assert that just these events happened, in this order.
@@ -153,6 +157,8 @@ class Decided(Generic[A]):
         """
         __tracebackhide__ = True
         classes: tuple[Any, ...] = error_class if isinstance(error_class, tuple) else (error_class,)
+        if not classes:
+            raise TypeError("then_raises() takes a class of exceptions or a tuple of them, and no empty one.")
         for given_class in classes:
             if not (isinstance(given_class, type) and issubclass(given_class, BaseException)):
                 raise TypeError(
@@ -192,6 +198,21 @@ class Decided(Generic[A]):
         __tracebackhide__ = True
         if self.error is not None:
             raise AssertionError(f"the command raised {self.error!r}") from self.error
+
+
+def _check_run(result: object) -> None:
+    __tracebackhide__ = True
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError("when() takes a command that awaits nothing; await before it, and pass what came of it.")
+    if inspect.isasyncgen(result) or (
+        inspect.isgenerator(result) and inspect.getgeneratorstate(result) == inspect.GEN_CREATED
+    ):
+        raise TypeError(
+            f"when() takes a command that does its work when it is called; of {result!r:.100} nothing has run. Write a "
+            "lambda that takes it to its end, such as: lambda door: list(door.open_all())."
+        )
 
 
 def _check_events(where: str, events: Sequence[object]) -> None:

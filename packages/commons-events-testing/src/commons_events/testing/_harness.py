@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -33,6 +34,35 @@ __all__ = ["EventTestHarness"]
 
 _AUTO_CREATE = "COMMONS_EVENTS_KAFKA_AUTO_CREATE_TOPICS"
 """Lets producers of commons-events-kafka make topics on first use."""
+
+
+class _TopicsByThemselves:
+    """Has `_AUTO_CREATE` set while any block is open, of whichever thread; after the last one it is as it was."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before: str | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._blocks == 0:
+                self._before = os.environ.get(_AUTO_CREATE)
+            self._blocks += 1
+            os.environ[_AUTO_CREATE] = "true"
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks:
+                return
+            if self._before is None:
+                os.environ.pop(_AUTO_CREATE, None)
+            else:
+                os.environ[_AUTO_CREATE] = self._before
+
+
+_topics_by_themselves = _TopicsByThemselves()
 
 
 class EventTestHarness:
@@ -164,16 +194,11 @@ class EventTestHarness:
         from commons_events.testing.services import SharedServices, shared
 
         services = SharedServices(shared.logs) if fresh else shared
-        given = os.environ.get(_AUTO_CREATE)
         try:
             service = await asyncio.to_thread(services.get, name)
-            os.environ[_AUTO_CREATE] = "true"
-            yield service
+            with _topics_by_themselves:
+                yield service
         finally:
-            if given is None:
-                os.environ.pop(_AUTO_CREATE, None)
-            else:
-                os.environ[_AUTO_CREATE] = given
             if fresh:
                 # A start that is still under way, after a cancel, ends before this.
                 await asyncio.to_thread(services.stop)

@@ -86,10 +86,20 @@ class MockConsumer(Generic[Item]):
         self._waiting: deque[MockDelivery] = deque()
         self._out: dict[MockDelivery, None] = {}
         self._items: dict[MockDelivery, Event | Message] = {}
+        if isinstance(events, Event | Message):
+            raise TypeError("MockConsumer takes a list of events: MockConsumer([event]).")
         self.add(*events)
 
     def add(self, *events: Event | Message) -> None:
-        """Hand these out as well, after those that wait."""
+        """Hand these out as well, after those that wait.
+
+        Raises:
+            TypeError: one is neither an event nor a message; none is added.
+        """
+        for event in events:
+            given: object = event
+            if not isinstance(given, Event | Message):
+                raise TypeError(f"A MockConsumer hands out events and messages, and {given!r:.100} is neither.")
         for event in events:
             if isinstance(event, Message):
                 message = event

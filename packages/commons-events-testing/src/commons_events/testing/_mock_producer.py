@@ -141,7 +141,15 @@ class MockProducer:
         """Let the next ``times`` events fail with ``error``, as if the broker had refused them.
 
         An error that is no `TransportError` comes as the cause of a `PublishError`, as a transport would report it.
+
+        Raises:
+            TypeError: it is no exception, but a class of them, for example.
+            ValueError: ``times`` is less than 1.
         """
+        given: object = error
+        if not isinstance(given, Exception):
+            hint = f"; make one: {given.__name__}(…)" if isinstance(given, type) else ""
+            raise TypeError(f"fail_with takes an exception, and {given!r:.100} is none{hint}.")
         if times < 1:
             raise ValueError(f"fail_with: times has to be 1 or more, not {times}.")
         self._failures.extend([error] * times)

@@ -310,6 +310,8 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the services once the outermost run is over."""
+    if config not in _runs:
+        return  # a conftest refused the run before this plugin knew of it
     _runs.remove(config)
     if not _runs and _SERVICES in sys.modules:
         from commons_events.testing.services import shared

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -60,7 +61,17 @@ def simulate(
 
     Raises:
         SimulationFailure: (an AssertionError) an invariant broke, a run did not end, or the program failed by itself.
+        ValueError: nothing would be tried: no run, no fault, or a fault that there is not.
+        TypeError: an invariant is no function that yields sentences.
+        RuntimeError: an event loop runs here; a simulation has its own.
     """
+    _refuse_loop()
+    kinds = _kinds(faults)
+    for name, count in (("runs", runs), ("max_faults", max_faults)):
+        if count < 1:
+            raise ValueError(f"simulate: {name}={count} has to be 1 or more.")
+    if callable(invariants):
+        raise TypeError("simulate: invariants are a list of functions: invariants=(*INVARIANTS, handled_once).")
     scenario = scenario or Scenario()
     undisturbed = run_once(program, scenario, (), random_seed)
     _check(undisturbed.problems, undisturbed.history, (), invariants)
@@ -81,16 +92,44 @@ def simulate(
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    seed(random_seed)(search(given(schedules(undisturbed.steps, faults, max_faults))(run)))()
+    seed(random_seed)(search(given(schedules(undisturbed.steps, kinds, max_faults))(run)))()
     return SimulationReport(*total)
 
 
 def _check(
     problems: Sequence[str], history: History, schedule: Sequence[Fault], invariants: Sequence[Invariant]
 ) -> None:
-    found = [*problems, *(problem for invariant in invariants for problem in invariant(history))]
+    found = [*problems, *(problem for invariant in invariants for problem in _said(invariant, history))]
     if found:
         raise SimulationFailure(found, schedule, history)
+
+
+def _said(invariant: Invariant, history: History) -> Iterable[str]:
+    said: object = invariant(history)
+    if isinstance(said, str) or not isinstance(said, Iterable):
+        name = getattr(invariant, "__qualname__", repr(invariant))
+        raise TypeError(f"The invariant {name} returned {said!r:.100}; it yields a sentence for each thing wrong.")
+    return said
+
+
+def _kinds(faults: Collection[FaultKind]) -> list[FaultKind]:
+    known = ", ".join(repr(str(kind)) for kind in FaultKind)
+    if isinstance(faults, str) or not faults:
+        raise ValueError(f"simulate: faults={faults!r} has to be some of: {known}.")
+    try:
+        return [FaultKind(fault) for fault in faults]
+    except ValueError as error:
+        raise ValueError(f"simulate: {error}; there are: {known}.") from None
+
+
+def _refuse_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        "simulate runs event loops of its own, and can't where one runs already: call it in a test that is not async."
+    )
 
 
 def _faults(schedule: Sequence[Fault]) -> list[str]:

@@ -60,6 +60,12 @@ class Scenario:
     max_steps: int = 500_000
     """Steps of all workers after which a run is taken for one without an end."""
 
+    def __post_init__(self) -> None:
+        for name in ("events", "keys", "partitions", "workers", "max_steps"):
+            count: object = getattr(self, name)
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f"Scenario: {name}={count!r} has to be 1 or more.")
+
 
 @dataclass(slots=True)
 class Worker:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
 import pytest
 
 from commons_events.consumers import EventConsumer
-from commons_events.kafka import KafkaAdmin, KafkaProducer, _poller
+from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport, _poller
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.testing.services import RunningKafka
+
+from . import foreign
 
 pytestmark = pytest.mark.asyncio
 PATIENCE = 60.0
@@ -61,3 +64,26 @@ async def test_what_is_left_to_a_loop_that_waits_already_is_read_by_it(
             values += [int(message.value) for message in messages]  # acknowledging them might wake the thread
     assert left
     assert values == [*range(count)]
+
+
+async def test_a_header_of_another_client_whose_name_is_no_text_takes_nothing_down(kafka_service: RunningKafka) -> None:
+    """The client for Python raises a `SystemError`, and then hands out tuples that end the process."""
+    topic = kafka_service.unique("receiving")
+    async with KafkaAdmin(kafka_service.bootstrap_servers) as admin:
+        await admin.create_topic(topic, partitions=1)
+    given = [(b"first", b"1"), (b"\xff\xfe", b"2"), (b"last", b"3"), ("ü".encode(), b"4")]
+    await asyncio.to_thread(foreign.produce, kafka_service.bootstrap_servers, topic, b"value", given)
+    expected = (("first", b"1"), ("\ufffd", b"2"), ("last", b"3"), ("ü", b"4"))
+    group = kafka_service.unique("group")
+    async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, retry_delay=0) as consumer:
+        for _ in range(2):
+            [message] = await consumer.receive(1, timeout=PATIENCE)
+            assert (message.value, message.headers) == (b"value", expected)
+            assert message.message.headers == message.headers == expected
+            await message.nack()
+        with pytest.raises(ValueError, match="event type"):
+            message.event()
+    transport = KafkaTransport(f"kafka://{kafka_service.bootstrap_servers}")
+    [stored] = await transport.browse(topic, partition=0)
+    await transport.close()
+    assert stored.message.headers == expected

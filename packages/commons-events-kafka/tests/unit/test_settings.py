@@ -35,6 +35,11 @@ class Happened(Event):
         ({"transaction_timeout_ms": 5}, "1,000"),
         ({"transactional_id": "id", "enable_idempotence": False}, "enable.idempotence"),
         ({"url": "kafka://other:9092"}, "not both"),
+        ({"client_id": "half a pair \ud83c"}, "client_id.*no text"),
+        ({"transactional_id": "half a pair \ud83c"}, "transactional.id.*no text"),
+        ({"half_a_pair_\ud83c": 1}, "unknown setting"),
+        ({"options": {"half a pair \ud83c": 1}}, "no text"),
+        ({"sasl_password": "zero\0byte"}, "sasl.password.*no text"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], said: str) -> None:

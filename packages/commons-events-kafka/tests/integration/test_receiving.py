@@ -87,3 +87,36 @@ async def test_a_header_of_another_client_whose_name_is_no_text_takes_nothing_do
     [stored] = await transport.browse(topic, partition=0)
     await transport.close()
     assert stored.message.headers == expected
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_topic_of_a_pattern_may_be_deleted(kafka_service: RunningKafka, protocol: str) -> None:
+    """Those that are left go on; a router stopped."""
+    if protocol == "consumer":
+        kafka_service.require("consumer-protocol")
+    servers, name, group = kafka_service.bootstrap_servers, kafka_service.unique("receiving"), kafka_service.unique("g")
+    gone, stays = f"{name}-gone", f"{name}-stays"
+    settings: dict[str, Any] = {"topic_metadata_refresh_interval_ms": 200, "group_protocol": protocol}
+    async with KafkaAdmin(servers) as admin, KafkaProducer(servers) as producer:
+        for topic in (gone, stays):
+            await admin.create_topic(topic, partitions=1)
+            await producer.send(topic, b"before")
+        async with KafkaConsumer(servers, group, [f"^{name}-.*"], **settings) as consumer:
+
+            async def receive(count: int) -> list[tuple[str, bytes]]:
+                found: list[tuple[str, bytes]] = []
+                while len(found) < count:
+                    messages = await consumer.receive(count, timeout=PATIENCE)
+                    assert messages, f"{len(found)} of {count} came, and nothing more in {PATIENCE:g} s"
+                    found += [(message.topic, message.value) for message in messages]
+                return sorted(found)
+
+            assert await receive(2) == [(gone, b"before"), (stays, b"before")]
+            await consumer.commit(wait=True)
+            await admin.delete_topic(gone)
+            async with asyncio.timeout(PATIENCE):
+                while gone in {place.topic for place in consumer.assignment}:
+                    assert await consumer.receive(1, timeout=0.2) == []
+            await producer.send(stays, b"after")
+            assert await receive(1) == [(stays, b"after")]
+            await consumer.commit(wait=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import textwrap
@@ -74,6 +75,14 @@ def main(arguments: list[str] | None = None) -> int:
     start.add_argument("--brokers", type=int, default=1, metavar="N", help="kafka: how many brokers (default: 1)")
     start.add_argument("--secured", action="store_true", help="kafka: with listeners for SASL_SSL and mutual TLS")
     chosen = parser.parse_args(arguments)
+    try:
+        return _run(parser, chosen)
+    except BrokenPipeError:  # of a reader such as head, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python itself would complain at its end
+        return 1
+
+
+def _run(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> int:
     if chosen.command == "services":
         return list_services()
     if chosen.brokers < 1:

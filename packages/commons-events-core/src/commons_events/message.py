@@ -9,7 +9,16 @@ from typing import NamedTuple, overload
 
 from commons_events.errors import TransportError
 
-__all__ = ["Headers", "Message", "Messages", "PublishResult", "Receipt", "Receipts", "header_bytes"]
+__all__ = [
+    "Headers",
+    "Message",
+    "Messages",
+    "PublishResult",
+    "Receipt",
+    "Receipts",
+    "header_bytes",
+    "is_header_name",
+]
 
 Headers = tuple[tuple[str, bytes], ...]
 """Names and values in their order; a name may come twice, and a value is any bytes."""
@@ -51,6 +60,16 @@ class Message(NamedTuple):
 def header_bytes(headers: Headers) -> int:
     """Bytes of names and values together."""
     return sum(map(len, chain.from_iterable(headers)))
+
+
+def is_header_name(name: str) -> bool:
+    """Whether every broker can carry ``name``: it has UTF-8 bytes, and no zero byte, which ends it in some clients."""
+    if name.isascii():
+        return "\0" not in name
+    try:
+        return b"\0" not in name.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 class Messages(list[Message]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -190,3 +191,33 @@ async def test_one_that_is_closed() -> None:
         await admin.topics()
     with pytest.raises(ClosedError):
         await admin.create_topic("t")
+
+
+async def test_what_is_no_text_or_of_a_wrong_type_is_refused_at_once(
+    admin: KafkaAdmin, kafka_service: RunningKafka
+) -> None:
+    """librdkafka's client ends the process where a text has no bytes."""
+    topic, half = kafka_service.unique("admin"), "half a pair \ud83c"
+    await admin.create_topic(topic, partitions=1)
+    for call in (
+        admin.group_offsets(half),
+        admin.set_group_offsets(half, {TopicPartition(topic, 0): 0}),
+        admin.delete_group(half),
+        admin.create_topic(topic, config={half: "1"}),
+        admin.create_topic(topic, config={"retention.ms": half}),
+        admin.set_topic_config(topic, {half: "1"}),
+    ):
+        with pytest.raises(ConfigurationError, match="half of a surrogate"):
+            await call
+    wrong: Any = [1, "2", 3.5]
+    for call in (
+        admin.create_topic(topic, partitions=wrong[1]),
+        admin.create_topic(topic, replication_factor=wrong[2]),
+        admin.create_partitions(topic, wrong[1]),
+        admin.create_topic(topic, config={"retention.ms": wrong[0]}),
+        admin.set_topic_config(topic, {"retention.ms": wrong[0]}),
+        admin.group_offsets(wrong[0]),
+    ):
+        with pytest.raises(TypeError, match=r"str|int"):
+            await call
+    await admin.set_topic_config(topic, {})  # nothing to do

@@ -16,9 +16,11 @@ from commons_events.errors import (
     BatchError,
     ClosedError,
     ConfigurationError,
+    ConnectionLostError,
     FencedError,
     InvalidTopicError,
     MessageTooLargeError,
+    PublishError,
     PublishTimeoutError,
     TopicFullError,
     TransportError,
@@ -415,3 +417,58 @@ async def test_a_fatal_error_fails_what_is_under_way_and_the_producer_goes_on(ka
             await batch
         then = await producer.send_batch(topic, [b"%d" % number for number in range(full)])
     assert [receipt.offset for receipt in (*first, *then)] == list(range(2 * full))
+
+
+async def test_a_header_whose_name_is_no_text_is_refused_alone(kafka_service: RunningKafka) -> None:
+    """As from a broker whose clients take more: the client for Python ends the process, or cuts it at the zero byte."""
+    topic = await new_topic(kafka_service)
+    transport = KafkaTransport(f"kafka://{kafka_service.bootstrap_servers}")
+    for name in ("half a pair \ud83c", "zero\0byte"):
+        messages = [Message(topic, b"value", headers=((given, b"x"),)) for given in ("before", name, "after")]
+        results = await transport.publish(messages)
+        assert [type(result) for result in results] == [Receipt, PublishError, Receipt]
+        assert "no name" in str(results[1])
+        [alone] = await transport.publish([messages[1]])
+        assert isinstance(alone, PublishError)
+    await transport.close()
+    found = await stored(kafka_service, topic, 4)
+    assert [message.headers for message in found] == [(("before", b"x"),), (("after", b"x"),)] * 2
+
+
+async def test_functions_of_the_user_s_that_fail_stop_nothing(
+    kafka_service: RunningKafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    """librdkafka's client raises what they raise where it is polled, which is in threads that nobody watches."""
+    topic, called = await new_topic(kafka_service), Counter[str]()
+
+    def failing(who: str) -> Any:
+        def told(statistics: str) -> None:
+            called[who] += 1
+            raise LookupError(who)
+
+        return told
+
+    settings: dict[str, Any] = {"statistics_interval_ms": 10}
+    servers, group = kafka_service.bootstrap_servers, kafka_service.unique("group")
+    async with (
+        asyncio.timeout(SOON),
+        KafkaProducer(servers, stats_cb=failing("producer"), **settings) as producer,
+        KafkaConsumer(servers, group, topic, stats_cb=failing("consumer"), **settings) as consumer,
+    ):
+        await producer.send(topic, b"first")
+        await consumer.receive(1)
+        while min(called["producer"], called["consumer"]) < 3:  # noqa: ASYNC110  # they are called in threads
+            await asyncio.sleep(0.01)
+        await producer.send(topic, b"second")
+        [message] = await consumer.receive(1)
+        assert message.value == b"second"
+    assert "stats_cb" in caplog.text
+
+
+async def test_a_consumer_s_error_function_is_told() -> None:
+    told: list[confluent_kafka.KafkaError] = []
+    consumer = KafkaConsumer("localhost:1", "group", "topic", error_cb=told.append, connect_timeout_ms=1_500)
+    with pytest.raises(ConnectionLostError):
+        await consumer.start()
+    await consumer.close()
+    assert told

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
 import pytest
 
 from commons_events.consumers import EventConsumer
-from commons_events.kafka import KafkaAdmin, KafkaProducer, _poller
+from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport, _poller
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.testing.services import RunningKafka
+
+from . import foreign
 
 pytestmark = pytest.mark.asyncio
 PATIENCE = 60.0
@@ -61,3 +64,59 @@ async def test_what_is_left_to_a_loop_that_waits_already_is_read_by_it(
             values += [int(message.value) for message in messages]  # acknowledging them might wake the thread
     assert left
     assert values == [*range(count)]
+
+
+async def test_a_header_of_another_client_whose_name_is_no_text_takes_nothing_down(kafka_service: RunningKafka) -> None:
+    """The client for Python raises a `SystemError`, and then hands out tuples that end the process."""
+    topic = kafka_service.unique("receiving")
+    async with KafkaAdmin(kafka_service.bootstrap_servers) as admin:
+        await admin.create_topic(topic, partitions=1)
+    given = [(b"first", b"1"), (b"\xff\xfe", b"2"), (b"last", b"3"), ("ü".encode(), b"4")]
+    await asyncio.to_thread(foreign.produce, kafka_service.bootstrap_servers, topic, b"value", given)
+    expected = (("first", b"1"), ("\ufffd", b"2"), ("last", b"3"), ("ü", b"4"))
+    group = kafka_service.unique("group")
+    async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic, retry_delay=0) as consumer:
+        for _ in range(2):
+            [message] = await consumer.receive(1, timeout=PATIENCE)
+            assert (message.value, message.headers) == (b"value", expected)
+            assert message.message.headers == message.headers == expected
+            await message.nack()
+        with pytest.raises(ValueError, match="event type"):
+            message.event()
+    transport = KafkaTransport(f"kafka://{kafka_service.bootstrap_servers}")
+    [stored] = await transport.browse(topic, partition=0)
+    await transport.close()
+    assert stored.message.headers == expected
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_topic_of_a_pattern_may_be_deleted(kafka_service: RunningKafka, protocol: str) -> None:
+    """Those that are left go on; a router stopped."""
+    if protocol == "consumer":
+        kafka_service.require("consumer-protocol")
+    servers, name, group = kafka_service.bootstrap_servers, kafka_service.unique("receiving"), kafka_service.unique("g")
+    gone, stays = f"{name}-gone", f"{name}-stays"
+    settings: dict[str, Any] = {"topic_metadata_refresh_interval_ms": 200, "group_protocol": protocol}
+    async with KafkaAdmin(servers) as admin, KafkaProducer(servers) as producer:
+        for topic in (gone, stays):
+            await admin.create_topic(topic, partitions=1)
+            await producer.send(topic, b"before")
+        async with KafkaConsumer(servers, group, [f"^{name}-.*"], **settings) as consumer:
+
+            async def receive(count: int) -> list[tuple[str, bytes]]:
+                found: list[tuple[str, bytes]] = []
+                while len(found) < count:
+                    messages = await consumer.receive(count, timeout=PATIENCE)
+                    assert messages, f"{len(found)} of {count} came, and nothing more in {PATIENCE:g} s"
+                    found += [(message.topic, message.value) for message in messages]
+                return sorted(found)
+
+            assert await receive(2) == [(gone, b"before"), (stays, b"before")]
+            await consumer.commit(wait=True)
+            await admin.delete_topic(gone)
+            async with asyncio.timeout(PATIENCE):
+                while gone in {place.topic for place in consumer.assignment}:
+                    assert await consumer.receive(1, timeout=0.2) == []
+            await producer.send(stays, b"after")
+            assert await receive(1) == [(stays, b"after")]
+            await consumer.commit(wait=True)

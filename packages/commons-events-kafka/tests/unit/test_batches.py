@@ -31,6 +31,7 @@ class Client:
     def __init__(self, room: int = 1000) -> None:
         self.room = room
         self.topics = {"t"}
+        self.header_names: set[str] = set()
         self.suspicious = 1_000
         self.polled_elsewhere = self.moving = False
         self.handed: list[tuple[bytes, Callback]] = []

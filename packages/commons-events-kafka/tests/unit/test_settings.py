@@ -8,8 +8,14 @@ from typing import Any
 
 import pytest
 
-from commons_events import EventConsumer, EventProducer
-from commons_events.errors import ConfigurationError, ConnectionLostError, InvalidTopicError, UnknownPartitionError
+from commons_events import EventConsumer, EventProducer, EventRouter, Retry
+from commons_events.errors import (
+    ConfigurationError,
+    ConnectionLostError,
+    HandlerDefinitionError,
+    InvalidTopicError,
+    UnknownPartitionError,
+)
 from commons_events.event import Event
 from commons_events.kafka import KafkaConsumer, KafkaProducer, KafkaTransport
 from commons_events.transport import SubscribeRequest, TransportSettings
@@ -35,6 +41,11 @@ class Happened(Event):
         ({"transaction_timeout_ms": 5}, "1,000"),
         ({"transactional_id": "id", "enable_idempotence": False}, "enable.idempotence"),
         ({"url": "kafka://other:9092"}, "not both"),
+        ({"client_id": "half a pair \ud83c"}, "client_id.*no text"),
+        ({"transactional_id": "half a pair \ud83c"}, "transactional.id.*no text"),
+        ({"half_a_pair_\ud83c": 1}, "unknown setting"),
+        ({"options": {"half a pair \ud83c": 1}}, "no text"),
+        ({"sasl_password": "zero\0byte"}, "sasl.password.*no text"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], said: str) -> None:
@@ -121,3 +132,50 @@ async def test_nobody_at_the_address_is_an_error_and_no_hang() -> None:
         with pytest.raises(ConnectionLostError):
             await transport.topics()
         await transport.close()
+
+
+def test_dead_letters_that_match_a_pattern_would_feed_themselves() -> None:
+    given: dict[str, Any] = {"group_id": "group", "topics": ["others", "^orders.*"]}
+    for topic in ("orders-dlq", "orders", "others"):
+        with pytest.raises(ConfigurationError, match="feed itself"):
+            KafkaConsumer("localhost:9092", dead_letter_topic=topic, **given)
+    with pytest.raises(InvalidTopicError, match="\\^dead"):
+        KafkaConsumer("localhost:9092", dead_letter_topic="^dead", **given)
+    KafkaConsumer("localhost:9092", dead_letter_topic="dead-orders", **given)
+    # With the newer protocol the broker matches whole names.
+    KafkaConsumer("localhost:9092", "group", ["^orders"], group_protocol="consumer", dead_letter_topic="orders-dlq")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"dead_letter": "orders-dlq"}, "feed itself"),
+        ({"dead_letter": "^dead"}, "\\^dead"),
+        ({"retry": Retry(by="topic", topic="orders-again")}, "own source"),
+        ({"retry": Retry(by="topic")}, "\\^orders"),
+    ],
+)
+def test_a_router_of_a_pattern_does_not_start_where_it_would_feed_itself(options: dict[str, Any], said: str) -> None:
+    router = EventRouter()
+
+    @router.subscribe("^orders.*", group="group", **options)
+    async def handle(event: Happened) -> None: ...
+
+    async def run() -> None:
+        async with router.running(broker="kafka://localhost:1"):
+            pass
+
+    with pytest.raises((HandlerDefinitionError, InvalidTopicError), match=said):
+        asyncio.run(run())
+
+
+def test_a_bridge_of_a_pattern_does_not_lead_to_itself() -> None:
+    router = EventRouter()
+    router.bridge("^orders.*", group="group", to="orders-copy")
+
+    async def run() -> None:
+        async with router.running(broker="kafka://localhost:1"):
+            pass
+
+    with pytest.raises(HandlerDefinitionError, match="itself"):
+        asyncio.run(run())

@@ -26,7 +26,7 @@ from commons_events.errors import (
     WrongEventLoopError,
 )
 from commons_events.event import Event
-from commons_events.message import Headers, Message, Messages, PublishResult, Receipt, Receipts
+from commons_events.message import Headers, Message, Messages, PublishResult, Receipt, Receipts, is_header_name
 from commons_events.runtime import current_runtime
 from commons_events.telemetry import Telemetry
 from commons_events.transport import Transport
@@ -138,7 +138,7 @@ class EventProducer:
 
         Raises:
             InvalidTopicError: the broker takes no such name.
-            ConfigurationError: ``headers`` name what the event itself fills, such as its type.
+            ConfigurationError: ``headers`` name what the event itself fills, such as its type; or a name is no text.
             SerializationError: the event holds a value that its format cannot carry.
             MessageTooLargeError: the message is over the limit.
             ClosedError: the producer is closed.
@@ -178,7 +178,7 @@ class EventProducer:
         Raises:
             BatchError: some were not confirmed; it says which and why. The others are sent.
             TypeError: one is no event, or a key or header has a wrong type; none is sent.
-            ConfigurationError: ``headers`` name what the event itself fills; none is sent.
+            ConfigurationError: ``headers`` name what the event itself fills, or a name is no text; none is sent.
             InvalidTopicError: the broker takes no such name.
             ClosedError: the producer is closed.
             WrongEventLoopError: this is not the producer's event loop.
@@ -508,6 +508,8 @@ def _batch_headers(
 def _header_bytes(name: object, value: object) -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"headers: a name is a str, not {type(name).__name__}: {name!r}.")
+    if not is_header_name(name):
+        raise ConfigurationError(f"headers: {name!r} is no name: it holds a zero byte, or half of a surrogate pair.")
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, bytes):

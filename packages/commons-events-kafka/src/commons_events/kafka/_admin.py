@@ -30,7 +30,7 @@ from commons_events.errors import (
 )
 from commons_events.kafka._brokers import ask_about_topics
 from commons_events.kafka._errors import kafka_error, transport_error
-from commons_events.kafka._settings import LOGGER, KafkaSettings
+from commons_events.kafka._settings import LOGGER, KafkaSettings, is_text
 from commons_events.kafka._topics import check_topic
 from commons_events.runtime import current_runtime
 from commons_events.transport import TopicInfo, TransportSettings
@@ -124,6 +124,7 @@ class KafkaAdmin:
         check_topic(topic)
         _check_count("create_topic: partitions", partitions)
         _check_count("create_topic: replication_factor", replication_factor, 10_000)
+        _check_config(config or {})
         new = NewTopic(topic, partitions or -1, replication_factor or -1, config=dict(config or {}))
         admin = await self._connected()
         try:
@@ -233,6 +234,9 @@ class KafkaAdmin:
             UnknownTopicError: there is none of this name.
         """
         check_topic(topic)
+        _check_config(config)
+        if not config:
+            return
         entries = [
             ConfigEntry(
                 name,
@@ -397,10 +401,26 @@ class KafkaAdmin:
 
 
 def _check_count(what: str, count: int | None, most: int = 100_000) -> None:
+    if count is not None and type(count) is not int:
+        raise TypeError(f"{what} is an int, not {count!r}.")
     if count is not None and not 1 <= count <= most:
         raise ConfigurationError(f"{what}={count} has to be from 1 to {most:,}.")
 
 
 def _check_group(group_id: str) -> None:
+    if not isinstance(group_id, str):
+        raise TypeError(f"A group's name is a str, not {group_id!r}.")
     if not group_id:
         raise ConfigurationError("The group's name is empty.")
+    if not is_text(group_id):
+        raise ConfigurationError(f"{group_id!r} is no name of a group: it holds a zero byte, or half of a surrogate.")
+
+
+def _check_config(config: Mapping[str, str | None]) -> None:
+    for name, value in config.items():
+        if not isinstance(name, str) or not isinstance(value, str | None):
+            raise TypeError(f"A topic's settings are str, not {name!r}: {value!r}.")
+        if not is_text(name) or not is_text(value or ""):
+            raise ConfigurationError(
+                f"The topic's setting {name!r} is no text: it holds a zero byte, or half of a surrogate pair."
+            )

@@ -19,7 +19,7 @@ from confluent_kafka import Message as Report
 
 from commons_events.errors import TransportError, UnknownPartitionError
 from commons_events.kafka._errors import publish_error
-from commons_events.message import Headers, Message, PublishResult, Receipt, Receipts
+from commons_events.message import Headers, Message, Messages, PublishResult, Receipt, Receipts
 
 if TYPE_CHECKING:
     from commons_events.kafka._publisher import Publisher
@@ -29,7 +29,7 @@ __all__ = ["Batch", "Confirmation", "MessageBatch", "ValueBatch", "milliseconds"
 Confirmation = asyncio.Future[Sequence[PublishResult]]
 ReportCallback = Callable[[KafkaError | None, Report], None]
 
-_TOPIC = itemgetter(0)
+_TOPIC = _NAME = itemgetter(0)
 _OFFSET = Report.offset
 _PARTITION = Report.partition
 _VALUE = Report.value
@@ -108,7 +108,8 @@ class MessageBatch(Batch):
         """See `Batch`."""
         publisher = self.publisher
         produce, topics, suspicious = publisher.produce, publisher.topics, publisher.suspicious
-        messages = self.messages
+        messages, names = self.messages, publisher.header_names
+        looks = type(messages) is not Messages  # else they were made by a producer, which has looked at the headers
         count = len(messages)  # now: a batch whose last message is refused is complete, and its messages gone
         stamped: datetime | None = None
         stamp = 0
@@ -121,7 +122,11 @@ class MessageBatch(Batch):
             elif partition < 0:
                 self.refuse(place, UnknownPartitionError(f"Topic {topic!r} has no partition {partition}."))
                 continue
-            if (value is not None and len(value) > suspicious) or topic not in topics:
+            if (
+                (value is not None and len(value) > suspicious)
+                or topic not in topics
+                or (looks and headers and not names.issuperset(map(_NAME, headers)))
+            ):
                 refused = publisher.refusal(message)
                 if refused is not None:
                     self.refuse(place, refused)

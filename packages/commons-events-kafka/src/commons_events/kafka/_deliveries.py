@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator, Sequence
 from datetime import UTC, datetime
+from gc import get_referents
 from itertools import chain, groupby, starmap
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -321,12 +322,27 @@ def _timestamp(raw: RawMessage) -> datetime | None:
 
 
 def _headers(raw: RawMessage) -> Headers:
-    given = raw.headers()
-    if not given:
-        return ()
-    if all(map(_VALUE, given)):
-        return tuple(given)  # type: ignore[arg-type]  # no value is None
+    try:
+        given = raw.headers()
+        if not given:
+            return ()
+        if all(map(_VALUE, given)):
+            return tuple(given)  # type: ignore[arg-type]  # no value is None
+    except SystemError:  # of one of these calls: the client leaves an exception behind, which the next one may meet
+        given = _named(raw)
     return tuple([(name, value or b"") for name, value in given])
+
+
+def _named(raw: RawMessage) -> list[tuple[str, bytes | None]]:
+    """The headers of a message of which a name is no UTF-8: that is "\ufffd", what stands for what can't be read.
+
+    The client does not give its bytes. It leaves holes in the tuples in the place of such names, and whoever looks into
+    one ends the process, so the message gets others.
+    """
+    with_holes = raw.headers() or []
+    headers = [pair if len(get_referents(pair)) > 1 else ("\ufffd", pair[1]) for pair in with_holes]
+    raw.set_headers(headers)
+    return headers
 
 
 _VALUE = itemgetter(1)

@@ -219,7 +219,11 @@ class Poller:
     def _new_client(self) -> Consumer:
         self._client = client = object()
 
+        told = self.membership.config.get("error_cb")
+
         def on_error(error: KafkaError) -> None:
+            if told is not None:
+                told(error)
             if client is self._client:
                 self._on_error(error)
 

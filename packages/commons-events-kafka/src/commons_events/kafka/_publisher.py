@@ -31,7 +31,7 @@ from commons_events.kafka._errors import is_fenced, publish_error, transport_err
 from commons_events.kafka._reports import Reported
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.kafka._singles import Singles
-from commons_events.message import Headers, Message, Receipt
+from commons_events.message import Headers, Message, Receipt, is_header_name
 
 __all__ = ["Confirmation", "Publisher"]
 
@@ -40,6 +40,8 @@ _TAKING_BACK = 10.0
 _HURRY = 0.1
 """Seconds of a flush that is to reach librdkafka's threads on the busiest machine."""
 _LARGEST_POOLED = 512
+_NAMES = 1_000
+"""Names of headers that are remembered."""
 _POOLED = 60_000
 """Places of each size of batch that are kept for the next ones."""
 
@@ -74,6 +76,8 @@ class Publisher(Reported):
         """From this many bytes on a message is measured with all that belongs to it."""
         self.topics: set[str] = set()
         """Those whose names were found to be right."""
+        self.header_names: set[str] = set()
+        """Those that were found to be names."""
         self.moving = False
         """Whether messages are being taken back from a client, to be handed to another."""
         self._look_at_brokers = monotonic() + LOOK_FOR_BROKERS
@@ -233,6 +237,15 @@ class Publisher(Reported):
             return InvalidTopicError(
                 f"{message.topic[:40]!r} is no name of a Kafka topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -"
             )
+        for name, _ in message.headers:
+            if not is_header_name(name):  # the client ends the process, or cuts it off at the zero byte
+                return PublishError(
+                    f"A message for topic {message.topic!r} has a header {name!r}, which is no name: it holds a zero "
+                    "byte, or half of a surrogate pair."
+                )
+        if len(self.header_names) > _NAMES:
+            self.header_names.clear()
+        self.header_names.update(name for name, _ in message.headers)
         limit = self._settings.max_message_bytes
         size = message.size
         if size <= limit:

@@ -42,6 +42,10 @@ class RawMessage(Protocol):
         """The headers."""
         ...
 
+    def set_headers(self, headers: list[tuple[str, bytes | None]]) -> None:
+        """Have others from now on."""
+        ...
+
     def timestamp(self) -> tuple[int, int]:
         """What kind of time, and milliseconds since 1970."""
         ...

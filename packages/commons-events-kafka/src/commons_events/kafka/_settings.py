@@ -17,7 +17,7 @@ from commons_events.kafka._errors import kafka_error
 from commons_events.kafka._names import COMMON, CONSUMER, PRODUCER
 from commons_events.transport import TransportSettings
 
-__all__ = ["LOGGER", "OWN", "KafkaSettings", "is_setting", "nearest_setting", "option_name"]
+__all__ = ["LOGGER", "OWN", "KafkaSettings", "is_setting", "is_text", "nearest_setting", "option_name"]
 
 LOGGER = logging.getLogger("commons_events.kafka")
 """Where librdkafka's log goes; silent until the program configures logging."""
@@ -86,6 +86,8 @@ _ALIASES = {
     "sasl.mechanism": "sasl.mechanisms",
     "compression.codec": "compression.type",
 }
+_TOLD = frozenset({"error_cb", "stats_cb", "throttle_cb"})
+"""Functions that are told something, and asked for nothing."""
 _TRANSACTIONAL = frozenset({"transactional.id", "transaction.timeout.ms"})
 _WHOLE = {"message.max.bytes": (1, 1_000_000_000), "transaction.timeout.ms": (1_000, 2_147_483_647)}
 """Settings that are counted with here, and the least and the most that they can be."""
@@ -128,6 +130,7 @@ class KafkaSettings:
             given.setdefault("sasl.mechanisms", "PLAIN")
             given.setdefault("security.protocol", "SASL_SSL")
         given.update(settings.options)
+        _check_text({"client_id": settings.client_id, **given})
         options: dict[str, Any] = {}
         own = dict(OWN)
         for name, value in given.items():
@@ -201,7 +204,8 @@ class KafkaSettings:
 
     def _only(self, names: frozenset[str]) -> dict[str, Any]:
         others = (PRODUCER | CONSUMER) - names
-        return {name: value for name, value in self.options.items() if name not in others}
+        chosen = {name: value for name, value in self.options.items() if name not in others}
+        return {name: _guarded(name, value) if name in _TOLD else value for name, value in chosen.items()}
 
     def _address(self) -> dict[str, Any]:
         return {"bootstrap.servers": self.bootstrap_servers, "client.id": self.client_id, "logger": LOGGER}
@@ -230,6 +234,8 @@ def is_setting(name: str) -> bool:
     """Whether there is a setting of this name, here or in librdkafka."""
     if name in _ALL:
         return True
+    if not is_text(name):
+        return False
     try:
         Producer({name: ""})  # a librdkafka that is newer than the list may know it
     except KafkaException as error:
@@ -248,6 +254,24 @@ def nearest_setting(name: str, more: Iterable[str] = ()) -> str:
 _ALL = COMMON | PRODUCER | CONSUMER | OWN.keys()
 
 
+def is_text(text: str) -> bool:
+    """Whether librdkafka's client can take it; half of a surrogate pair ends the process."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _check_text(given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if not isinstance(name, str):
+            raise ConfigurationError(f"A Kafka setting's name is a str, not {name!r}.")
+        if not is_text(name) or (isinstance(value, str) and not is_text(value)):
+            raise ConfigurationError(
+                f"Kafka setting {name!r} is no text: it holds a zero byte, or half of a surrogate pair."
+            )
+
+
 def _check_servers(servers: str) -> None:
     for server in servers.split(","):
         host, separator, port = server.rpartition(":")
@@ -257,6 +281,20 @@ def _check_servers(servers: str) -> None:
             raise ConfigurationError(
                 f"bootstrap servers: {server!r} is no HOST:PORT; give them as 'host1:9092,host2:9092'."
             )
+
+
+def _guarded(name: str, callback: Any) -> Any:
+    """``callback``, whose exceptions are logged: raised, they would end the thread that polls the client."""
+    if not callable(callback):
+        return callback  # librdkafka refuses it
+
+    def call(*arguments: object) -> None:
+        try:
+            callback(*arguments)
+        except Exception:
+            LOGGER.exception("the function given as %s failed", name)
+
+    return call
 
 
 def _without_callbacks(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -340,6 +340,8 @@ class ProducerContract(BrokerContract, contract=True):
             (TypeError, {"key": 1}),
             (TypeError, {"headers": {"name": 1}}),
             (TypeError, {"headers": {1: "value"}}),
+            (ConfigurationError, {"headers": {"half a pair \ud83c": "value"}}),  # which has no bytes
+            (ConfigurationError, {"headers": {"zero\0byte": "value"}}),
         ]
         async with self.make_producer(transport, max_message_bytes=9000) as producer:
             for error, arguments in refusals:
@@ -351,7 +353,7 @@ class ProducerContract(BrokerContract, contract=True):
         assert await reader.receive(1, timeout=self.quiet) == []
 
     async def test_a_batch_is_looked_at_before_it_is_sent(self) -> None:
-        """Where one event, key or header has a wrong type, none is sent."""
+        """Where one event, key or header is none, none is sent."""
         transport = await self.open()
         topic = await self.make_topic(transport)
         reader = await self._reader(transport, topic)
@@ -360,10 +362,11 @@ class ProducerContract(BrokerContract, contract=True):
             {"events": [*_events(last), "no event"]},
             {"events": _events(count), "key": lambda event: event.number if event.number == last else "key"},
             {"events": _events(count), "headers": lambda event: {"name": 1} if event.number == last else {}},
+            {"events": _events(count), "headers": lambda event: {"zero\0byte": "x"} if event.number == last else {}},
         ]
         async with self.make_producer(transport) as producer:
             for batch in batches:
-                with pytest.raises(TypeError):
+                with pytest.raises((TypeError, ConfigurationError)):
                     await producer.send_batch(topic, **batch)
             keys, places = iter(range(count)), iter(range(count))  # asked for once an event, in order
             await producer.send_batch(

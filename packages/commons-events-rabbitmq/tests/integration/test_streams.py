@@ -92,10 +92,10 @@ async def test_who_is_alone_has_its_turn_when_it_has_subscribed(
     take_over = RabbitMQStreamSubscription._take_over
 
     async def slowly(self: RabbitMQStreamSubscription, *arguments: Any) -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(6.0)
         await take_over(self, *arguments)
 
-    monkeypatch.setattr(_stream, "_TURN", 0.02)
+    monkeypatch.setattr(_stream, "_TURN", 5.0)
     monkeypatch.setattr(RabbitMQStreamSubscription, "_take_over", slowly)
     transport = RabbitMQTransport(rabbitmq_vhost, **STREAM)
     await publish(transport, 0, 5)

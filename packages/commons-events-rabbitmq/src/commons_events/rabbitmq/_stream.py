@@ -45,7 +45,7 @@ _MOST = (1 << 63) - 1
 _PAUSE = 0.1
 """Seconds between two reports of a group's place, at least."""
 _TURN, _LONGEST_TURN = 2.0, 60.0
-"""Seconds that subscribing waits for its turn where nobody seemed to have it; and where nobody else may have it now."""
+"""Seconds that subscribing waits for its turn where nobody seemed to have it: for its beginning, and for all of it."""
 _CLOSING = 10.0
 _LAST_PATIENCE, _LAST_QUIET = 1.0, 0.2
 """Seconds for which the last messages of a stream are waited for: for the first of them, and for another one."""
@@ -71,6 +71,8 @@ class _Part:
         """A reader from the latest message on, for a group that turns out to be new."""
         self.first: Place | None = None
         """What was said of a new group."""
+        self.begins = False
+        """Whether something has come from the queue, which it does to one member alone."""
         self.turn = asyncio.Event()
         """Set once it has been this member's turn."""
         self.reported = -1
@@ -134,8 +136,8 @@ class RabbitMQStreamSubscription(Subscription):
                 part.first = Place(0, "first" if prepared is None else prepared)
                 await self._send(part, part.first)
             self._holding = asyncio.create_task(self._hold(self._places))
-            for part in alone:
-                await self._wait_for_turn(part)
+            # Who is alone has its turn soon, and can seek then.
+            await asyncio.gather(*map(self._wait_for_turn, alone))
         except BaseException:
             self._closed = True
             for subscription in self._all():
@@ -143,17 +145,15 @@ class RabbitMQStreamSubscription(Subscription):
             raise
 
     async def _wait_for_turn(self, part: _Part) -> None:
-        """Who is alone has its turn soon, however slow RabbitMQ is, and can seek then."""
+        """Return once it is our turn, or nothing has told that it will be."""
         waited = 0.0
         turn = asyncio.create_task(part.turn.wait())
         try:
             while not turn.done() and waited < _LONGEST_TURN and self._error is None:
                 await asyncio.wait([turn], timeout=_TURN)
                 waited += _TURN
-                if not turn.done() and (await self._transport.look_at(part.queue))[1] != 1:
+                if not part.begins:
                     return
-        except TransportError as error:
-            LOGGER.debug("waiting for the turn in stream %r: %s", part.topic, error)
         finally:
             turn.cancel()
 
@@ -191,6 +191,7 @@ class RabbitMQStreamSubscription(Subscription):
                 await self._runtime.sleep(0.5)
 
     async def _told(self, part: _Part, delivery: RabbitMQDelivery) -> None:
+        part.begins = True
         if part.place is None:
             await self._gather(part, delivery)
             return
@@ -254,6 +255,7 @@ class RabbitMQStreamSubscription(Subscription):
             offset = part.offset
             self._dropped = self._dropped or (offset is not None and offset > part.reported >= 0)
             part.token = part.place = part.fence = None
+            part.begins = False
             part.gathered.clear()
             reader, part.reader = part.reader, None
             if reader is not None:

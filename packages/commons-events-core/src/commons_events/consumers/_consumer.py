@@ -115,7 +115,7 @@ class EventConsumer:
         self.config = config or ConsumerConfig(**settings)
         self._owned = transport is None
         self._transport = transport or open_transport(self.config)
-        self._check_topics((*self.config.topics, *filter(None, [self.config.dead_letter_topic])))
+        self._check_topics(self.config.topics, self.config.dead_letter_topic)
         self.header_prefix = self._transport.header_prefix
         self._telemetry = Telemetry(self._transport.name, self.config.client_id, self.config.group_id)
         self._runtime = current_runtime()
@@ -136,9 +136,18 @@ class EventConsumer:
         self._closed = False
         self._warned = False
 
-    def _check_topics(self, topics: Iterable[str]) -> None:
+    def _check_topics(self, topics: Iterable[str], dead_letter_topic: str | None) -> None:
         for topic in topics:
             self._transport.check_topic(topic)
+        if dead_letter_topic is None:
+            return
+        self._transport.check_target(dead_letter_topic)
+        for topic in topics:
+            if self._transport.receives(topic, dead_letter_topic):
+                raise ConfigurationError(
+                    f"The dead_letter_topic {dead_letter_topic!r} is among the topics that {topic!r} stands for: it "
+                    "would feed itself. Name another."
+                )
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -78,7 +78,7 @@ class DeadLetterQueue:
     """The group that takes letters where a broker cannot browse."""
 
     def __init__(self, transport: Transport, topic: str) -> None:
-        transport.check_topic(topic)
+        transport.check_target(topic)
         self.topic = topic
         self._transport = transport
         self.browses = bool(transport.capabilities.browse) and isinstance(transport, Browsable)

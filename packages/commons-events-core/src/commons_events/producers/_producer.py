@@ -290,7 +290,7 @@ class EventProducer:
 
     def _check_topic(self, topic: str) -> None:
         if topic not in self._checked_topics:
-            self._transport.check_topic(topic)
+            self._transport.check_target(topic)
             self._checked_topics.add(topic)
 
     def _publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:

@@ -70,11 +70,13 @@ def make_plans(registrations: Iterable[Registration], brokers: Mapping[str | Non
     for plan in plans.values():
         _settle_options(plan)
         _check_types(plan)
-        _check_places(plan)
         transport = brokers[plan.broker]
+        _check_places(plan, transport)
         transport.check_topic(plan.topic)
+        if plan.topic != plan.origin:
+            transport.check_target(plan.topic)
         if plan.dead_letter is not None:
-            transport.check_topic(plan.dead_letter.topic)
+            transport.check_target(plan.dead_letter.topic)
         _check_capabilities(plan, transport)
     events = {cls for plan in plans.values() for h in plan.handlers for cls in h.signature.events if cls is not Event}
     if events:
@@ -208,20 +210,21 @@ def _check_outputs(handler: Handler) -> None:
         )
 
 
-def _check_places(plan: Plan) -> None:
+def _check_places(plan: Plan, transport: Transport) -> None:
     letters = plan.dead_letter.topic if plan.dead_letter is not None else None
-    if letters in (plan.topic, plan.origin):
+    if letters is not None and any(transport.receives(topic, letters) for topic in (plan.topic, plan.origin)):
         raise HandlerDefinitionError(
             f"The dead-letter topic {letters!r} of {plan.name} is its own source: it would feed itself. Name another "
             f"({', '.join(h.place for h in plan.handlers)})."
         )
     if plan.topic == plan.origin:
         for handler in plan.handlers:
-            if handler.registration.retry.topic == plan.topic:
+            retry_topic = handler.registration.retry.topic
+            if retry_topic is not None and transport.receives(plan.topic, retry_topic):
                 raise HandlerDefinitionError(f"The retry topic of {handler.place} is its own source, {plan.topic!r}.")
     for registration in plan.bridges:
         bridge = registration.bridge
-        if bridge is not None and bridge.to == plan.topic and bridge.to_broker == plan.broker:
+        if bridge is not None and bridge.to_broker == plan.broker and transport.receives(plan.topic, bridge.to):
             raise HandlerDefinitionError(f"The bridge from {plan.topic!r} leads to itself.")
 
 

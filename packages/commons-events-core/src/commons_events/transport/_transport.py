@@ -179,6 +179,14 @@ class Transport(ABC):
         """Raise `InvalidTopicError` where the broker would not take ``topic`` as a name."""
         check_topic_name(topic)
 
+    def check_target(self, topic: str) -> None:
+        """Raise `InvalidTopicError` where nothing can be published to ``topic``: it may be a pattern of names."""
+        self.check_topic(topic)
+
+    def receives(self, subscribed: str, topic: str) -> bool:
+        """Whether who subscribes to ``subscribed``, which may be a pattern, receives what is published to ``topic``."""
+        return subscribed == topic
+
     def room(self) -> Awaitable[object] | None:
         """What to await before many more messages are published; None while there is room for them.
 

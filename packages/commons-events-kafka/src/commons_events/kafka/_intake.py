@@ -82,6 +82,8 @@ class Intake:
         """How many messages may be handed out as one `Run`."""
         self.most_ahead = MOST_AHEAD
         """How many may be ahead of the user: fewer once they were seen to be large."""
+        self._named = frozenset(topics)
+        """What a subscription is to by its name; all other topics are there by a pattern, and may go."""
         self._only_topic = topics[0] if len(topics) == 1 and topics[0][0] != "^" else None
         """What all messages are of, if that is known."""
         self._mean = 0
@@ -148,6 +150,9 @@ class Intake:
         self.most_together = min(TOGETHER, max(_BYTES_TOGETHER // (mean + 1), 1))
         self.handed_over += len(raws)
 
+    def _is_named(self, topic: str) -> bool:
+        return topic in self._named and topic[0] != "^"
+
     def _take_error(self, raw: RawMessage, error: KafkaError) -> None:
         code = error.code()
         topic = raw.topic()
@@ -157,7 +162,7 @@ class Intake:
             self._sorted.append(reached)
         elif error.fatal() or code == KafkaError._FATAL:
             raise KafkaException(error)
-        elif code in UNREACHABLE or error.retriable() or (code in DELETED and topic and topic[0] == "^"):
+        elif code in UNREACHABLE or error.retriable() or (code in DELETED and topic and not self._is_named(topic)):
             LOGGER.debug("%s", error)
         else:
             self._sorted.append(

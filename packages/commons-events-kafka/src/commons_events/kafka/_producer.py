@@ -14,7 +14,6 @@ from commons_events.errors import ConfigurationError, MessageTooLargeError, Seri
 from commons_events.event import Event
 from commons_events.kafka._batches import milliseconds
 from commons_events.kafka._keywords import kafka_config
-from commons_events.kafka._topics import check_topic
 from commons_events.kafka._transactions import KafkaTransaction
 from commons_events.kafka._transport import KafkaTransport
 from commons_events.message import Headers, Message, Messages, PublishResult, Receipt
@@ -200,12 +199,6 @@ class KafkaProducer(EventProducer):
 
     async def _settle_in_flight(self, timeout: float | None) -> int:
         return sum(await asyncio.gather(super()._settle_in_flight(timeout), self._kafka.give_up(timeout)))
-
-    def _check_topic(self, topic: str) -> None:
-        super()._check_topic(topic)
-        if topic.startswith("^"):  # a pattern is there for consumers alone
-            self._checked_topics.discard(topic)
-            check_topic(topic)
 
     def _room(self) -> Awaitable[object] | None:
         transaction = self._open_transaction.get()

@@ -108,6 +108,17 @@ class KafkaTransport(ConnectedTransport):
         except re.error as error:
             raise InvalidTopicError(f"The topic pattern {topic!r} is no regular expression: {error}.") from error
 
+    def check_target(self, topic: str) -> None:
+        """See `Transport.check_target`: as `check_topic`, without the patterns."""
+        check_topic(topic)
+
+    def receives(self, subscribed: str, topic: str) -> bool:
+        """See `Transport.receives`: a pattern matches as it is read here; the broker's may differ in what is rare."""
+        if not subscribed.startswith("^"):
+            return subscribed == topic
+        match = re.fullmatch if self._settings.options.get("group.protocol") == "consumer" else re.match
+        return match(subscribed, topic) is not None
+
     # --- publishing ------------------------------------------------------------------------------------------------
 
     def room(self) -> Awaitable[object] | None:

@@ -472,3 +472,18 @@ async def test_a_consumer_s_error_function_is_told() -> None:
         await consumer.start()
     await consumer.close()
     assert told
+
+
+async def test_a_tombstone_without_a_key_lets_nothing_of_its_batch_be_sent(kafka_service: RunningKafka) -> None:
+    """Wherever it stands: the parts before it were sent."""
+    topic, last = await new_topic(kafka_service), 700
+    keys: dict[str, Any] = {"none": None, "of some": lambda event: "key" if event is not None else None}
+    async with KafkaProducer(kafka_service.bootstrap_servers) as producer:
+        for key in keys.values():
+            with pytest.raises(TypeError, match="tombstone"):
+                await producer.send_batch(topic, [b"value"] * last + [None], key=key)
+        numbers = iter(range(last + 1))
+        [*_, receipt] = await producer.send_batch(topic, [b"v"] * last + [None], key=lambda _: str(next(numbers)))
+    assert receipt.offset == last
+    found = await stored(kafka_service, topic, last + 1)
+    assert [message.key for message in found] == [b"%d" % number for number in range(last + 1)]

@@ -187,10 +187,17 @@ async def test_a_wrong_password_is_an_error_that_does_not_show_it(
         async with asyncio.timeout(60):
             (result,) = await transport.publish([Message(topic, b"")])
             await transport.close()
+
         # Who receives or administers hears it as well, and sooner than that there is nobody.
+        async def in_a_transaction(transport: KafkaTransport) -> None:
+            async with transport.transaction():
+                pytest.fail("it has begun")
+
         for asks in (
             connect(settings).topics(),
             connect(settings).subscribe(SubscribeRequest(topics=(topic,), group_id="group")),
+            in_a_transaction(connect(settings)),
+            connect(settings | {"transactional.id": "id"}).open_transactions(),
         ):
             with pytest.raises(AuthenticationError, match=r"sasl"):
                 await asks

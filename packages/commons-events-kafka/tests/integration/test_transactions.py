@@ -11,7 +11,7 @@ import confluent_kafka
 import pytest
 from confluent_kafka import TopicPartition
 
-from commons_events.errors import TransactionAbortedError, TransactionError
+from commons_events.errors import ClosedError, TransactionAbortedError, TransactionError
 from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaSubscription, KafkaTransport
 from commons_events.testing import eventually
 from commons_events.testing.services import RunningKafka
@@ -338,13 +338,32 @@ async def test_what_a_predecessor_left_open_ends_when_the_producer_starts(kafka_
     assert await flow.written(3) == [b"0", b"1", b"2"]
 
 
-async def test_a_producer_that_finds_no_broker_when_it_starts_is_closed() -> None:
-    producer = KafkaProducer("127.0.0.1:1", transactional_id="id", transaction_commit_timeout_ms=300)
+@pytest.mark.parametrize("setting", ["transaction.commit.timeout.ms", "connect.timeout.ms"])
+async def test_a_producer_that_finds_no_broker_when_it_starts_is_closed(setting: str) -> None:
+    others = {"transaction.commit.timeout.ms": 600_000, "connect.timeout.ms": 600_000}
+    producer = KafkaProducer("127.0.0.1:1", transactional_id="id", options=others | {setting: 300})
     async with asyncio.timeout(SOON):
-        with pytest.raises(TransactionAbortedError, match="opening the transactional producer"):
+        with pytest.raises(TransactionAbortedError, match=f"opening the transactional producer.*{setting}"):
             async with producer:
                 pass
         assert producer._closed
+
+
+async def test_a_producer_that_is_closed_in_its_transaction_aborts_it(kafka_service: RunningKafka) -> None:
+    topic = kafka_service.unique("closed")
+    async with KafkaAdmin(kafka_service.bootstrap_servers) as admin:
+        await admin.create_topic(topic, partitions=1)
+    producer = KafkaProducer(kafka_service.bootstrap_servers)
+    with pytest.raises(ClosedError, match="transaction"):
+        async with producer.transaction():
+            await producer.send(topic, b"never")
+            await producer.close()
+    async with KafkaProducer(kafka_service.bootstrap_servers) as another:
+        await another.send(topic, b"after")
+    group = kafka_service.unique("group")
+    async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic) as consumer:
+        [message] = await consumer.receive(1, timeout=SOON)
+        assert message.value == b"after"
 
 
 # --- rebalances ----------------------------------------------------------------------------------------------------

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from commons_events import EventConsumer, EventProducer, EventRouter, Retry
+from commons_events import ConsumerConfig, EventConsumer, EventProducer, EventRouter, ProducerConfig, Retry
 from commons_events.errors import (
     ConfigurationError,
     ConnectionLostError,
     HandlerDefinitionError,
     InvalidTopicError,
+    PublishTimeoutError,
     UnknownPartitionError,
 )
 from commons_events.event import Event
-from commons_events.kafka import KafkaConsumer, KafkaProducer, KafkaTransport
+from commons_events.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer, KafkaTransport
 from commons_events.transport import SubscribeRequest, TransportSettings
 
 
@@ -179,3 +180,57 @@ def test_a_bridge_of_a_pattern_does_not_lead_to_itself() -> None:
 
     with pytest.raises(HandlerDefinitionError, match="itself"):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize("password", ["secret?word", "secret/word", "secret#word", "1234?secret=x", "12?secret"])
+def test_a_password_that_was_not_encoded_is_not_shown(password: str) -> None:
+    for make in (KafkaProducer, KafkaAdmin):
+        with pytest.raises(ConfigurationError, match="percent-encode") as caught:
+            make(f"kafka://alice:{password}@localhost:9092")
+        assert "secret" not in str(caught.value)
+
+
+def test_an_administrator_takes_servers_as_the_clients_do() -> None:
+    for servers in ("one:9092,two:9092", ["one:9092", "two:9092"], "kafka://one:9092,two:9092?linger.ms=5"):
+        assert KafkaAdmin(servers)._settings.bootstrap_servers == "one:9092,two:9092"
+    for wrong in ("", [], ["one:port"]):
+        with pytest.raises(ConfigurationError, match="bootstrap"):
+            KafkaAdmin(wrong)
+
+
+def test_another_config_is_no_config() -> None:
+    with pytest.raises(TypeError, match="ConsumerConfig"):
+        KafkaConsumer(config=ProducerConfig(broker="kafka"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="ProducerConfig"):
+        KafkaProducer(config=ConsumerConfig(broker="kafka", topics=("t",)))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="mapping"):
+        KafkaProducer("localhost:9092", options=["linger.ms"])
+
+
+@pytest.mark.parametrize("stated", ["argument", "environment", "config", "transport"])
+def test_the_delivery_timeout_holds_wherever_it_is_stated(stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`send` left it to the client, which knew of the argument alone."""
+    url, seconds, options = "kafka://localhost:1", 0.5, {"connect.timeout.ms": 600_000, "linger.ms": 0}
+
+    async def run() -> None:
+        match stated:
+            case "argument":
+                producer = KafkaProducer(url=url, delivery_timeout=seconds, options=options, close_timeout=1)
+            case "environment":
+                monkeypatch.setenv("COMMONS_EVENTS_PRODUCER_DELIVERY_TIMEOUT", str(seconds))
+                producer = KafkaProducer(url=url, options=options, close_timeout=1)
+            case "config":
+                config = ProducerConfig(url=url, delivery_timeout=seconds, options=options, close_timeout=1)
+                producer = KafkaProducer(config=config)
+                assert config.options == options
+            case _:
+                settings = TransportSettings(url=url, options=options, close_timeout=1)
+                transport = KafkaTransport.from_settings(settings)
+                producer = KafkaProducer(transport=transport, delivery_timeout=seconds)
+        for value in (b"value", Happened(number=1)):
+            with pytest.raises(PublishTimeoutError, match="delivery.timeout"):
+                await asyncio.wait_for(producer.send("topic", value), 60)
+        await producer.close()
+        await producer._transport.close()
+
+    asyncio.run(run())

@@ -115,7 +115,8 @@ class EventConsumer:
         self.config = config or ConsumerConfig(**settings)
         self._owned = transport is None
         self._transport = transport or open_transport(self.config)
-        self._check_topics(self.config.topics, self.config.dead_letter_topic)
+        self._check_topics(self.config.topics)
+        self._check_dead_letter_topic(self.config.dead_letter_topic)
         self.header_prefix = self._transport.header_prefix
         self._telemetry = Telemetry(self._transport.name, self.config.client_id, self.config.group_id)
         self._runtime = current_runtime()
@@ -136,13 +137,15 @@ class EventConsumer:
         self._closed = False
         self._warned = False
 
-    def _check_topics(self, topics: Iterable[str], dead_letter_topic: str | None) -> None:
+    def _check_topics(self, topics: Iterable[str]) -> None:
         for topic in topics:
             self._transport.check_topic(topic)
+
+    def _check_dead_letter_topic(self, dead_letter_topic: str | None) -> None:
         if dead_letter_topic is None:
             return
         self._transport.check_target(dead_letter_topic)
-        for topic in topics:
+        for topic in self.config.topics:
             if self._transport.receives(topic, dead_letter_topic):
                 raise ConfigurationError(
                     f"The dead_letter_topic {dead_letter_topic!r} is among the topics that {topic!r} stands for: it "
@@ -201,7 +204,12 @@ class EventConsumer:
         """From 1 to ``limit`` messages; fewer or none only where ``timeout`` seconds have passed, or it was closed.
 
         Cancelling it loses nothing. Returns a list, or a `Batch`, which makes its deliveries as they are looked at.
+
+        Raises:
+            TypeError, ValueError: the limit is no whole number, or below 1.
         """
+        if not isinstance(limit, int):
+            raise TypeError(f"receive: limit is an int, not {limit!r}.")
         if limit < 1:
             raise ValueError(f"receive: limit has to be 1 or more, not {limit}.")
         if timeout is None:  # most often; waiting with a timeout costs as much as all else here

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -30,6 +30,7 @@ from commons_events.errors import (
 )
 from commons_events.kafka._brokers import ask_about_topics
 from commons_events.kafka._errors import kafka_error, transport_error
+from commons_events.kafka._keywords import address
 from commons_events.kafka._settings import LOGGER, KafkaSettings, is_text
 from commons_events.kafka._topics import check_topic
 from commons_events.runtime import current_runtime
@@ -67,7 +68,7 @@ class KafkaAdmin:
     """Administers a Kafka cluster. Connects on first use; used in one event loop, from ``async with`` or closed.
 
     Args:
-        bootstrap_servers: ``"host:9092,other:9092"``.
+        bootstrap_servers: ``"host:9092,other:9092"``, or a list of such, or a ``kafka://`` URL.
         options: settings in librdkafka's words (``security.protocol``, ``sasl.*`` …).
 
     Raises:
@@ -75,9 +76,12 @@ class KafkaAdmin:
     """
 
     def __init__(
-        self, bootstrap_servers: str = "localhost:9092", *, options: Mapping[str, object] | None = None
+        self,
+        bootstrap_servers: str | Sequence[str] = "localhost:9092",
+        *,
+        options: Mapping[str, object] | None = None,
     ) -> None:
-        url = f"kafka://{bootstrap_servers}"
+        url = address("KafkaAdmin", bootstrap_servers)
         self._settings = KafkaSettings.of(TransportSettings(url=url, options=options or {}))
         self._client: AdminClient | None = None
         self._closed = self._answered = False

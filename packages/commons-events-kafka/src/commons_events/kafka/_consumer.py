@@ -8,7 +8,7 @@ from typing import Any
 from commons_events.consumers import ConsumerConfig, EventConsumer
 from commons_events.errors import ConfigurationError, StaleDeliveryError
 from commons_events.kafka._deliveries import KafkaDelivery
-from commons_events.kafka._keywords import kafka_config
+from commons_events.kafka._keywords import check_config, kafka_config
 from commons_events.kafka._subscription import KafkaSubscription
 from commons_events.kafka._transport import KafkaTransport
 from commons_events.transport import Delivery, TopicPartition, Transport
@@ -54,6 +54,7 @@ class KafkaConsumer(EventConsumer):
             config = kafka_config(ConsumerConfig, "KafkaConsumer", bootstrap_servers, settings)
         elif bootstrap_servers is not None or group_id is not None or topics is not None or settings:
             raise ConfigurationError("KafkaConsumer: give a config or settings, not both.")
+        check_config(ConsumerConfig, "KafkaConsumer", config)
         if config.group_id is None:
             raise ConfigurationError(
                 "KafkaConsumer: group_id is missing; name the group that shares the messages. An EventConsumer without "

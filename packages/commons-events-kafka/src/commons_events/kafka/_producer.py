@@ -7,18 +7,19 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from itertools import repeat
 from types import NoneType
 from typing import Any, Self
 
 from commons_events.errors import ConfigurationError, MessageTooLargeError, SerializationError, UnknownPartitionError
 from commons_events.event import Event
 from commons_events.kafka._batches import milliseconds
-from commons_events.kafka._keywords import kafka_config
+from commons_events.kafka._keywords import check_config, kafka_config
 from commons_events.kafka._transactions import KafkaTransaction
 from commons_events.kafka._transport import KafkaTransport
 from commons_events.message import Headers, Message, Messages, PublishResult, Receipt
 from commons_events.producers import EventProducer, ProducerConfig
-from commons_events.producers._producer import BatchHeaders, GivenHeaders, _Chunk, _headers, _key_bytes
+from commons_events.producers._producer import BatchHeaders, GivenHeaders, _Chunk, _headers, _in_turn, _key_bytes
 from commons_events.runtime import Runtime
 from commons_events.transport import Delivery, Outcome, Settlement, Transport
 
@@ -29,6 +30,8 @@ Key = str | bytes | None
 _LAST_PARTITION = (1 << 31) - 1
 _LARGE = 2
 """Parts of a batch from which on its messages do not wait for others (`linger.ms`)."""
+
+_NO_KEY = "send: a tombstone (event=None) needs the key whose value is gone."
 
 _running_loop = asyncio._get_running_loop  # as `get_running_loop`, without an exception where there is none
 
@@ -78,14 +81,20 @@ class KafkaProducer(EventProducer):
             if bootstrap_servers is None and transport is None and not settings.keys() & {"url", "broker"}:
                 settings["broker"] = "kafka"
             config = kafka_config(ProducerConfig, "KafkaProducer", bootstrap_servers, settings)
-            if "delivery_timeout" in settings:
-                config.options.setdefault("delivery.timeout.ms", max(1, round(config.delivery_timeout * 1000)))
         elif bootstrap_servers is not None or settings:
             raise ConfigurationError("KafkaProducer: give a config or settings, not both.")
+        check_config(ProducerConfig, "KafkaProducer", config)
+        # Wherever it was said: as an argument, in the environment, or in a config.
+        is_timed = "delivery_timeout" in config.model_fields_set
+        if is_timed and transport is None:
+            timeout = {"delivery.timeout.ms": max(1, round(config.delivery_timeout * 1000))}
+            config = config.model_copy(update={"options": timeout | config.options})
         super().__init__(config, transport=transport)
         if not isinstance(self._transport, KafkaTransport):
             raise ConfigurationError(f"KafkaProducer needs Kafka, and the broker is {self._transport.name!r}.")
         self._kafka: KafkaTransport = self._transport
+        self._watches_each = is_timed and transport is not None
+        """Whether the time that a message may take is not the client's."""
         # Bytes that nobody has to measure or stamp here.
         self._sends_as_it_is = self.config.max_message_bytes is None and type(self._runtime) is Runtime
         self._open_transaction: ContextVar[KafkaTransaction | None] = ContextVar("transaction", default=None)
@@ -95,6 +104,7 @@ class KafkaProducer(EventProducer):
 
         Raises:
             TransactionError: that failed; TransactionAbortedError where no broker answered.
+            AuthenticationError: the brokers refused the sign-in.
         """
         await super().__aenter__()
         try:
@@ -134,7 +144,7 @@ class KafkaProducer(EventProducer):
         if partition is not None and (type(partition) is not int or not 0 <= partition <= _LAST_PARTITION):
             raise _no_partition(topic, partition)
         telemetry = self._telemetry
-        if not telemetry.tracing and self._open_transaction.get() is None:
+        if not telemetry.tracing and not self._watches_each and self._open_transaction.get() is None:
             loop = _running_loop()
             if loop is None or loop is not self._loop or self._closed:
                 loop = self._check_usable()
@@ -188,6 +198,7 @@ class KafkaProducer(EventProducer):
                 visible; it may be done again.
             TransactionError: the commit failed, and nothing of it is visible, unless the message says nobody knows;
                 FencedError where a newer producer has the same ``transactional_id``.
+            AuthenticationError: the brokers refused the sign-in, and nothing has begun.
         """
         self._check_usable()
         async with self._kafka.transaction() as transaction:
@@ -207,6 +218,20 @@ class KafkaProducer(EventProducer):
     def _publish(self, messages: Sequence[Message]) -> asyncio.Future[Sequence[PublishResult]]:
         transaction = self._open_transaction.get()
         return super()._publish(messages) if transaction is None else transaction.send(messages)
+
+    def _looked_at(
+        self, events: list[Any], key: Key | Callable[[Any], Key], headers: BatchHeaders
+    ) -> tuple[Key | Callable[[Any], Key], BatchHeaders]:
+        """See `EventProducer._looked_at`; of tombstones, whether each has a key."""
+        keys: Iterable[Key] = repeat(None)
+        if callable(key):
+            keys = list(map(key, events))
+            key = _in_turn(keys)
+        elif key is not None:
+            keys = repeat(key)
+        if any(event is None and own is None for event, own in zip(events, keys, strict=False)):
+            raise TypeError(_NO_KEY)
+        return super()._looked_at(events, key, headers)
 
     def _hand_over(
         self, topic: str, events: Sequence[Any], key: Key | Callable[[Any], Key], headers: BatchHeaders
@@ -275,7 +300,7 @@ class KafkaProducer(EventProducer):
         if event is not None and not isinstance(event, bytes):
             return super()._message(topic, event, key, partition, headers, timestamp or self._runtime.now())
         if event is None and key is None:
-            raise TypeError("send: a tombstone (event=None) needs the key whose value is gone.")
+            raise TypeError(_NO_KEY)
         if timestamp is None and type(self._runtime) is not Runtime:
             timestamp = self._runtime.now()  # else librdkafka takes the same clock, at less cost
         if isinstance(key, str):

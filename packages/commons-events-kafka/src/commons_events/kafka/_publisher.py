@@ -104,6 +104,8 @@ class Publisher(Reported):
         """Why everything that is under way fails."""
         self._connected = False
         self._connecting: asyncio.Task[None] | None = None
+        self.refused: AuthenticationError | None = None
+        """What was heard of a sign-in that was refused."""
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._thread.start()
@@ -462,6 +464,8 @@ class Publisher(Reported):
             self._error_cb(error)
         mapped = transport_error(error, f"Kafka at {self._settings.bootstrap_servers}")
         refused = isinstance(mapped, AuthenticationError) and not self._connected
+        if isinstance(mapped, AuthenticationError):
+            self.refused = mapped
         if isinstance(mapped, TransportError) and (error.fatal() or is_fenced(error) or refused):
             self._call_in_loop(lambda: self.fail(mapped))
         else:

@@ -91,6 +91,7 @@ _TOLD = frozenset({"error_cb", "stats_cb", "throttle_cb"})
 _TRANSACTIONAL = frozenset({"transactional.id", "transaction.timeout.ms"})
 _WHOLE = {"message.max.bytes": (1, 1_000_000_000), "transaction.timeout.ms": (1_000, 2_147_483_647)}
 """Settings that are counted with here, and the least and the most that they can be."""
+_CUT_OFF = "The URL's user or password holds a / ? or #, which has to be percent-encoded, as urllib.parse.quote does."
 _LINGER = 5
 """librdkafka's own ``linger.ms``."""
 _FRAMING = 65_536
@@ -120,9 +121,18 @@ class KafkaSettings:
         """
         parts = urlsplit(settings.url)
         servers = parts.netloc.rpartition("@")[2] or "localhost:9092"
+        # A password ends at such a character, so that what looks like a host or an option is a part of it.
+        cut_off = "@" in settings.url and "@" not in parts.netloc
         if parts.path.strip("/") or parts.fragment:
+            if cut_off:
+                raise ConfigurationError(_CUT_OFF)
             raise ConfigurationError("A Kafka URL is kafka://HOST:PORT,HOST:PORT?OPTION=VALUE, without a path.")
-        _check_servers(servers)
+        try:
+            _check_servers(servers)
+        except ConfigurationError:
+            if cut_off:
+                raise ConfigurationError(_CUT_OFF) from None
+            raise
         given: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
         if parts.username is not None:
             given["sasl.username"] = unquote(parts.username)
@@ -140,6 +150,8 @@ class KafkaSettings:
                 raise ConfigurationError(f"Kafka setting {name!r} is not yours to set: {_MANAGED[name]}.")
             else:
                 if not is_setting(name):
+                    if cut_off and name not in settings.options:
+                        raise ConfigurationError(_CUT_OFF)
                     raise ConfigurationError(f"Unknown Kafka setting {name!r}.{nearest_setting(name)}")
                 options[_ALIASES.get(name, name)] = _whole(name, value) if name in _WHOLE else value
         limit = settings.max_message_bytes or options.pop("message.max.bytes", DEFAULT_MAX_MESSAGE_BYTES)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from commons_events.errors import ConnectionLostError, FencedError, TransactionAbortedError, TransactionError
+from commons_events.errors import (
+    ClosedError,
+    ConnectionLostError,
+    FencedError,
+    TransactionAbortedError,
+    TransactionError,
+)
+from commons_events.kafka._brokers import ask_about_topics
 from commons_events.kafka._deliveries import KafkaDelivery
 from commons_events.kafka._errors import kafka_error, transaction_error
 from commons_events.kafka._publisher import Confirmation, Publisher
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["KafkaTransaction", "Transactions"]
 
 T = TypeVar("T")
+_OPENING = "opening the transactional producer"
 
 
 class KafkaTransaction:
@@ -159,6 +167,7 @@ class Transactions:
 
         Raises:
             TransactionError: that failed; FencedError where a newer one has the id.
+            AuthenticationError: the brokers refused the sign-in.
         """
         if self._publisher is None:  # else it is open, and the lock may be held by a block around this call
             async with self._lock:
@@ -179,7 +188,7 @@ class Transactions:
         if self._is_shared and isinstance(error, FencedError):
             self._fenced = error
 
-    async def _open(self) -> Publisher:
+    async def _open(self, *, looks_for_broker: bool = True) -> Publisher:
         if self._fenced is not None:
             raise FencedError(str(self._fenced)) from self._fenced
         if self._publisher is not None and self._publisher.is_lost:
@@ -187,14 +196,27 @@ class Transactions:
         if self._publisher is None:
             publisher = Publisher(self._settings, self._id)
             try:
-                await self._call(
-                    "opening the transactional producer", publisher.client.init_transactions, self._timeout
-                )
+                if looks_for_broker:
+                    await self._find_a_broker(publisher)
+                await self._call(_OPENING, publisher.client.init_transactions, self._timeout)
             except BaseException:
                 await publisher.close()
                 raise
             self._publisher = publisher
         return self._publisher
+
+    async def _find_a_broker(self, publisher: Publisher) -> None:
+        """What opens it looks for a broker as long as a commit may take, and does not say that none lets it sign in."""
+        connect, servers = self._settings.own["connect.timeout.ms"], self._settings.bootstrap_servers
+        seconds = min(connect, self._timeout)
+        try:
+            await asyncio.to_thread(ask_about_topics, publisher.client, None, seconds, lambda: publisher.refused)
+        except KafkaException as error:
+            setting = "connect.timeout.ms" if seconds == connect else "transaction.commit.timeout.ms"
+            raise TransactionAbortedError(
+                f"Kafka, {_OPENING}: no broker answered at {servers} within {seconds:g} s ({setting}). Check the "
+                "address, and that the broker runs."
+            ) from error
 
     async def _end(self, publisher: Publisher, transaction: KafkaTransaction) -> None:
         try:
@@ -205,8 +227,10 @@ class Transactions:
         transaction.settled()
 
     async def _commit(self, publisher: Publisher, transaction: KafkaTransaction) -> None:
+        _check_open(publisher)
         for subscription, positions in transaction.positions.items():
             metadata = await subscription.group_metadata()
+            _check_open(publisher)
             await self._call(
                 "committing offsets in the transaction",
                 publisher.client.send_offsets_to_transaction,
@@ -214,6 +238,7 @@ class Transactions:
                 metadata,
                 self._timeout,
             )
+        _check_open(publisher)
         transaction.is_in_doubt = True
         try:
             await self._call("committing the transaction", publisher.client.commit_transaction, self._timeout)
@@ -235,7 +260,7 @@ class Transactions:
         LOGGER.warning("what became of a transaction is not known, so its producer is replaced: %s", error)
         await self._replace(publisher)
         try:
-            await self._open()
+            await self._open(looks_for_broker=False)
             answers = {
                 await subscription.has_committed(positions) for subscription, positions in transaction.positions.items()
             }
@@ -289,6 +314,11 @@ class Transactions:
         if self._publisher is not None:
             publisher, self._publisher = self._publisher, None
             await publisher.close()
+
+
+def _check_open(publisher: Publisher) -> None:
+    if not publisher.takes:
+        raise ClosedError("The producer was closed before its transaction had ended, so that is aborted.")
 
 
 async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:

@@ -164,6 +164,7 @@ class KafkaTransport(ConnectedTransport):
 
         Raises:
             TransactionError: that failed; TransactionAbortedError where no broker answered.
+            AuthenticationError: the brokers refused the sign-in.
         """
         if "transactional.id" in self._settings.options:
             await self._transactional().open()

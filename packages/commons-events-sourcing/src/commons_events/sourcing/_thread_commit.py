@@ -79,14 +79,15 @@ class ThreadCommit:
         self._waiting.append(request)
         if not self._busy:
             self._busy = True
-            if self._pace.is_short(_size(append)):
+            size = _size(append)
+            if self._pace.is_short(size):
                 try:
                     await asyncio.sleep(0)  # whoever is about to append, too, or waits for a turn, comes now
                 except BaseException:
                     request.done.cancel()
                     await self._hand_over()
                     raise
-                if self._may_write_now() and (outcome := self._at_once(append)) is not None:
+                if self._may_write_now() and (outcome := self._at_once(append, size)) is not None:
                     return outcome
             await self._hand_over()
         return await request.done
@@ -94,7 +95,7 @@ class ThreadCommit:
     def _may_write_now(self) -> bool:
         return len(self._waiting) == 1 and not self._lock.locked() and not self._others
 
-    def _at_once(self, append: PreparedAppend) -> AppendResult | None:
+    def _at_once(self, append: PreparedAppend, size: int) -> AppendResult | None:
         """In the event loop's thread, which nobody else gets to meanwhile; None leaves it to the other thread."""
         began = self._clock()
         outcome = None
@@ -104,7 +105,7 @@ class ThreadCommit:
             ended = outcome is not None
         finally:
             if ended:
-                self._pace.note(self._clock() - began, _size(append))
+                self._pace.note(self._clock() - began, size)
                 self._waiting.clear()
                 self._busy = False
         if isinstance(outcome, Exception):

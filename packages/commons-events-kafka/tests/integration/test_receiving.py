@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -120,3 +121,47 @@ async def test_a_topic_of_a_pattern_may_be_deleted(kafka_service: RunningKafka, 
             await producer.send(stays, b"after")
             assert await receive(1) == [(stays, b"after")]
             await consumer.commit(wait=True)
+
+
+async def test_many_partitions_are_asked_about_at_once(kafka_service: RunningKafka) -> None:
+    """Each question waits for a fetch, half a second as a rule, in which nothing is received."""
+    topic, group, count = kafka_service.unique("receiving"), kafka_service.unique("group"), 20
+    async with KafkaAdmin(kafka_service.bootstrap_servers) as admin:
+        await admin.create_topic(topic, partitions=count)
+    async with KafkaProducer(kafka_service.bootstrap_servers) as producer:
+        for partition in range(count):
+            await producer.send(topic, b"value", partition=partition)
+            await producer.send(topic, b"value", partition=partition)
+    asked = Counter[str]()
+
+    class Counted:
+        """A client's consumer that counts what is asked of it."""
+
+        def __init__(self, consumer: Any) -> None:
+            self._consumer = consumer
+
+        def __getattr__(self, name: str) -> Any:
+            asked[name] += 1
+            return getattr(self._consumer, name)
+
+    async with KafkaConsumer(kafka_service.bootstrap_servers, group, topic) as consumer:
+        first: dict[int, Any] = {}
+        received = 0
+        while received < 2 * count:
+            for message in await consumer.receive(500, timeout=PATIENCE):
+                received += 1
+                first.setdefault(message.partition or 0, message)
+        subscription = consumer._subscription
+        assert isinstance(subscription, KafkaSubscription)
+        poller: Any = subscription._poller
+        poller.consumer = Counted(poller.consumer)
+        assert {*(await consumer.lag()).values()} == {2}
+        for message in first.values():
+            await message.ack()
+        assert {*(await consumer.lag()).values()} == {1}
+        for target, left in (("beginning", 2), (1, 1), (-5, 2), (10**12, 0), (first[0].timestamp, 2), ("end", 0)):
+            await consumer.seek(target)
+            assert {*(await consumer.lag()).values()} == {left}, target
+        questions = sum(asked[name] for name in ("get_watermark_offsets", "offsets_for_times", "committed"))
+        assert questions <= 3 * 14, asked
+        poller.consumer = poller.consumer._consumer

@@ -10,7 +10,7 @@ from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from commons_events.errors import (
     CommonsEventsError,
@@ -430,23 +430,30 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         return found
 
     def _offsets(self, ids: Sequence[PartitionId], target: SeekTarget) -> dict[PartitionId, int]:
-        consumer = self._poller.consumer
-        times: dict[PartitionId, int] = {}
+        if isinstance(target, str):
+            return self._found(ids, OFFSET_BEGINNING if target == "beginning" else OFFSET_END)
+        ends = self._found(ids, OFFSET_END)
         if isinstance(target, datetime):
             # As the messages' own times were, so that none is missed; before 1970 there are none.
-            milliseconds = max(round(target.timestamp() * 1000), 0)
-            asked = [TopicPartition(id.topic, id.partition, milliseconds) for id in ids]
-            times = {PartitionId(p.topic, p.partition): p.offset for p in consumer.offsets_for_times(asked, timeout=30)}
-        offsets = {}
-        for id in ids:
-            first, end = consumer.get_watermark_offsets(TopicPartition(id.topic, id.partition), timeout=30)
-            if isinstance(target, datetime):
-                offsets[id] = times[id] if times[id] >= 0 else end
-            elif isinstance(target, str):
-                offsets[id] = first if target == "beginning" else end
-            else:
-                offsets[id] = min(max(target, first), end)
-        return offsets
+            times = self._found(ids, max(round(target.timestamp() * 1000), 0))
+            return {id: times[id] if times[id] >= 0 else ends[id] for id in ids}
+        firsts = self._found(ids, OFFSET_BEGINNING)
+        return {id: min(max(target, firsts[id]), ends[id]) for id in ids}
+
+    def _found(self, ids: Sequence[PartitionId], time: int, timeout: float = 30) -> dict[PartitionId, int]:
+        """In the thread: the first offsets from ``time`` on, in milliseconds or one of librdkafka's places.
+
+        All are asked for at once. Asked for each by itself, each waits until the broker has answered a fetch, half a
+        second where there is nothing to fetch, and the thread polls nothing meanwhile.
+        """
+        if not ids:
+            return {}
+        asked = [TopicPartition(id.topic, id.partition, time) for id in ids]
+        found = self._poller.consumer.offsets_for_times(asked, timeout=timeout)
+        for place in found:
+            if place.error is not None:
+                raise KafkaException(place.error)
+        return {PartitionId(place.topic, place.partition): place.offset for place in found}
 
     def _seek_one(self, place: TopicPartition) -> None:
         deadline = monotonic() + _SEEK_PATIENCE
@@ -476,15 +483,15 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
         positions = {id: state.position() for id, state in self._states.items()}
 
         def measure() -> dict[PartitionId, int]:
-            found = {}
-            for id, position in positions.items():
-                partition = TopicPartition(id.topic, id.partition)
-                first, end = self._poller.consumer.get_watermark_offsets(partition, timeout=10)
-                if position is None and self._poller.membership.grouped:
-                    told = self._poller.consumer.committed([partition], timeout=10)[0].offset
-                    position = told if told >= 0 else None
-                found[id] = max(0, end - (first if position is None else position))
-            return found
+            ends = self._found([*positions], OFFSET_END, timeout=10)
+            unknown = [id for id, position in positions.items() if position is None]
+            known = {id: position for id, position in positions.items() if position is not None}
+            if unknown and self._poller.membership.grouped:
+                asked = [TopicPartition(id.topic, id.partition) for id in unknown]
+                told = self._poller.consumer.committed(asked, timeout=10)
+                known |= {PartitionId(p.topic, p.partition): p.offset for p in told if p.offset >= 0}
+            known |= self._found([id for id in unknown if id not in known], OFFSET_BEGINNING, timeout=10)
+            return {id: max(0, ends[id] - known[id]) for id in positions}
 
         try:
             return await self._poller.call(measure)

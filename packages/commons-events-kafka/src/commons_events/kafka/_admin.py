@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from types import NoneType, TracebackType
+from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
@@ -421,8 +421,9 @@ def _check_group(group_id: str) -> None:
 
 
 def _check_config(config: Mapping[str, str | None]) -> None:
-    for name, value in config.items():
-        if {type(name), type(value)} - {str, NoneType}:
+    given: Mapping[Any, Any] = config
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, str | None):
             raise TypeError(f"A topic's settings are str, not {name!r}: {value!r}.")
         if not is_text(name) or not is_text(value or ""):
             raise ConfigurationError(

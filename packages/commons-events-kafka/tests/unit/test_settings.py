@@ -154,12 +154,13 @@ def test_dead_letters_that_match_a_pattern_would_feed_themselves() -> None:
         ({"dead_letter": "^dead"}, "\\^dead"),
         ({"retry": Retry(by="topic", topic="orders-again")}, "own source"),
         ({"retry": Retry(by="topic")}, "\\^orders"),
+        ({"topic": "^orders-[", "dead_letter": "dead"}, "no regular expression"),
     ],
 )
 def test_a_router_of_a_pattern_does_not_start_where_it_would_feed_itself(options: dict[str, Any], said: str) -> None:
     router = EventRouter()
 
-    @router.subscribe("^orders.*", group="group", **options)
+    @router.subscribe(options.pop("topic", "^orders.*"), group="group", **options)
     async def handle(event: Happened) -> None: ...
 
     async def run() -> None:
@@ -170,15 +171,23 @@ def test_a_router_of_a_pattern_does_not_start_where_it_would_feed_itself(options
         asyncio.run(run())
 
 
-def test_a_bridge_of_a_pattern_does_not_lead_to_itself() -> None:
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        ("^orders.*", "orders-copy", "itself"),
+        ("^orders.*", None, "\\^orders"),  # its own name
+        ("orders", "^copies.*", "\\^copies"),
+    ],
+)
+def test_a_bridge_leads_to_one_topic_which_is_not_its_source(source: str, target: str | None, said: str) -> None:
     router = EventRouter()
-    router.bridge("^orders.*", group="group", to="orders-copy")
+    router.bridge(source, group="group", to=target)
 
     async def run() -> None:
         async with router.running(broker="kafka://localhost:1"):
             pass
 
-    with pytest.raises(HandlerDefinitionError, match="itself"):
+    with pytest.raises((HandlerDefinitionError, InvalidTopicError), match=said):
         asyncio.run(run())
 
 
@@ -234,3 +243,38 @@ def test_the_delivery_timeout_holds_wherever_it_is_stated(stated: str, monkeypat
         await producer._transport.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("url", "seconds", "milliseconds"),
+    [
+        ("kafka://localhost:1", float("inf"), 2**31 - 1),
+        ("kafka://localhost:1", 3e6, 2**31 - 1),
+        ("kafka://localhost:1?delivery.timeout.ms=300000", 60, 300_000),
+    ],
+)
+def test_a_delivery_timeout_that_a_config_has_may_be_long_and_gives_way_to_the_address(
+    url: str, seconds: float, milliseconds: int
+) -> None:
+    producer = KafkaProducer(config=ProducerConfig(url=url, delivery_timeout=seconds))
+    assert int(producer._kafka._settings.options["delivery.timeout.ms"]) == milliseconds
+
+
+def test_a_producer_of_another_broker_says_so_whatever_else_is_stated() -> None:
+    with pytest.raises(ConfigurationError, match="needs Kafka"):
+        KafkaProducer(config=ProducerConfig(broker="memory", delivery_timeout=5))
+
+
+@pytest.mark.parametrize("servers", ["SSL://host:9093", "amqp://host:5672"])
+def test_the_admin_takes_addresses_of_kafka_alone(servers: str) -> None:
+    with pytest.raises(ConfigurationError, match="kafka://"):
+        KafkaAdmin(servers)
+
+
+@pytest.mark.asyncio
+async def test_a_large_batch_is_looked_at_before_its_keys_are_asked_for() -> None:
+    producer = KafkaProducer("localhost:1", connect_timeout_ms=500, close_timeout=0.1)
+    batch: list[Any] = [*[Happened(number=1)] * 20_000, object()]
+    with pytest.raises(TypeError, match="takes an Event"):
+        await producer.send_batch("topic", batch, key=lambda event: str(event.number))
+    await producer.close()

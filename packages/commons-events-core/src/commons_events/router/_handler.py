@@ -95,7 +95,8 @@ class Handler:
                 result = await asyncio.get_running_loop().run_in_executor(threads, call)
             except asyncio.CancelledError as error:
                 if not threads.leave(call):
-                    raise _NeverBegunError from error
+                    # No subclass: in Python 3.11 asyncio.timeout makes no TimeoutError of one.
+                    raise asyncio.CancelledError(_NEVER_BEGUN) from error
                 raise
             return await result if inspect.isawaitable(result) else result  # of a plain decorator of an async function
 
@@ -191,8 +192,8 @@ def _brief(value: Any) -> str:
     )
 
 
-class _NeverBegunError(asyncio.CancelledError):
-    """A call was cancelled before a thread had come to it."""
+_NEVER_BEGUN = "no thread had come to it"
+"""What the cancellation of such a call says."""
 
 
 async def _in_time(call: HandlerCall, timeout: float, place: str, runtime: Runtime, event: Any, delivery: Any) -> Any:
@@ -217,7 +218,7 @@ async def _in_time(call: HandlerCall, timeout: float, place: str, runtime: Runti
         return await call(event, delivery)
     except asyncio.CancelledError as error:
         if expired and task.cancelling() <= before + 1:
-            began = not isinstance(error, _NeverBegunError)
+            began = error.args != (_NEVER_BEGUN,)
             said = "return" if began else "begin, for want of a thread,"
             late = HandlerTimeoutError(f"The handler {place} did not {said} within {timeout:g} s (timeout).")
             late.began = began

@@ -71,12 +71,15 @@ def make_plans(registrations: Iterable[Registration], brokers: Mapping[str | Non
         _settle_options(plan)
         _check_types(plan)
         transport = brokers[plan.broker]
-        _check_places(plan, transport)
         transport.check_topic(plan.topic)
         if plan.topic != plan.origin:
             transport.check_target(plan.topic)
         if plan.dead_letter is not None:
             transport.check_target(plan.dead_letter.topic)
+        _check_places(plan, transport)
+        for registration in plan.bridges:
+            if registration.bridge is not None:
+                brokers[registration.bridge.to_broker].check_target(registration.bridge.to)
         _check_capabilities(plan, transport)
     events = {cls for plan in plans.values() for h in plan.handlers for cls in h.signature.events if cls is not Event}
     if events:

@@ -70,7 +70,8 @@ class HandlerThreads(Executor):
         while (work := self._queue.get()) is not None:
             self._do(work)
             with self._lock:
-                self._works.pop(work.function, None)
+                if work.began:  # else it was cancelled, and `leave` has yet to tell that it never began
+                    self._works.pop(work.function, None)
                 work.ended = True
                 if work.left:
                     self.left -= 1
@@ -103,6 +104,7 @@ class HandlerThreads(Executor):
         with self._lock:
             work = self._works.get(fn)
             if work is not None and not work.began:
+                del self._works[fn]
                 work.future.cancel()
                 return False
             if work is not None and not work.ended and not work.left:

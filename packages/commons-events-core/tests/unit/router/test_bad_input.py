@@ -21,7 +21,7 @@ from commons_events.errors import (
     MissingMigrationError,
 )
 from commons_events.memory import MemoryBroker, MemoryTransport
-from commons_events.middleware import CircuitBreaker, RateLimit
+from commons_events.middleware import CircuitBreaker, Middleware, RateLimit, Received, ReceiveNext
 from commons_events.retries import Retry
 from commons_events.router import DeadLetters, EventRouter
 from commons_events.router._threads import HandlerThreads
@@ -401,6 +401,41 @@ async def test_a_handler_that_no_thread_came_to_in_time_is_tried_again(
         may_begin.set()
     assert (tries, handled) == (2, [])
     assert "did not begin, for want of a thread, within 0.05 s" in (DeadLetter.read(letter.message).error_message or "")
+
+
+@pytest.mark.asyncio
+async def test_a_middleware_s_own_time_limit_holds_also_where_no_thread_came(
+    harness: EventTestHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_begin = threading.Event()
+    run = HandlerThreads._run
+
+    def runs_late(self: HandlerThreads) -> None:
+        may_begin.wait()
+        run(self)
+
+    monkeypatch.setattr(HandlerThreads, "_run", runs_late)
+    seen: list[BaseException] = []
+
+    class Limit(Middleware):
+        async def receive(self, received: Received, call_next: ReceiveNext) -> Any:
+            try:
+                async with asyncio.timeout(0.05):
+                    return await call_next(received)
+            except BaseException as error:
+                seen.append(error)
+                raise
+
+    router = EventRouter(middleware=[Limit()])
+
+    @router.subscribe("topic", group="g", dead_letter="letters")
+    def handle(event: Counted) -> None: ...
+
+    await harness.publish("topic", Counted(n=1), key="k")
+    async with router.running(broker=harness.transport()):
+        await harness.deliveries("letters", timeout=60)
+        may_begin.set()
+    assert {type(error) for error in seen} == {TimeoutError}
 
 
 def test_a_thread_that_never_returns_does_not_hold_up_the_end_of_the_program(python: Callable[..., str]) -> None:

@@ -80,6 +80,20 @@ def test_a_call_that_was_left_before_a_thread_came_to_it_never_begins() -> None:
     threads.shutdown()
 
 
+def test_a_call_that_was_cancelled_has_not_begun_although_a_thread_came_to_it_meanwhile() -> None:
+    threads = HandlerThreads(1, "between")
+    may_end = threading.Event()
+    called: list[int] = []
+    never = partial(called.append, 1)
+    threads.submit(lambda: may_end.wait(MOST))
+    assert threads.submit(never).cancel()  # as asyncio does, before who awaited it hears of it
+    may_end.set()
+    threads.submit(partial(called.append, 2)).result(MOST)
+    assert not threads.leave(never)
+    assert called == [2]
+    threads.shutdown()
+
+
 def test_whatever_a_call_raises_is_its_caller_s() -> None:
     threads = HandlerThreads(1, "raising")
 

@@ -82,6 +82,8 @@ class KafkaAdmin:
         options: Mapping[str, object] | None = None,
     ) -> None:
         url = address("KafkaAdmin", bootstrap_servers)
+        if not url.startswith("kafka://"):
+            raise ConfigurationError("KafkaAdmin: bootstrap_servers is 'host:9092,other:9092', or a kafka:// URL.")
         self._settings = KafkaSettings.of(TransportSettings(url=url, options=options or {}))
         self._client: AdminClient | None = None
         self._closed = self._answered = False

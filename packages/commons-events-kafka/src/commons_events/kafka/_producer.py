@@ -28,6 +28,8 @@ __all__ = ["KafkaProducer", "ProducerTransaction"]
 Key = str | bytes | None
 
 _LAST_PARTITION = (1 << 31) - 1
+_LONGEST = (1 << 31) - 1
+"""Milliseconds that librdkafka can wait: as good as endless."""
 _LARGE = 2
 """Parts of a batch from which on its messages do not wait for others (`linger.ms`)."""
 
@@ -84,10 +86,11 @@ class KafkaProducer(EventProducer):
         elif bootstrap_servers is not None or settings:
             raise ConfigurationError("KafkaProducer: give a config or settings, not both.")
         check_config(ProducerConfig, "KafkaProducer", config)
-        # Wherever it was said: as an argument, in the environment, or in a config.
+        # Wherever it was said: as an argument, in the environment, or in a config; but in librdkafka's own words first.
         is_timed = "delivery_timeout" in config.model_fields_set
-        if is_timed and transport is None:
-            timeout = {"delivery.timeout.ms": max(1, round(config.delivery_timeout * 1000))}
+        in_address = "delivery.timeout.ms" in config.address and "delivery_timeout" not in settings
+        if is_timed and transport is None and config.broker == "kafka" and not in_address:
+            timeout = {"delivery.timeout.ms": max(1, round(min(config.delivery_timeout * 1000, _LONGEST)))}
             config = config.model_copy(update={"options": timeout | config.options})
         super().__init__(config, transport=transport)
         if not isinstance(self._transport, KafkaTransport):
@@ -223,6 +226,7 @@ class KafkaProducer(EventProducer):
         self, events: list[Any], key: Key | Callable[[Any], Key], headers: BatchHeaders
     ) -> tuple[Key | Callable[[Any], Key], BatchHeaders]:
         """See `EventProducer._looked_at`; of tombstones, whether each has a key."""
+        key, headers = super()._looked_at(events, key, headers)
         keys: Iterable[Key] = repeat(None)
         if callable(key):
             keys = list(map(key, events))
@@ -231,7 +235,7 @@ class KafkaProducer(EventProducer):
             keys = repeat(key)
         if any(event is None and own is None for event, own in zip(events, keys, strict=False)):
             raise TypeError(_NO_KEY)
-        return super()._looked_at(events, key, headers)
+        return key, headers
 
     def _hand_over(
         self, topic: str, events: Sequence[Any], key: Key | Callable[[Any], Key], headers: BatchHeaders

@@ -461,7 +461,8 @@ class KafkaSubscription(WaitingSubscription[PartitionState]):
             try:
                 self._poller.consumer.seek(place)
             except KafkaException as error:
-                if kafka_error(error).code() != KafkaError._STATE or monotonic() > deadline:
+                over = monotonic() > deadline or self._poller.is_ending
+                if kafka_error(error).code() != KafkaError._STATE or over:
                     raise
                 sleep(_SEEK_AGAIN)  # it was assigned just now, and is not fetched yet
             else:

@@ -78,7 +78,7 @@ class OutboxRelay:
             )
         given = topic
         if isinstance(topic, str):
-            transport.check_topic(topic)
+            transport.check_target(topic)
         elif not callable(given):
             raise ConfigurationError(f"topic is {given!r:.100}; it is a topic, or a function that gives each event's.")
         self.published = 0

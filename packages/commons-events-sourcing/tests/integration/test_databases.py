@@ -1017,6 +1017,67 @@ async def test_a_stream_is_read_whole_wherever_its_first_events_are_read(tmp_pat
         assert await asyncio.gather(*(store.fetch_stream("b") for _ in range(9))) == [await store.fetch_stream("b")] * 9
 
 
+@pytest.mark.parametrize("limit", [0.0, math.inf], ids=["thread", "loop"])
+async def test_a_stream_that_is_deleted_while_it_is_read_is_not_half_of_it(tmp_path: Path, limit: float) -> None:
+    url = f"sqlite:///{tmp_path / 'events.db'}?synchronous=NORMAL"
+    async with EventStore(url, blocking_limit=limit) as store:
+        backend: Any = store.backend
+        read_few = backend._read_few
+
+        async def deletes_it(*arguments: Any) -> Any:
+            found = await read_few(*arguments)
+            await store.delete_stream("a")
+            return found
+
+        await store.append("a", [Kept() for _ in range(200)])
+        backend._read_few = deletes_it
+        assert await store.fetch_stream("a") == []
+
+
+async def test_what_a_signal_s_handler_raises_leaves_no_transaction_open(tmp_path: Path) -> None:
+    class Interrupted(BaseException):
+        """As KeyboardInterrupt, which a test had better not raise."""
+
+    url = f"sqlite:///{tmp_path / 'events.db'}?synchronous=NORMAL"
+    async with EventStore(url, blocking_limit=math.inf) as store:
+        backend: Any = store.backend
+        begin = backend._begin_write
+
+        def interrupted(patience: float) -> None:
+            begin(patience)
+            raise Interrupted
+
+        backend._begin_write = interrupted
+        with pytest.raises(Interrupted):
+            await store.append("a", [Kept()])
+        backend._begin_write = begin
+        async with EventStore(url, busy_timeout=0.1) as other:
+            await other.append("a", [Kept()], expected=0)
+        await store.append("a", [Kept()], expected=1)
+
+
+async def test_the_event_loop_keeps_off_a_connection_that_a_thread_still_reads_on() -> None:
+    async with EventStore("sqlite://", blocking_limit=math.inf) as store:
+        await store.append("a", [Kept()])
+        backend: Any = store.backend
+        reading, may_end = threading.Event(), threading.Event()
+
+        def read(*_: object) -> None:
+            reading.set()
+            may_end.wait(60)
+
+        cancelled = asyncio.create_task(backend._read(read))
+        await asyncio.to_thread(reading.wait, 60)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        appending = asyncio.create_task(store.append("a", [Kept()]))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not appending.done()
+        may_end.set()
+        assert (await appending).version == 2
+
+
 async def test_the_event_loop_does_not_wait_for_another_process_that_writes(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     async with EventStore(f"sqlite:///{path}", synchronous="NORMAL", blocking_limit=math.inf) as store:

@@ -205,12 +205,23 @@ async def test_a_turn_that_was_asked_for_comes_first() -> None:
                     assert db.batches == []
                 ended = True
 
-        appending = asyncio.create_task(db.append())
         taking = asyncio.create_task(turn())
+        appending = asyncio.create_task(db.append())
         await appending
         assert ended
         await taking
         assert db.who() == ["thread"]
+
+
+async def test_a_turn_that_is_asked_for_later_does_not_overtake_an_append() -> None:
+    async with database() as db:
+
+        async def turn() -> None:
+            async with db.commits.turn():
+                assert db.batches == [("thread", ["a"])]
+
+        appending = asyncio.create_task(db.append())
+        await asyncio.gather(turn(), appending)
 
 
 async def test_closing_waits_for_one_that_lets_others_go_first() -> None:

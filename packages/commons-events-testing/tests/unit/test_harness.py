@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from subprocess import run
 from typing import Any, Literal
@@ -19,7 +21,7 @@ from commons_events.memory import MemoryBroker
 from commons_events.message import Message
 from commons_events.retries import Retry
 from commons_events.router import EventRouter
-from commons_events.testing import EventTestHarness, MockProducer, eventually
+from commons_events.testing import EventTestHarness, MockProducer, _wait, eventually
 from commons_events.testing._virtual_time import virtual_time
 from commons_events.testing.services import shared
 
@@ -276,10 +278,40 @@ async def test_eventually() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_condition_without_an_answer_is_not_waited_for_without_an_end() -> None:
+async def test_a_thread_that_one_block_began_and_another_ends_stops_no_time() -> None:
+    may_end = threading.Event()
+    with virtual_time():
+        working = asyncio.create_task(asyncio.to_thread(may_end.wait, 60))
+        await asyncio.sleep(0)
+    with virtual_time() as time:
+        may_end.set()
+        await working
+        await asyncio.sleep(1000)
+        assert time.passed == 1000
+
+
+@pytest.mark.asyncio
+async def test_a_condition_may_ask_a_thread_or_a_server_in_virtual_time() -> None:
+    async def answer() -> str:
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[str] = loop.create_future()
+        threading.Timer(0.05, loop.call_soon_threadsafe, (answered.set_result, "there")).start()
+        return await answered
+
+    with virtual_time():
+        assert await eventually(answer) == "there"
+
+
+@pytest.mark.parametrize("block", [nullcontext, virtual_time])
+@pytest.mark.asyncio
+async def test_a_condition_without_an_answer_is_not_waited_for_without_an_end(
+    block: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with EventTestHarness() as harness, harness.consumer("topic", group_id="g") as consumer:
-        with virtual_time(), pytest.raises(AssertionError, match="a message did not hold: .* no answer within 7 s"):
-            await eventually(lambda: consumer.receive(1), timeout=7, what="a message")
+        with monkeypatch.context() as patched:
+            patched.setattr(_wait, "_AN_ANSWER", 0.1)
+            with block(), pytest.raises(AssertionError, match="a message did not hold: .* no answer within 0.5 s"):
+                await eventually(lambda: consumer.receive(1), timeout=0.5, what="a message")
         await harness.publish("topic", Noticed(number=1))
         assert len(await eventually(lambda: consumer.receive(1), timeout=60)) == 1
 

@@ -253,15 +253,19 @@ class SqliteBackend(Backend):
 
     def _commit_now(self, append: PreparedAppend) -> Outcome | None:
         """For `ThreadCommit`: in the event loop's thread, where nothing waits."""
-        if self._short:
+        if self._short or not (self._path or self._writer.idle):  # in memory a read that was cancelled may go on
             return None
         try:
             self._begin_write(0.0)
-        except sqlite3.Error as error:
+            return self._write((append,))[0]
+        except sqlite3.Error as error:  # of beginning: _write has its own
             if is_busy(error):
                 return None
             raise self._failure(error) from error
-        return self._write((append,))[0]
+        except BaseException:  # a signal's handler may raise in this thread, also between the two
+            if self._raw.in_transaction:
+                self._raw.execute("ROLLBACK")
+            raise
 
     def _write(self, appends: Sequence[PreparedAppend], together: bool = False) -> list[Outcome]:
         """Store them in the transaction that has begun, and end it."""
@@ -363,17 +367,18 @@ class SqliteBackend(Backend):
         self, stream: StreamId, first: int, last: int, limit: int, backwards: bool
     ) -> list[StoredEvent]:
         found = await self._read_few(fetch_stream, stream, first, last, min(limit, _FEW), backwards)
-        return found + await self._rest(found, stream, first, last, limit, backwards)
+        return await self._rest(found, stream, first, last, limit, backwards)
 
     async def _rest(
-        self, found: Sequence[StoredEvent], stream: StreamId, first: int, last: int, limit: int, backwards: bool
+        self, found: list[StoredEvent], stream: StreamId, first: int, last: int, limit: int, backwards: bool
     ) -> list[StoredEvent]:
-        """What of a stream comes after the first few."""
+        """The first few of a stream and what comes after them; nothing where it was deleted in between."""
         if len(found) < _FEW or limit == _FEW:
-            return []
+            return found
         at = found[-1].aggregate_version
-        first, last = (first, at - 1) if backwards else (at + 1, last)
-        return await self._read_events(fetch_stream, stream, first, last, limit - _FEW, backwards)
+        first, last = (first, at) if backwards else (at, last)
+        more = await self._read_events(fetch_stream, stream, first, last, limit - _FEW + 1, backwards)
+        return found[:-1] + more if more else []  # the last of the few is read again: is it still there?
 
     async def fetch_log(
         self, query: LogQuery, first: int, last: int, limit: int, backwards: bool, *, scan: int | None = None
@@ -402,7 +407,7 @@ class SqliteBackend(Backend):
         self, stream: StreamId, kind: str, last: int, limit: int
     ) -> tuple[StoredSnapshot | None, list[StoredEvent]]:
         snapshot, found = await self._read_few(fetch_from_snapshot, stream, kind, last, min(limit, _FEW))
-        return snapshot, found + await self._rest(found, stream, 0, last, limit, False)
+        return snapshot, await self._rest(found, stream, 0, last, limit, False)
 
     async def delete_snapshots(self, stream: StreamId) -> None:
         await self._sync(_sql.delete_snapshots, stream)

@@ -262,7 +262,7 @@ class BaseEventStore:
     async def fetch_stream(
         self, stream: StreamId | str, *, from_version: int = 0, to_version: int | None = None
     ) -> list[StoredEvent]:
-        """All of a stream's events in one list and one query: the quickest way to load an aggregate."""
+        """All of a stream's events in one list: the quickest way to load an aggregate."""
         name = check_stream(stream)
         first, last = bounds(from_version, to_version, "version")
         return await (await self._ready()).fetch_stream(name, first, last, MAX_POSITION, False)

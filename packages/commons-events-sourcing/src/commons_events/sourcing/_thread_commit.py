@@ -75,25 +75,31 @@ class ThreadCommit:
         """
         if self._closed:
             raise ClosedError("The event store is closed; make a new one.")
-        request = Request(append, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        request = Request(append, loop.create_future())
         self._waiting.append(request)
-        if not self._busy:
-            self._busy = True
-            size = _size(append)
-            if self._pace.is_short(size):
-                try:
-                    await asyncio.sleep(0)  # whoever is about to append, too, or waits for a turn, comes now
-                except BaseException:
-                    request.done.cancel()
-                    await self._hand_over()
-                    raise
-                if self._may_write_now() and (outcome := self._at_once(append, size)) is not None:
-                    return outcome
-            await self._hand_over()
+        if self._busy:
+            return await request.done
+        self._busy = True
+        if self._lock.locked() or self._others:
+            self._starting = loop.create_task(self._start())
+            return await request.done
+        await self._lock.acquire()  # free: this does not wait; who wants a turn from now on comes after this append
+        size = _size(append)
+        if self._pace.is_short(size):
+            try:
+                await asyncio.sleep(0)  # whoever is about to append, too, or wants a turn, comes now
+            except BaseException:
+                request.done.cancel()
+                self._thread.call(self._work, loop)
+                raise
+            if self._is_alone() and (outcome := self._at_once(append, size)) is not None:
+                return outcome
+        self._thread.call(self._work, loop)
         return await request.done
 
-    def _may_write_now(self) -> bool:
-        return len(self._waiting) == 1 and not self._lock.locked() and not self._others
+    def _is_alone(self) -> bool:
+        return len(self._waiting) == 1 and not self._others
 
     def _at_once(self, append: PreparedAppend, size: int) -> AppendResult | None:
         """In the event loop's thread, which nobody else gets to meanwhile; None leaves it to the other thread."""
@@ -108,20 +114,12 @@ class ThreadCommit:
                 self._pace.note(self._clock() - began, size)
                 self._waiting.clear()
                 self._busy = False
+                self._lock.release()
         if isinstance(outcome, Exception):
             raise outcome
         if outcome is not None and outcome.last_position:
             self._told(outcome.last_position)
         return outcome
-
-    async def _hand_over(self) -> None:
-        """Leave what waits to the thread; this itself does not wait."""
-        loop = asyncio.get_running_loop()
-        if self._lock.locked() or self._others:
-            self._starting = loop.create_task(self._start())
-        else:
-            await self._lock.acquire()  # free
-            self._thread.call(self._work, loop)
 
     async def _start(self) -> None:
         await self._lock.acquire()
@@ -187,7 +185,7 @@ class ThreadCommit:
             if self._starting is not None:
                 await asyncio.wait([self._starting])
             async with self.turn():
-                await asyncio.sleep(0)  # an append that lets others go first goes on
+                pass
 
 
 def _size(append: PreparedAppend) -> int:

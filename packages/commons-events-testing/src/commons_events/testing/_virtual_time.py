@@ -79,7 +79,7 @@ class _Clock:
     def begin(self) -> None:
         self.blocks += 1
         if self.blocks == 1:
-            self._stands_at, self._threads = self.time(), 0
+            self._stands_at = self.time()
             self._select, self._run_in_executor = self._loop._selector.select, self._loop.run_in_executor
             self._loop._selector.select, self._loop.run_in_executor = self._select_at_once, self._counted
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar, overload
 
 from commons_events.runtime import current_runtime
+from commons_events.testing._virtual_time import VirtualTime
 
 __all__ = ["eventually"]
 
@@ -41,7 +44,7 @@ async def eventually(
 
     Args:
         condition: may be a coroutine function. What gives no answer for ``timeout`` seconds, at least five, is
-            cancelled.
+            cancelled; these are real ones also in virtual time.
         timeout: seconds until it has to hold. It is asked at least once.
         interval: seconds from one answer to the next question.
         what: names the condition in the error.
@@ -64,9 +67,15 @@ async def eventually(
 
 async def _answer(asked: Awaitable[T], timeout: float, what: str) -> T:
     seconds = max(timeout, _AN_ANSWER)
-    limit = asyncio.timeout(seconds)
+    virtual = isinstance(current_runtime(), VirtualTime)
+    limit = asyncio.timeout(None if virtual else seconds)
+    # Virtual seconds would be over before a socket, or a database's thread, answers.
+    timer = threading.Timer(seconds, _expire, (asyncio.get_running_loop(), limit)) if virtual else None
     try:
         async with limit:
+            if timer is not None:
+                timer.daemon = True
+                timer.start()
             return await asked
     except TimeoutError:
         if not limit.expired():
@@ -74,3 +83,15 @@ async def _answer(asked: Awaitable[T], timeout: float, what: str) -> T:
         raise AssertionError(
             f"{what} did not hold: the condition was asked, and gave no answer within {seconds:g} s."
         ) from None
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _expire(loop: asyncio.AbstractEventLoop, limit: asyncio.Timeout) -> None:
+    def expire() -> None:
+        with suppress(RuntimeError):  # it has ended meanwhile
+            limit.reschedule(float("-inf"))
+
+    with suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(expire)

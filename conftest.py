@@ -5,6 +5,7 @@ No example of a property has to be quick: on a busy machine none is.
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from contextlib import suppress
 from typing import Any
@@ -14,8 +15,13 @@ import pytest
 with suppress(ImportError):  # a package that tests no properties does without
     from hypothesis import HealthCheck, settings
 
-    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("any machine")
+    _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    settings.register_profile(
+        "tests", deadline=None, max_examples=60, derandomize=True, suppress_health_check=_SLOW_IS_FINE
+    )
+    # For a search with other values: COMMONS_EVENTS_HYPOTHESIS=explore
+    settings.register_profile("explore", deadline=None, max_examples=500, suppress_health_check=_SLOW_IS_FINE)
+    settings.load_profile(os.environ.get("COMMONS_EVENTS_HYPOTHESIS", "tests"))
 
 SHOWN = 5
 

@@ -17,7 +17,7 @@ __all__ = [
     "Receipt",
     "Receipts",
     "header_bytes",
-    "is_header_name",
+    "is_text",
 ]
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -62,12 +62,15 @@ def header_bytes(headers: Headers) -> int:
     return sum(map(len, chain.from_iterable(headers)))
 
 
-def is_header_name(name: str) -> bool:
-    """Whether every broker can carry ``name``: it has UTF-8 bytes, and no zero byte, which ends it in some clients."""
-    if name.isascii():
-        return "\0" not in name
+def is_text(text: str) -> bool:
+    """Whether every client can take it, such as for a header's name: it has UTF-8 bytes, and no zero byte.
+
+    At that some clients cut it off; others end the process where it holds half of a surrogate pair.
+    """
+    if text.isascii():
+        return "\0" not in text
     try:
-        return b"\0" not in name.encode()
+        return b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
 

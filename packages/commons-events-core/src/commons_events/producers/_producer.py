@@ -26,7 +26,7 @@ from commons_events.errors import (
     WrongEventLoopError,
 )
 from commons_events.event import Event
-from commons_events.message import Headers, Message, Messages, PublishResult, Receipt, Receipts, is_header_name
+from commons_events.message import Headers, Message, Messages, PublishResult, Receipt, Receipts, is_text
 from commons_events.runtime import current_runtime
 from commons_events.telemetry import Telemetry
 from commons_events.transport import Transport
@@ -508,7 +508,7 @@ def _batch_headers(
 def _header_bytes(name: object, value: object) -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"headers: a name is a str, not {type(name).__name__}: {name!r}.")
-    if not is_header_name(name):
+    if not is_text(name):
         raise ConfigurationError(f"headers: {name!r} is no name: it holds a zero byte, or half of a surrogate pair.")
     if isinstance(value, str):
         return value.encode()

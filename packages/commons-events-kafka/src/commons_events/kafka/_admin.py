@@ -31,8 +31,9 @@ from commons_events.errors import (
 from commons_events.kafka._brokers import ask_about_topics
 from commons_events.kafka._errors import kafka_error, transport_error
 from commons_events.kafka._keywords import address
-from commons_events.kafka._settings import LOGGER, KafkaSettings, is_text
+from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.kafka._topics import check_topic
+from commons_events.message import is_text
 from commons_events.runtime import current_runtime
 from commons_events.transport import TopicInfo, TransportSettings
 from commons_events.transport import TopicPartition as PartitionId

@@ -31,7 +31,7 @@ from commons_events.kafka._errors import is_fenced, publish_error, transport_err
 from commons_events.kafka._reports import Reported
 from commons_events.kafka._settings import LOGGER, KafkaSettings
 from commons_events.kafka._singles import Singles
-from commons_events.message import Headers, Message, Receipt, is_header_name
+from commons_events.message import Headers, Message, Receipt, is_text
 
 __all__ = ["Confirmation", "Publisher"]
 
@@ -240,7 +240,7 @@ class Publisher(Reported):
                 f"{message.topic[:40]!r} is no name of a Kafka topic: 1 to 249 of the characters A-Z a-z 0-9 . _ -"
             )
         for name, _ in message.headers:
-            if not is_header_name(name):  # the client ends the process, or cuts it off at the zero byte
+            if not is_text(name):  # the client ends the process, or cuts it off at the zero byte
                 return PublishError(
                     f"A message for topic {message.topic!r} has a header {name!r}, which is no name: it holds a zero "
                     "byte, or half of a surrogate pair."

@@ -15,9 +15,10 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from commons_events.errors import ConfigurationError
 from commons_events.kafka._errors import kafka_error
 from commons_events.kafka._names import COMMON, CONSUMER, PRODUCER
+from commons_events.message import is_text
 from commons_events.transport import TransportSettings
 
-__all__ = ["LOGGER", "OWN", "KafkaSettings", "is_setting", "is_text", "nearest_setting", "option_name"]
+__all__ = ["LOGGER", "OWN", "KafkaSettings", "is_setting", "nearest_setting", "option_name"]
 
 LOGGER = logging.getLogger("commons_events.kafka")
 """Where librdkafka's log goes; silent until the program configures logging."""
@@ -264,14 +265,6 @@ def nearest_setting(name: str, more: Iterable[str] = ()) -> str:
 
 
 _ALL = COMMON | PRODUCER | CONSUMER | OWN.keys()
-
-
-def is_text(text: str) -> bool:
-    """Whether librdkafka's client can take it; half of a surrogate pair ends the process."""
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
 
 
 def _check_text(given: Mapping[str, object]) -> None:
